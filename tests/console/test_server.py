@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from ingester.console.connection import ConsoleLimits
+from ingester.console.connection import ConsoleCounters, ConsoleLimits
+from ingester.console.guard import Guard
 from ingester.console.server import serve_console, socket_address
 from ingester.errors import ConfigError
 from tests.console.fakes import Console, ask, read_answer, read_to_end, served
@@ -326,6 +327,44 @@ async def test_a_body_over_the_limit_is_413_that_the_client_can_read(
         assert answer.status == 413
         assert "65536 bytes" in answer.document["error"]
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("control", [False, True])
+async def test_a_client_that_sends_all_before_it_reads_sees_its_413(
+    console: Console, control: bool
+) -> None:
+    size = 1_500_000 if control else 600_000
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    async with await (console.connect_control() if control else console.connect()) as stream:
+        await stream.send_all(head)
+        for _ in range(20):
+            await stream.send_all(b"a" * (size // 20))
+        assert (await read_answer(stream)).status == 413
+
+
+async def test_a_refusal_does_not_wait_for_room_in_the_body_queue() -> None:
+    """The reading task may hold the next step of the protocol behind a full queue."""
+    bodies, queue = trio.open_memory_channel[dict[str, object]](0)
+    sent: list[dict[str, object]] = []
+
+    async def send(message: dict[str, object]) -> None:
+        await bodies.send({"type": "http.request", "body": b"a", "more_body": True})
+        sent.append(message)
+
+    guard = Guard(
+        refusing_app, listener="console", limits=ConsoleLimits(), counters=ConsoleCounters()
+    )
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "raw_path": b"/",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"content-length", b"99999999")],
+    }
+    with trio.fail_after(5):
+        await guard(scope, queue.receive, send)
+    assert [message.get("status") for message in sent] == [413, None]
 
 
 async def test_small_pieces_of_a_body_are_counted_together(console: Console) -> None:
