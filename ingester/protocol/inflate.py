@@ -70,6 +70,12 @@ _GZIP_WBITS: Final = 31
 _ZLIB_WBITS: Final = 15
 _RAW_WBITS: Final = -15
 
+_GZIP_HCRC, _GZIP_EXTRA, _GZIP_NAME, _GZIP_COMMENT, _GZIP_RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
+_GZIP_OPTIONAL: Final = _GZIP_HCRC | _GZIP_EXTRA | _GZIP_NAME | _GZIP_COMMENT
+# What the library is given in place of a header with optional fields.
+_GZIP_PLAIN_HEAD: Final = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_GZIP_HEAD_BYTES_MAX: Final = 64 * KiB  # a name has no bound of its own
+
 _ENCODINGS: Final[dict[bytes, Encoding]] = {
     b"": "identity",
     b"identity": "identity",
@@ -227,13 +233,17 @@ class _Member:
 
 
 class _Gzip:
-    """RFC 1952: one or more members, and nothing else."""
+    """RFC 1952: one or more members, and nothing else.
+
+    Member headers are read here: isal takes reserved flags, and it fails on a name or an extra
+    field that is cut between two calls (isal 1.9, "Invalid deflate block found").
+    """
 
     def __init__(self, piece_bytes: int) -> None:
         self._piece_bytes = piece_bytes
         self._member: _Member | None = None
         self._member_count = 0
-        self._head = b""  # the first bytes of a member, until there are four
+        self._head = b""  # of a member, until it is whole
 
     def decode(self, data: bytes | memoryview) -> Iterator[bytes]:
         if self._head:
@@ -243,35 +253,68 @@ class _Gzip:
         while at < len(data):
             step = _SLICE_BYTES
             if self._member is None:
-                head = bytes(data[at : at + 4])
-                self._check_head(head)
-                if len(head) < 4:
-                    self._head = head
+                head_bytes = self._read_head(data[at : at + _GZIP_HEAD_BYTES_MAX])
+                if not head_bytes:
+                    self._head = bytes(data[at:])
                     return
                 self._member = _Member(_GZIP_WBITS, self._piece_bytes, "gzip")
                 if self._member_count:
                     step = _MEMBER_SLICE_BYTES
                 self._member_count += 1
-            member = self._member
+                if head_bytes > len(_GZIP_PLAIN_HEAD):
+                    yield from self._member.decode(_GZIP_PLAIN_HEAD)
+                    at += head_bytes
             part = data if at == 0 and len(data) <= step else data[at : at + step]
-            yield from member.decode(part)
+            yield from self._member.decode(part)
             at += len(part)
-            if member.ended:
-                at -= member.unused_bytes
+            if self._member.ended:
+                at -= self._member.unused_bytes
                 self._member = None
 
-    def _check_head(self, head: bytes) -> None:
-        # The libraries disagree on the reserved flags (isal takes them), so both are asked here.
-        if not b"\x1f\x8b\x08".startswith(head[:3]):
+    def _read_head(self, data: bytes | memoryview) -> int:
+        """The length of the member header that `data` begins with; 0 while it is not whole."""
+        start = bytes(data[:10])
+        if not b"\x1f\x8b\x08".startswith(start[:3]):
             if self._member_count:
                 raise MalformedBody("bytes that are not gzip follow the end of the gzip body")
             raise MalformedBody("the body is not gzip, though its Content-Encoding says so")
-        if len(head) == 4 and head[3] & 0xE0:
+        if len(start) < 10:
+            return 0
+        flags = start[3]
+        if flags & _GZIP_RESERVED:
             raise MalformedBody("the gzip body is corrupt: reserved header flags are set")
+        if not flags & _GZIP_OPTIONAL:
+            return 10
+        head = bytes(data)
+        head_bytes = _gzip_head_bytes(head)
+        if not head_bytes and len(head) >= _GZIP_HEAD_BYTES_MAX:
+            raise MalformedBody(f"the gzip header is longer than {_GZIP_HEAD_BYTES_MAX:,} bytes")
+        if head_bytes and flags & _GZIP_HCRC:
+            stored = int.from_bytes(head[head_bytes - 2 : head_bytes], "little")
+            if zlib.crc32(head[: head_bytes - 2]) & 0xFFFF != stored:
+                raise MalformedBody("the gzip body is corrupt: its header fails its checksum")
+        return head_bytes
 
     def finish(self) -> None:
         if self._member is not None or self._head or not self._member_count:
             raise MalformedBody("the gzip body ends before its stream does; it was cut on the way")
+
+
+def _gzip_head_bytes(head: bytes) -> int:
+    """The length of a member header with optional fields (RFC 1952, 2.3); 0 if not whole."""
+    flags, end = head[3], 10
+    if flags & _GZIP_EXTRA:
+        end = 12 + int.from_bytes(head[10:12], "little")
+        if len(head) < max(end, 12):
+            return 0
+    for flag in (_GZIP_NAME, _GZIP_COMMENT):
+        if flags & flag:
+            end = head.find(b"\0", end) + 1
+            if not end:
+                return 0
+    if flags & _GZIP_HCRC:
+        end += 2
+    return end if len(head) >= end else 0
 
 
 class _Deflate:
