@@ -20,7 +20,7 @@ import enum
 from typing import Final
 
 from ingester.errors import MalformedRequest
-from ingester.protocol.http1_answer import CONTINUE, response_bytes, response_head
+from ingester.protocol.http1_answer import CONTINUE, response_bytes
 from ingester.protocol.http1_chunked import ChunkedDecoder
 from ingester.protocol.http1_head import (
     TOKEN_BYTES,
@@ -42,7 +42,6 @@ __all__ = [
     "RequestReader",
     "Signal",
     "response_bytes",
-    "response_head",
 ]
 
 PIECE_BYTES_MAX = 64 * 1024

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 
-__all__ = ["CONTINUE", "response_bytes", "response_head"]
+__all__ = ["CONTINUE", "response_bytes"]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -21,32 +21,6 @@ _STATUS_LINES: dict[int, bytes] = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus
 }
-
-
-def response_head(
-    status: int,
-    headers: Sequence[tuple[bytes, bytes]],
-    content_length: int,
-    *,
-    keep_alive: bool,
-    minor_version: int = 1,
-) -> bytes:
-    """Status line and headers with the closing empty line."""
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
-    parts = [line]
-    for name, value in headers:
-        if b"\n" in value or b"\r" in value:
-            raise ValueError(f"line break in the value of {name.decode('latin-1')}")
-        parts += (name, b": ", value, b"\r\n")
-    if not keep_alive:
-        parts.append(b"Connection: close\r\n")
-    elif minor_version == 0:
-        parts.append(b"Connection: keep-alive\r\n")
-    if status != 204:
-        parts.append(b"Content-Length: %d\r\n\r\n" % content_length)
-    else:
-        parts.append(b"\r\n")
-    return b"".join(parts)
 
 
 def response_bytes(
@@ -57,9 +31,26 @@ def response_bytes(
     keep_alive: bool,
     minor_version: int = 1,
     head_only: bool = False,
+    first_lines: bytes = b"",
 ) -> bytes:
-    """The whole answer. `head_only`: an answer to HEAD, with the length its body would have."""
-    head = response_head(
-        status, headers, len(body), keep_alive=keep_alive, minor_version=minor_version
-    )
-    return head if head_only or status == 204 else head + body
+    """The whole answer.
+
+    `head_only`: an answer to HEAD, with the length its body would have. `first_lines` are header
+    lines already written, each with its CRLF.
+    """
+    parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status, first_lines]
+    for name, value in headers:
+        if b"\n" in value or b"\r" in value:
+            raise ValueError(f"line break in the value of {name.decode('latin-1')}")
+        parts.append(b"%b: %b\r\n" % (name, value))
+    if not keep_alive:
+        parts.append(b"Connection: close\r\n")
+    elif minor_version == 0:
+        parts.append(b"Connection: keep-alive\r\n")
+    if status == 204:
+        parts.append(b"\r\n")
+    elif head_only:
+        parts.append(b"Content-Length: %d\r\n\r\n" % len(body))
+    else:
+        parts.append(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    return b"".join(parts)

@@ -95,9 +95,18 @@ AFTER = [("GET", "/next", ""), "end"]
         (post(b"Content-Length: 0005", body=b"\r\n\r\n!"), b"\r\n\r\n!"),
         (post(b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"), b""),
         (post(b"Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"), b"hello"),
-        (post(b"transfer-encoding:  CHUNKED ", body=b"2\r\nhe\r\n003\r\nllo\r\n0\r\n\r\n"), b"hello"),
-        (post(b"Transfer-Encoding: chunked", body=b"a;x=y\r\n0123456789\r\n00;z\r\n\r\n"), b"0123456789"),
-        (post(b"Transfer-Encoding: chunked", body=b"A ; x=\"q\"\r\n0123456789\r\n0\r\n\r\n"), b"0123456789"),
+        (
+            post(b"transfer-encoding:  CHUNKED ", body=b"2\r\nhe\r\n003\r\nllo\r\n0\r\n\r\n"),
+            b"hello",
+        ),
+        (
+            post(b"Transfer-Encoding: chunked", body=b"a;x=y\r\n0123456789\r\n00;z\r\n\r\n"),
+            b"0123456789",
+        ),
+        (
+            post(b"Transfer-Encoding: chunked", body=b'A ; x="q"\r\n0123456789\r\n0\r\n\r\n'),
+            b"0123456789",
+        ),
         (
             post(b"Transfer-Encoding: chunked", body=b"1\r\nx\r\n0\r\nHost: evil\r\nA: b\r\n\r\n"),
             b"x",
