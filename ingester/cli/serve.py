@@ -21,6 +21,7 @@ from ingester.cli.common import (
     Command,
     config_option,
     data_dir_option,
+    example_event,
     intake_base,
     json_option,
     natero_url,
@@ -119,10 +120,7 @@ def _show_first_run(made: SourceKeys, intake_url: str, config: Config) -> None:
 def first_run_text(made: SourceKeys, base: str, data_dir: Path, *, now_ms: int) -> str:
     """Keys and lines that work as pasted into a shell."""
     url = natero_url(base, made.auth_key, made.api_key)
-    event = (
-        f'{{"accountId":"acme","userId":"ada","createdAt":{now_ms},'
-        '"action":"login","sessionId":"s1"}'
-    )
+    event = example_event(now_ms)
     folder = shlex.quote(str(data_dir.resolve()))
     program = own_command()
     return f"""\

@@ -21,9 +21,9 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doors import HANG_UP, Answer, Door, Request, open_door, write_events
 from ingester.cli import main, upload_parts, upload_run
 from ingester.cli.upload_parts import DoneParts, Plan, UploadBroken, read_parts, state_path
+from tests.cli.doors import HANG_UP, Answer, Door, Request, open_door, write_events
 
 
 @pytest.fixture
