@@ -73,9 +73,13 @@ def run_query(data_dir: Path, store_config: Any, sql: str) -> bytes:
         ).rstrip(b"\n")
     if not data_dir.is_dir():
         raise CommandFailed(f"there is no data folder at {data_dir}; name it with --data-dir")
+    from ingester.console.rows import row_objects
+    from ingester.console.services import QueryAnswer
     from ingester.store.offline import query as offline_query
 
-    return msgspec.json.encode(offline_query(data_dir, store_config, sql), enc_hook=str)
+    rows = offline_query(data_dir, store_config, sql)
+    answer = QueryAnswer(columns=rows.columns, types=rows.types, rows=rows.rows)
+    return msgspec.json.encode(row_objects(answer))
 
 
 def print_rows(rows: Sequence[dict[str, object]]) -> None:
