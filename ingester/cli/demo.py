@@ -40,7 +40,7 @@ from ingester.cli.common import (
 )
 from ingester.cli.demo_data import DemoData, Sent, make_demo_data, send_demo_data
 from ingester.cli.local import LocalServer, find_server
-from ingester.cli.query import rows_table
+from ingester.cli.query import decode_rows, rows_table
 
 __all__ = ["demo"]
 
@@ -135,12 +135,10 @@ def _tour(server: Server, local: LocalServer, folder: Path, say: _Speaker) -> di
     _say_counts(data, sent, queryable, say)
     answers = []
     for question, sql in _QUERIES:
-        rows = msgspec.json.decode(
-            local.call("POST", "/api/v1/query", {"sql": sql, "format": "json"})
-        )
-        answers.append({"question": question, "sql": sql, "rows": rows})
+        content = local.call("POST", "/api/v1/query", {"sql": sql, "format": "json"})
+        answers.append({"question": question, "sql": sql, "rows": msgspec.Raw(content)})
         say(f"\n{question}\n  {sql}")
-        say.rows(rows)
+        say.rows(decode_rows(content))
     _say_where(server, url, folder, data, say)
     return {
         "ok": (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ from ingester.cli.common import (
     json_option,
     settings,
 )
-from ingester.cli.local import find_server
+from ingester.cli.local import settled_server
+from ingester.config import StoreConfig
 
-__all__ = ["print_rows", "query", "rows_table"]
+__all__ = ["decode_rows", "print_rows", "query", "rows_table"]
 
 # The server ends a query at `store.query_seconds_max`; its answer still has to arrive.
 _ANSWER_SECONDS = 30.0
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -58,24 +62,28 @@ def query(sql: str, config_path: Path | None, data_dir: str | None, as_json: boo
     if as_json:
         click.echo(content)
     else:
-        print_rows(msgspec.json.decode(content))
+        print_rows(decode_rows(content))
 
 
-def run_query(data_dir: Path, store_config: Any, sql: str) -> bytes:
+def run_query(data_dir: Path, config: StoreConfig, sql: str) -> bytes:
     """The rows as a JSON array, from the server when there is one."""
-    server = find_server(data_dir)
+    server = settled_server(data_dir)
     if server is not None:
-        return server.call(
-            "POST",
-            "/api/v1/query",
-            {"sql": sql, "format": "json"},
-            timeout_s=store_config.query_seconds_max + _ANSWER_SECONDS,
-        ).rstrip(b"\n")
-    if not data_dir.is_dir():
-        raise CommandFailed(f"there is no data folder at {data_dir}; name it with --data-dir")
+        request = {"sql": sql, "format": "json"}
+        timeout_s = config.query_seconds_max + _ANSWER_SECONDS
+        return server.call("POST", "/api/v1/query", request, timeout_s=timeout_s).rstrip(b"\n")
+    from ingester.console.rows import row_objects
+    from ingester.console.services import QueryAnswer
     from ingester.store.offline import query as offline_query
 
-    return msgspec.json.encode(offline_query(data_dir, store_config, sql), enc_hook=str)
+    rows = offline_query(data_dir, config, sql)
+    answer = QueryAnswer(columns=rows.columns, types=rows.types, rows=rows.rows)
+    return msgspec.json.encode(row_objects(answer))
+
+
+def decode_rows(content: bytes) -> list[dict[str, object]]:
+    """Rows for people: numbers keep the digits they came with."""
+    return msgspec.json.Decoder(list[dict[str, object]], float_hook=Decimal).decode(content)
 
 
 def print_rows(rows: Sequence[dict[str, object]]) -> None:
@@ -102,7 +110,7 @@ def rows_table(rows: Sequence[dict[str, object]]) -> Any:
     table = Table(box=box.SIMPLE_HEAD)
     for name in rows[0]:
         numeric = all(
-            isinstance(row[name], (int, float)) and not isinstance(row[name], bool)
+            isinstance(row[name], (int, Decimal)) and not isinstance(row[name], bool)
             for row in rows
             if row[name] is not None
         )
@@ -120,4 +128,6 @@ def rows_table(rows: Sequence[dict[str, object]]) -> Any:
 def _text(value: object) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if isinstance(value, (str, Decimal)):
+        return str(value)
+    return _ENCODER.encode(value).decode()
