@@ -19,6 +19,7 @@ __all__ = [
     "RequestNumbers",
     "RequestRecord",
     "Source",
+    "natero_url",
     "request_id_text",
 ]
 
@@ -121,3 +122,8 @@ class RequestNumbers:
 def request_id_text(number: int) -> str:
     """The form clients see: 16 lower-case hex digits. The SQL views print the same form."""
     return f"{number:016x}"
+
+
+def natero_url(base: str, auth_key: str, api_key: str) -> str:
+    """The address a Natero client posts to; `base` is scheme, host and port."""
+    return f"{base.rstrip('/')}/v1/{auth_key}/{api_key}"

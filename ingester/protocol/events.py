@@ -239,18 +239,18 @@ def _decode_typed(chunk: bytes, line_count: int, rules: EventRules) -> list[Any]
         return None
     events = []
     for e in either:
-        account = e.account_id if e.accountId is UNSET else e.accountId
-        user = e.user_id if e.userId is UNSET else e.userId
-        created = e.created_at if e.createdAt is UNSET else e.createdAt
+        account: Any = e.account_id if e.accountId is UNSET else e.accountId
+        user: Any = e.user_id if e.userId is UNSET else e.userId
+        created: Any = e.created_at if e.createdAt is UNSET else e.createdAt
         session: Any = e.session_id if e.sessionId is UNSET else e.sessionId
-        named: tuple[Any, ...] = (account, user, created, e.action)
-        if UNSET in named:
+        action: Any = e.action
+        if UNSET in (account, user, created, action):
             return None
         if session is UNSET or not session:
             if not rules.lenient_session:
                 return None
             session = None
-        events.append(Event(account, user, created, e.action, session))
+        events.append(Event(account, user, created, action, session))
     return events
 
 
