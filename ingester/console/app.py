@@ -33,7 +33,7 @@ import ingester
 from ingester.console.connection import ConsoleLimits
 from ingester.console.guard import is_local_admin
 from ingester.console.metrics import METRICS_CONTENT_TYPE
-from ingester.console.rows import row_objects
+from ingester.console.rows import answer_json
 from ingester.console.services import InvalidField, Services
 from ingester.errors import Overloaded, RequestError, StoreBusy
 
@@ -217,9 +217,8 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
             raise InvalidField("format", f"format must be json, got {body.format!r}")
         answer = await services.query(body.sql)
         if len(answer.rows) <= _ROWS_INLINE_MAX:
-            return _json(row_objects(answer))
-        objects = await trio.to_thread.run_sync(row_objects, answer, limiter=encoders)
-        return _json(objects)
+            return _json_bytes(answer_json(answer))
+        return _json_bytes(await trio.to_thread.run_sync(answer_json, answer, limiter=encoders))
 
 
 def _add_source_routes(app: QuartTrio, services: Services) -> None:
