@@ -33,6 +33,9 @@ _READY_SECONDS_MAX = 30.0
 _STOP_SECONDS_MAX = 60.0
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
+# The command under test; the tests of this package put a stand-in here.
+PROGRAM: list[str] = [sys.executable, "-m", "ingester"]
+
 
 class ServerUnavailable(Exception):
     """The program did not come up; the message is the end of what it wrote."""
@@ -78,13 +81,15 @@ def _environment() -> dict[str, str]:
 
 
 def _cli(*arguments: str, data_dir: Path) -> Any:
-    command = [sys.executable, "-m", "ingester", *arguments, "--json", "--data-dir", str(data_dir)]
+    command = [*PROGRAM, *arguments, "--json", "--data-dir", str(data_dir)]
     answer = subprocess.run(
         command, capture_output=True, env=_environment(), check=False, timeout=120
     )
     if answer.returncode != 0:
         tail = answer.stderr.decode(errors="replace")[-2000:]
-        raise ServerUnavailable(f"{' '.join(command[1:4])} ended with {answer.returncode}: {tail}")
+        raise ServerUnavailable(
+            f"`{' '.join(arguments[:2])}` ended with {answer.returncode}: {tail}"
+        )
     return msgspec.json.decode(answer.stdout)
 
 
@@ -133,7 +138,7 @@ def run_server(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """A fresh server on an empty folder; `settings` are `INGESTER_*` variables."""
     folder = Path(tempfile.mkdtemp(prefix="server-", dir=cache_directory()))
     data_dir = folder / "data"
-    command = [sys.executable, "-m", "ingester", "serve", "--data-dir", str(data_dir)]
+    command = [*PROGRAM, "serve", "--data-dir", str(data_dir)]
     command += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
     try:
         with _child(command, folder / "stderr.txt", {**_environment(), **(settings or {})}) as (
