@@ -17,6 +17,7 @@ __all__ = [
     "LineReject",
     "RejectReason",
     "RequestNumbers",
+    "RequestRecord",
     "Source",
     "request_id_text",
 ]
@@ -66,6 +67,27 @@ class Source(Struct, frozen=True, kw_only=True):
     name: str
     lenient_session: bool = False
     requests_per_hour: int = 0
+
+
+class RequestRecord(Struct, frozen=True, kw_only=True):
+    """What is kept of a request that was acknowledged: a row of `requests`.
+
+    `bytes_in` as received, `bytes_raw` after decoding. `fingerprint` is a digest of the decoded
+    body, kept with an `Idempotency-Key` to tell a repeat from another body.
+    """
+
+    request_number: int
+    received_at_us: int
+    door: str
+    source: str
+    credential: str
+    accepted: int
+    rejected: int
+    bytes_in: int
+    bytes_raw: int
+    encoding: str
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
 
 
 # 2024-01-01T00:00:00Z in microseconds: 51 bits of microseconds last until 2095.

@@ -96,7 +96,7 @@ _any_value = msgspec.json.Decoder()
 
 
 def decode_line(line: bytes, line_number: int, rules: EventRules) -> Any | LineReject:
-    """One line, without white space around it: an `Event`-shaped struct or the reason against it."""
+    """One line (no white space around it): an `Event`-shaped struct, or the reason against it."""
     if len(line) > rules.line_bytes_max:
         return too_long(line, len(line), line_number, rules)
     if not line.isascii():
@@ -127,7 +127,7 @@ def decode_line(line: bytes, line_number: int, rules: EventRules) -> Any | LineR
 
 
 def _too_deep_at(line: bytes, depth_max: int) -> int:
-    """The column (from 1) of the first bracket beyond `depth_max`, or 0. Strings are passed over."""
+    """The column (from 1) of the first bracket beyond `depth_max`, or 0. Strings do not count."""
     depth = 0
     for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', line, re.DOTALL):
         byte = line[match.start()]

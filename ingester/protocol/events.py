@@ -90,16 +90,16 @@ class EventDecoder:
     body; used by one thread at a time.
     """
 
-    def __init__(self, rules: EventRules, *, rejects_max: int, plain: bool) -> None:
+    def __init__(self, rules: EventRules, *, rejects_max: int, is_plain: bool) -> None:
         self.rules = rules
         self.accepted_count = 0
         self.rejected_count = 0
         self.rejects: list[LineReject] = []
-        self._rejects_max = rejects_max
+        self._rejects_left = rejects_max
         self._framer = LineFramer(rules.line_bytes_max)
         self._line_number = 1
         # Bytes of the start still to be seen before the body is known not to be compressed.
-        self._head: bytes | None = b"" if plain else None
+        self._head: bytes | None = b"" if is_plain else None
         self._wrong_encoding = False
         self._mask = np.empty(0, np.bool_)
         self._bytes = np.empty(0, np.uint8)
@@ -209,8 +209,14 @@ class EventDecoder:
 
     def _reject(self, reject: LineReject) -> None:
         self.rejected_count += 1
-        if len(self.rejects) < self._rejects_max:
+        if self._rejects_left:
+            self._rejects_left -= 1
             self.rejects.append(reject)
+
+    def take_rejects(self) -> list[LineReject]:
+        """The rejects kept since the last call: a long upload stores them as it goes."""
+        rejects, self.rejects = self.rejects, []
+        return rejects
 
 
 def _decode_typed(chunk: bytes, line_count: int, rules: EventRules) -> list[Any] | None:
