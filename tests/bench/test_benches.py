@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 
@@ -19,10 +20,19 @@ needs_chdb = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["memory", "grow"])
+@pytest.mark.parametrize("name", ["inflate", "ndjson", "columns", "journal", "load"])
+def test_stage_handles_every_event_and_has_a_ceiling(name: str) -> None:
+    module = importlib.import_module(f"bench.{name}")
+    rows = module.run(Options(smoke=True, events=2000))
+    assert len(rows) % 2 == 0
+    assert all(row.seconds for row in rows)
+    assert all(ceiling.ratio for ceiling in rows[1::2])
+
+
+@pytest.mark.parametrize("name", ["small", "memory", "grow"])
 def test_whole_process_bench_runs_small(name: str) -> None:
     module = importlib.import_module(f"bench.{name}")
-    rows = module.run(Options(smoke=True, events=500, uploads=3))
+    rows = module.run(Options(smoke=True, events=500, uploads=3, connections=(1, 8)))
     assert all(row.events and row.seconds for row in rows)
 
 
