@@ -35,58 +35,50 @@ _TIMESTAMP = pa.timestamp("us")
 _JSON = pa.json_(pa.string_view())
 
 # One upload: what is the same for every row (source, request, batch) is given as constants.
-EVENT_SCHEMA = pa.schema(
-    {
-        "account_id": _STRING,
-        "user_id": _STRING,
-        "created_at": _TIMESTAMP,
-        "action": _STRING,
-        "session_id": _STRING,
-        "body": _JSON,
-        "line_number": pa.int64(),
-    }
-)
+EVENT_SCHEMA = pa.schema({
+    "account_id": _STRING,
+    "user_id": _STRING,
+    "created_at": _TIMESTAMP,
+    "action": _STRING,
+    "session_id": _STRING,
+    "body": _JSON,
+    "line_number": pa.int64(),
+})
 
 # Many small requests in one batch: each row says where it came from.
-SMALL_EVENT_SCHEMA = pa.schema(
-    [
-        *EVENT_SCHEMA,
-        pa.field("request_number", pa.int64()),
-        pa.field("received_at", _TIMESTAMP),
-        pa.field("source", _STRING),
-    ]
-)
+SMALL_EVENT_SCHEMA = pa.schema([
+    *EVENT_SCHEMA,
+    pa.field("request_number", pa.int64()),
+    pa.field("received_at", _TIMESTAMP),
+    pa.field("source", _STRING),
+])
 
-REJECT_SCHEMA = pa.schema(
-    {
-        "request_number": pa.int64(),
-        "line_number": pa.int64(),
-        "received_at": _TIMESTAMP,
-        "door": _STRING,
-        "source": _STRING,
-        "reason": _STRING,
-        "field": _STRING,
-        "detail": _STRING,
-        "line": pa.binary(),
-    }
-)
+REJECT_SCHEMA = pa.schema({
+    "request_number": pa.int64(),
+    "line_number": pa.int64(),
+    "received_at": _TIMESTAMP,
+    "door": _STRING,
+    "source": _STRING,
+    "reason": _STRING,
+    "field": _STRING,
+    "detail": _STRING,
+    "line": pa.binary(),
+})
 
-REQUEST_SCHEMA = pa.schema(
-    {
-        "request_number": pa.int64(),
-        "received_at": _TIMESTAMP,
-        "door": _STRING,
-        "source": _STRING,
-        "accepted": pa.int64(),
-        "rejected": pa.int64(),
-        "bytes_in": pa.int64(),
-        "bytes_raw": pa.int64(),
-        "encoding": _STRING,
-        "idempotency_key": _STRING,
-        "credential": _STRING,
-        "fingerprint": pa.binary(),
-    }
-)
+REQUEST_SCHEMA = pa.schema({
+    "request_number": pa.int64(),
+    "received_at": _TIMESTAMP,
+    "door": _STRING,
+    "source": _STRING,
+    "accepted": pa.int64(),
+    "rejected": pa.int64(),
+    "bytes_in": pa.int64(),
+    "bytes_raw": pa.int64(),
+    "encoding": _STRING,
+    "idempotency_key": _STRING,
+    "credential": _STRING,
+    "fingerprint": pa.binary(),
+})
 
 _VIEW = np.dtype([("length", "<i4"), ("prefix", "<u4"), ("buffer", "<i4"), ("offset", "<i4")])
 

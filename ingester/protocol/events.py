@@ -23,13 +23,14 @@ Invariants
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 
-from ..messages import LineReject
+from ..messages import LineReject, RejectReason
 from .event_lines import (
     GZIP_HEAD,
     ZSTD_HEAD,
@@ -94,6 +95,7 @@ class EventDecoder:
         self.rules = rules
         self.accepted_count = 0
         self.rejected_count = 0
+        self.reasons: Counter[RejectReason] = Counter()
         self.rejects: list[LineReject] = []
         self._rejects_left = rejects_max
         self._framer = LineFramer(rules.line_bytes_max)
@@ -209,6 +211,7 @@ class EventDecoder:
 
     def _reject(self, reject: LineReject) -> None:
         self.rejected_count += 1
+        self.reasons[reject.reason] += 1
         if self._rejects_left:
             self._rejects_left -= 1
             self.rejects.append(reject)

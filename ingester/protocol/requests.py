@@ -8,14 +8,15 @@ again: source, rules, receive time, request number, idempotency key, the body as
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from ..messages import LineReject, RequestRecord
+from ..messages import LineReject, RejectReason, RequestRecord
 from .event_lines import EventRules, decode_line
-from .events import EventDecoder
+from .events import EventBatch, EventDecoder
 from .inflate import Encoding, InflateLimits, inflate_whole
 
 __all__ = [
@@ -30,7 +31,10 @@ __all__ = [
 
 ENTRY_VERSION = 1
 
-_NOT_LIMITED = InflateLimits(output_bytes_max=0, ratio_max=0)
+# The body was within the limits when it was acknowledged, whatever they are now.
+_NOT_LIMITED = InflateLimits(output_bytes_max=0, ratio_max=1 << 62)
+# A decoder call holds the interpreter lock: no longer than for this many bytes at a time.
+_TURN_BYTES = 256 * 1024
 
 
 class JournalEntry(Struct, frozen=True, array_like=True):
@@ -71,6 +75,7 @@ class SmallRequest(Struct):
     lines: list[bytes]
     line_numbers: list[int]
     rejects: list[LineReject]
+    reasons: Mapping[RejectReason, int]
     rejected_count: int
     bytes_raw: int
 
@@ -122,18 +127,28 @@ def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:
         if b"\n" not in line:
             outcome = decode_line(line, 1, entry.rules)
             if isinstance(outcome, LineReject):
-                return SmallRequest(entry, [], [], [], [outcome], 1, len(raw))
-            return SmallRequest(entry, [outcome], [line], [1], [], 0, len(raw))
+                return SmallRequest(entry, [], [], [], [outcome], {outcome.reason: 1}, 1, len(raw))
+            return SmallRequest(entry, [outcome], [line], [1], [], {}, 0, len(raw))
     decoder = EventDecoder(entry.rules, rejects_max=entry.rejects_max, is_plain=entry.is_plain)
     events: list[Any] = []
     lines: list[bytes] = []
     numbers: list[int] = []
-    for batch in decoder.feed(raw) + decoder.finish():
+    batches: list[EventBatch] = []
+    for start in range(0, len(raw), _TURN_BYTES):
+        batches += decoder.feed(raw[start : start + _TURN_BYTES])
+    for batch in batches + decoder.finish():
         events += batch.events
         data = batch.data
         spans = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
         lines += [data[start : start + length] for start, length in spans]
         numbers += batch.line_numbers.tolist()
     return SmallRequest(
-        entry, events, lines, numbers, decoder.rejects, decoder.rejected_count, len(raw)
+        entry,
+        events,
+        lines,
+        numbers,
+        decoder.rejects,
+        decoder.reasons,
+        decoder.rejected_count,
+        len(raw),
     )
