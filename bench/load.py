@@ -21,8 +21,10 @@ from bench.corpus import cache_directory
 from bench.options import Options
 from bench.report import Row
 from bench.stage import Subject, compare
+from ingester.actors.bulk import SLICE_BYTES, SLICE_ROWS
 from ingester.config import StoreConfig
 from ingester.protocol.columns import EVENT_SCHEMA, event_columns
+from ingester.protocol.events import EventBatch
 from ingester.store.ledger import AppliedBatch
 from ingester.store.store import Store
 
@@ -47,7 +49,7 @@ def run(options: Options) -> list[Row]:
     batches = decoded_batches(options, _EVENTS_MAX)
     events = sum(len(batch.events) for batch in batches)
     raw_bytes = sum(len(batch.data) for batch in batches)
-    slices = _slices([event_columns(batch) for batch in batches])
+    slices = _slices(batches)
     return compare(
         "load",
         corpus,
@@ -60,16 +62,19 @@ def run(options: Options) -> list[Row]:
     )
 
 
-def _slices(batches: Sequence[pa.RecordBatch]) -> list[pa.Table]:
-    """Insertable tables of the size the lanes use."""
-    rows_max = StoreConfig().batch_rows_max
+def _slices(batches: Sequence[EventBatch]) -> list[pa.Table]:
+    """Insertable tables, cut as the bulk workers cut them."""
     slices: list[pa.Table] = []
     held: list[pa.RecordBatch] = []
+    rows = byte_count = 0
     for batch in batches:
-        held.append(batch)
-        if sum(one.num_rows for one in held) >= rows_max:
+        held.append(event_columns(batch))
+        rows += len(batch.events)
+        byte_count += len(batch.data)
+        if byte_count >= SLICE_BYTES or rows >= SLICE_ROWS:
             slices.append(pa.Table.from_batches(held))
             held = []
+            rows = byte_count = 0
     if held:
         slices.append(pa.Table.from_batches(held))
     return slices
