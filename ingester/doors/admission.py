@@ -15,7 +15,7 @@ import trio
 from ..config import IntakeConfig
 from ..errors import Overloaded
 from ..flow import ByteBudget, Mark
-from ..messages import Source
+from ..messages import RejectReason, Source
 from ..store.control import pair_digest
 from .bulk_lane import BulkLane
 from .disk import DiskWatch
@@ -102,7 +102,7 @@ class Admission:
             reasons.append("the disk is nearly full")
         return reasons
 
-    def count(self, source: str, accepted: int, reasons: Mapping[str, int]) -> None:
+    def count(self, source: str, accepted: int, reasons: Mapping[RejectReason, int]) -> None:
         """Take note of an acknowledged request."""
         self.accepted_count += accepted
         for reason, count in reasons.items():

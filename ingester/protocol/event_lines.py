@@ -52,6 +52,7 @@ _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _BYTE_POSITION = re.compile(r"\(byte (\d+)\)")
 _VALUE_STARTS = frozenset(bytes([b]) for b in b'{["-0123456789tfn')
 
+_MISSING: tuple[RejectReason, str] = ("missing_field", "is missing")
 _SPELLINGS = (
     ("accountId", "account_id"),
     ("userId", "user_id"),
@@ -174,6 +175,7 @@ def _decode_closely(line: bytes, line_number: int, rules: EventRules) -> Event |
     if column:
         return _refuse_surrogate(line, line_number, column)
     values: list[Any] = []
+    value: Any
     for camel, snake in _SPELLINGS:
         field = camel if camel in raw else snake
         given = raw.get(field)
@@ -183,13 +185,13 @@ def _decode_closely(line: bytes, line_number: int, rules: EventRules) -> Event |
         if optional and value in (None, ""):
             values.append(None)
             continue
-        fault = ("missing_field", "is missing") if given is None else check(value)
+        fault = _MISSING if given is None else check(value)
         if fault is not None:
             reason, text = fault
             return _refuse(line, line_number, reason, f"{camel} {text}", field=camel)
-        values.append(float(value) if camel == "createdAt" else value)
+        values.append(value)
     account, user, created, action, session = values
-    return Event(account, user, created, action, session)
+    return Event(account, user, float(created), action, session)
 
 
 def _any_value_of(raw: msgspec.Raw) -> Any:

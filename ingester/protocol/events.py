@@ -239,16 +239,17 @@ def _decode_typed(chunk: bytes, line_count: int, rules: EventRules) -> list[Any]
         return None
     events = []
     for e in either:
-        session = e.sessionId if e.sessionId is not UNSET else e.session_id
-        if not session or session is UNSET:
+        account = e.account_id if e.accountId is UNSET else e.accountId
+        user = e.user_id if e.userId is UNSET else e.userId
+        created = e.created_at if e.createdAt is UNSET else e.createdAt
+        session: Any = e.session_id if e.sessionId is UNSET else e.sessionId
+        named: tuple[Any, ...] = (account, user, created, e.action)
+        if UNSET in named:
+            return None
+        if session is UNSET or not session:
             if not rules.lenient_session:
                 return None
             session = None
-        account = e.accountId if e.accountId is not UNSET else e.account_id
-        user = e.userId if e.userId is not UNSET else e.user_id
-        created = e.createdAt if e.createdAt is not UNSET else e.created_at
-        if account is UNSET or user is UNSET or created is UNSET or e.action is UNSET:
-            return None
         events.append(Event(account, user, created, e.action, session))
     return events
 
