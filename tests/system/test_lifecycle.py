@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -188,11 +189,9 @@ def test_health_says_ready_and_draining(tmp_path: Path) -> None:
         time.sleep(0.1)
         server.signal_stop()
         time.sleep(0.3)
-        try:
+        with contextlib.suppress(NoAnswer):
             # An open connection may still be answered while the upload is held: not ready.
             assert watcher.request("GET", "/readyz").status == 503
-        except NoAnswer:
-            pass
         with held, watcher:
             held.send_raw(body[10:])
             assert held.read_answer().status in {200, 503}
@@ -244,7 +243,10 @@ def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
         keys = server.create_source("lock")
         second = Server(server.data_dir, tmp_path / "second.log")
         second.launch()
-        assert second.wait_exit(20.0) != 0
+        try:
+            assert second.wait_exit(20.0) != 0
+        finally:
+            second.kill()
         assert _post(server, keys, _lines("lock", 1)).status == 200
         server.settle(keys)
         assert server.stop() == 0
