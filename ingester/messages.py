@@ -17,7 +17,9 @@ __all__ = [
     "LineReject",
     "RejectReason",
     "RequestNumbers",
+    "RequestRecord",
     "Source",
+    "natero_url",
     "request_id_text",
 ]
 
@@ -68,6 +70,27 @@ class Source(Struct, frozen=True, kw_only=True):
     requests_per_hour: int = 0
 
 
+class RequestRecord(Struct, frozen=True, kw_only=True):
+    """What is kept of a request that was acknowledged: a row of `requests`.
+
+    `bytes_in` as received, `bytes_raw` after decoding. `fingerprint` is a digest of the decoded
+    body, kept with an `Idempotency-Key` to tell a repeat from another body.
+    """
+
+    request_number: int
+    received_at_us: int
+    door: str
+    source: str
+    credential: str
+    accepted: int
+    rejected: int
+    bytes_in: int
+    bytes_raw: int
+    encoding: str
+    idempotency_key: str | None = None
+    fingerprint: bytes | None = None
+
+
 # 2024-01-01T00:00:00Z in microseconds: 51 bits of microseconds last until 2095.
 _EPOCH_US = 1_704_067_200_000_000
 _SPREAD_BITS = 12
@@ -99,3 +122,8 @@ class RequestNumbers:
 def request_id_text(number: int) -> str:
     """The form clients see: 16 lower-case hex digits. The SQL views print the same form."""
     return f"{number:016x}"
+
+
+def natero_url(base: str, auth_key: str, api_key: str) -> str:
+    """The address a Natero client posts to; `base` is scheme, host and port."""
+    return f"{base.rstrip('/')}/v1/{auth_key}/{api_key}"

@@ -1,0 +1,236 @@
+"""A fake `Services`, a console served on loopback, and a small HTTP client over any stream."""
+
+from __future__ import annotations
+
+import json
+import math
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ingester.console.app import make_app
+from ingester.console.metrics import make_registry, metrics_text
+from ingester.console.server import (
+    ConsoleAddresses,
+    ConsoleCounters,
+    ConsoleLimits,
+    serve_console,
+)
+from ingester.console.services import Conflict, QueryAnswer
+from ingester.errors import NotFound, Overloaded, RequestError, StoreBusy
+
+
+class QueryError(RequestError):
+    def __init__(self, sentence: str, column: int) -> None:
+        super().__init__(sentence)
+        self.column = column
+
+
+class FakeServices:
+    """Sources in a dictionary; `query` answers by the text it is given."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+        self.problems: list[str] = []
+        self.sources: dict[str, dict[str, object]] = {}
+        self.gate = trio.Event()
+        self.entered = trio.Event()
+        self.cancelled = 0
+        self.snapshot: dict[str, dict[str, object]] = {"journal": {"lag_records": 2}}
+        self.registry = make_registry(self.statistics)
+
+    def ready(self) -> tuple[bool, list[str]]:
+        return not self.reasons, self.reasons
+
+    def statistics(self) -> Mapping[str, Mapping[str, object]]:
+        return self.snapshot
+
+    def metrics_text(self) -> bytes:
+        return metrics_text(self.registry)
+
+    def viewer_requests(self) -> Sequence[Mapping[str, object]]:
+        return [{"request_id": "01", "accepted": 1, "rejected": 0}]
+
+    async def query(self, sql: str) -> QueryAnswer:
+        if sql == "wait":
+            self.entered.set()
+            try:
+                await self.gate.wait()
+            except trio.Cancelled:
+                self.cancelled += 1
+                raise
+        elif sql.startswith("large"):
+            size = int(sql.split()[1])
+            return QueryAnswer(columns=["a"], types=["VARCHAR"], rows=[("x" * size,)])
+        elif sql.startswith("rows"):
+            count = int(sql.split()[1])
+            return QueryAnswer(columns=["a"], types=["BIGINT"], rows=[(n,) for n in range(count)])
+        elif sql == "bad":
+            raise QueryError('there is no column "x"', 8)
+        elif sql == "busy":
+            raise StoreBusy("the store is being opened again")
+        elif sql == "full":
+            raise Overloaded("too many searches", retry_after_s=7)
+        elif sql == "bug":
+            raise RuntimeError("secret detail")
+        elif sql == "group":
+            async with trio.open_nursery():
+                raise StoreBusy("the store is being opened again")
+        return QueryAnswer(columns=["n", "x"], types=["BIGINT", "DOUBLE"], rows=[(1, math.nan)])
+
+    async def create_source(
+        self, name: str, *, lenient_session: bool, requests_per_hour: int
+    ) -> Mapping[str, object]:
+        if name in self.sources:
+            raise Conflict(f"a source named {name!r} exists already")
+        self.sources[name] = {
+            "source": name,
+            "lenient_session": lenient_session,
+            "requests_per_hour": requests_per_hour,
+        }
+        return {**self.sources[name], "auth_key": "a1", "api_key": "b1", "url": "http://x/v1/a1/b1"}
+
+    async def list_sources(self) -> Sequence[Mapping[str, object]]:
+        return list(self.sources.values())
+
+    async def rotate_source(self, name: str, *, overlap_seconds: int) -> Mapping[str, object]:
+        self._known(name)
+        return {"source": name, "auth_key": "a2", "api_key": "b2", "overlap": overlap_seconds}
+
+    async def revoke_source(self, name: str) -> Mapping[str, object]:
+        self._known(name)
+        return {"source": name, "revoked": 1}
+
+    async def check(self) -> list[str]:
+        return self.problems
+
+    def _known(self, name: str) -> None:
+        if name not in self.sources:
+            raise NotFound(f"there is no source named {name!r}")
+
+
+@dataclass
+class Console:
+    """A served console."""
+
+    addresses: ConsoleAddresses
+    services: FakeServices
+    counters: ConsoleCounters
+    stop: trio.Event
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream(self.addresses.host, self.addresses.port)
+
+    async def connect_control(self) -> trio.SocketStream:
+        assert self.addresses.unix_path is not None
+        return await trio.open_unix_socket(self.addresses.unix_path)
+
+    async def get(self, path: str, *, method: str = "GET") -> Answer:
+        async with await self.connect() as stream:
+            return await ask(stream, method, path)
+
+    async def control(self, method: str, path: str, body: object = None) -> Answer:
+        async with await self.connect_control() as stream:
+            data = b"" if body is None else json.dumps(body).encode()
+            return await ask(stream, method, path, data)
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(
+    stream: trio.abc.Stream,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    headers: Sequence[str] = (),
+) -> Answer:
+    """One request on a stream that may be used again."""
+    head = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
+    if body:
+        head.append(f"Content-Length: {len(body)}")
+    await stream.send_all("\r\n".join([*head, "", ""]).encode() + body)
+    return await read_answer(stream, method)
+
+
+async def read_answer(stream: trio.abc.Stream, method: str = "GET") -> Answer:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = await stream.receive_some(65536)
+        if not piece:
+            raise EOFError(data)
+        data += piece
+    head, _, data = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
+    chunked = headers.get("transfer-encoding") == "chunked"
+    assert not chunked, "every answer of the console has a length"
+    length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
+    while len(data) < length:
+        piece = await stream.receive_some(65536)
+        if not piece:
+            raise EOFError(head + data)
+        data += piece
+    return Answer(status=int(first.split()[1]), headers=headers, body=data[:length])
+
+
+async def read_to_end(stream: trio.abc.Stream) -> bytes:
+    data = b""
+    try:
+        while piece := await stream.receive_some(65536):
+            data += piece
+    except trio.BrokenResourceError:
+        pass
+    return data
+
+
+@asynccontextmanager
+async def served(
+    tmp_path: Path,
+    *,
+    limits: ConsoleLimits | None = None,
+    tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
+    app: Any = None,
+) -> AsyncIterator[Console]:
+    services = FakeServices()
+    counters = ConsoleCounters()
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        ended = trio.Event()
+
+        async def run(task_status: trio.TaskStatus[ConsoleAddresses]) -> None:
+            await serve_console(
+                app or make_app(services),
+                bind="127.0.0.1:0",
+                unix_path=tmp_path / "control.sock",
+                tls=tls,
+                stop=stop,
+                limits=limits,
+                counters=counters,
+                task_status=task_status,
+            )
+            ended.set()
+
+        addresses = await nursery.start(run)
+        try:
+            yield Console(addresses, services, counters, stop, ended)
+        finally:
+            services.gate.set()
+            stop.set()
