@@ -1,0 +1,243 @@
+"""Loader actor: journalled requests into the open part, in sequence, in large transactions.
+
+A batch is cut by rows, by bytes, or `linger_ms_max` after its first request, whichever comes
+first. Its rows and its ledger row `applied(first_seq, last_seq)` share one transaction, so after a
+crash exactly the records past the highest `last_seq` are replayed.
+
+On an error: nothing is lost, the records are in the journal. Busy or broken: wait, reopen, try the
+same batch again. Data at fault (it was validated, so this is a bug): the batch is halved until the
+record is found; that one is put aside under `dead-letter/` and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import structlog
+import trio
+from msgspec import Struct
+
+from ..config import StoreConfig
+from ..doors.small_lane import JournalGate, JournalledGroup
+from ..errors import StoreBusy, StoreError
+from ..flow import Mark
+from ..protocol.columns import (
+    REJECT_SCHEMA,
+    REQUEST_SCHEMA,
+    SMALL_EVENT_SCHEMA,
+    reject_rows,
+    request_rows,
+    small_event_rows,
+)
+from ..protocol.requests import SmallRequest, entry_to_bytes
+from ..store.database import StoreBroken
+from ..store.ledger import AppliedBatch
+from ..store.rejects import RejectBudget
+from ..store.store import Store
+
+__all__ = ["LoaderCounters", "load_batch", "load_requests", "run"]
+
+_log = structlog.get_logger()
+
+_RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+class LoaderCounters:
+    """What the loader did, by why a batch was cut."""
+
+    def __init__(self) -> None:
+        self.flush_reasons: Counter[str] = Counter()
+        self.row_count = 0
+        self.batch_count = 0
+        self.retry_count = 0
+        self.dead_letter_count = 0
+
+    def statistics(self) -> dict[str, object]:
+        return {
+            "batches_total": self.batch_count,
+            "rows_total": self.row_count,
+            "retries_total": self.retry_count,
+            "dead_letters_total": self.dead_letter_count,
+            "flushes_total": {"by_reason": dict(self.flush_reasons)},
+        }
+
+
+class _Batch(Struct):
+    first_seq: int
+    requests: list[SmallRequest]
+    byte_count: int
+    reason: str
+
+
+async def run(
+    groups: trio.MemoryReceiveChannel[JournalledGroup],
+    *,
+    gate: JournalGate,
+    applied: Mark,
+    store: Store,
+    config: StoreConfig,
+    rejects: RejectBudget,
+    counters: LoaderCounters,
+    dead_letters: Path,
+) -> None:
+    """Load groups in order. Owns `groups`; returns when every sender has closed."""
+    limiter = trio.CapacityLimiter(1)
+    async with groups:
+        while (batch := await _receive_batch(groups, config)) is not None:
+            for request in batch.requests:
+                request.rejects = rejects.take(request.rejects)
+            await _load_until_done(batch, store, counters, dead_letters, limiter)
+            counters.flush_reasons[batch.reason] += 1
+            counters.batch_count += 1
+            counters.row_count += sum(len(r.lines) for r in batch.requests)
+            gate.applied(batch.byte_count)
+            applied.rise(batch.first_seq + len(batch.requests) - 1)
+
+
+async def _receive_batch(
+    groups: trio.MemoryReceiveChannel[JournalledGroup], config: StoreConfig
+) -> _Batch | None:
+    """Gather until full or `linger_ms_max` after the first; None at the end of the channel."""
+    try:
+        group = await groups.receive()
+    except trio.EndOfChannel:
+        return None
+    batch = _Batch(group.first_seq, list(group.requests), group.byte_count, "linger")
+    row_count = sum(len(r.lines) for r in group.requests)
+    with trio.move_on_after(config.linger_ms_max / 1000):
+        while True:
+            if row_count >= config.batch_rows_max:
+                batch.reason = "rows"
+                break
+            if batch.byte_count >= config.batch_bytes_max:
+                batch.reason = "bytes"
+                break
+            try:
+                group = await groups.receive()
+            except trio.EndOfChannel:
+                batch.reason = "drained"
+                break
+            batch.requests += group.requests
+            batch.byte_count += group.byte_count
+            row_count += sum(len(r.lines) for r in group.requests)
+    return batch
+
+
+async def _load_until_done(
+    batch: _Batch,
+    store: Store,
+    counters: LoaderCounters,
+    dead_letters: Path,
+    limiter: trio.CapacityLimiter,
+) -> None:
+    attempt = 0
+    while True:
+        try:
+            await trio.to_thread.run_sync(
+                load_requests,
+                store,
+                batch.first_seq,
+                batch.requests,
+                dead_letters,
+                counters,
+                limiter=limiter,
+            )
+            return
+        except StoreBusy as error:
+            counters.retry_count += 1
+            if attempt % 20 == 0:
+                _log.warning("batch not loaded, trying again", reason=str(error))
+            if isinstance(error, StoreBroken):
+                try:
+                    await trio.to_thread.run_sync(store.recover, error.generation, limiter=limiter)
+                except StoreBusy as busy:
+                    _log.warning("store not reopened, trying again", reason=str(busy))
+            # A commit that was found in the ledger must not be loaded twice.
+            last_seq = batch.first_seq + len(batch.requests) - 1
+            if store.ledger.applied_seq >= last_seq:
+                return
+            await trio.sleep(_RETRY_WAITS_S[min(attempt, len(_RETRY_WAITS_S) - 1)])
+            attempt += 1
+
+
+def load_requests(
+    store: Store,
+    first_seq: int,
+    requests: Sequence[SmallRequest],
+    dead_letters: Path,
+    counters: LoaderCounters,
+) -> None:
+    """Load in one transaction; if the data is at fault, halve until the record is found."""
+    applied_seq = store.ledger.applied_seq
+    if applied_seq >= first_seq:
+        skipped = applied_seq - first_seq + 1
+        first_seq, requests = first_seq + skipped, requests[skipped:]
+    if not requests:
+        return
+    try:
+        load_batch(store, first_seq, requests)
+    except StoreBusy:
+        raise
+    except StoreError as error:
+        if len(requests) > 1:
+            middle = len(requests) // 2
+            load_requests(store, first_seq, requests[:middle], dead_letters, counters)
+            load_requests(store, first_seq + middle, requests[middle:], dead_letters, counters)
+            return
+        _put_aside(dead_letters, first_seq, requests[0], error)
+        counters.dead_letter_count += 1
+        with store.begin("small") as transaction:
+            batch_id = store.ledger.take_batch_id()
+            number = requests[0].entry.request_number
+            transaction.commit([AppliedBatch(batch_id, "dead", first_seq, first_seq, 0, number)])
+
+
+def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -> None:
+    """One transaction: events, rejects, requests, and the ledger row."""
+    row_count = sum(len(r.lines) for r in requests)
+    refused = [r for r in requests if r.rejects]
+    with store.begin("small") as transaction:
+        batch_id = store.ledger.take_batch_id()
+        if row_count:
+            transaction.prepare("events", SMALL_EVENT_SCHEMA)
+        if refused:
+            transaction.prepare("rejects", REJECT_SCHEMA)
+        transaction.prepare("requests", REQUEST_SCHEMA)
+        constants: dict[str, str | int] = {"batch_id": batch_id}
+        if row_count:
+            rows = small_event_rows([r for r in requests if r.lines])
+            transaction.insert("events", rows, constants)
+        if refused:
+            transaction.insert("rejects", pa.concat_tables(map(_reject_rows, refused)), constants)
+        transaction.insert("requests", request_rows([r.record() for r in requests]))
+        transaction.commit([
+            AppliedBatch(
+                batch_id,
+                "small",
+                first_seq,
+                first_seq + len(requests) - 1,
+                row_count,
+                max(r.entry.request_number for r in requests),
+            )
+        ])
+
+
+def _reject_rows(request: SmallRequest) -> pa.Table:
+    entry = request.entry
+    return reject_rows(
+        request.rejects,
+        entry.request_number,
+        entry.received_at_us,
+        entry.door,
+        entry.source,
+    )
+
+
+def _put_aside(dead_letters: Path, sequence: int, request: SmallRequest, error: StoreError) -> None:
+    dead_letters.mkdir(mode=0o700, exist_ok=True)
+    path = dead_letters / f"{sequence:020d}.entry"
+    path.write_bytes(entry_to_bytes(request.entry))
+    _log.error("a record cannot be loaded and was put aside", file=path.name, reason=str(error))

@@ -1,0 +1,72 @@
+"""The command line: one file per command, loaded when it is called for.
+
+Invariants:
+
+1. `--help` starts no server library: DuckDB, quart, pyarrow and rich are imported by the commands
+   that need them, when they need them.
+2. With `--json` standard output is exactly one JSON document; everything for people goes to
+   standard error.
+3. Exit codes: 0 done, 1 failed, 2 usage or a wrong setting, 3 server not reachable, 4 partly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+
+import click
+
+import ingester
+
+__all__ = ["main"]
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `ingester.cli.<module>` and are imported by name."""
+
+    modules: Mapping[str, str] = MappingProxyType({
+        "serve": "serve:serve",
+        "demo": "demo:demo",
+        "upload": "upload:upload",
+        "query": "query:query",
+        "source": "source:source",
+        "check": "check:check",
+        "config": "settings:config",
+    })
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.modules:
+            return None
+        module_name, _, attribute = self.modules[cmd_name].partition(":")
+        command = getattr(import_module(f"{__name__}.{module_name}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(ingester.__version__, message="%(version)s")
+def main() -> None:
+    """Take product events over HTTP, keep them safe, query them with SQL.
+
+    \b
+    See it work, with sample data in ./ingester-demo:
+      ingester demo
+    \b
+    Run it, and make keys for a sender:
+      ingester serve --data-dir ./ingester-data
+      ingester source create shop
+    \b
+    Send events, one JSON object a line:
+      curl --data-binary @events.ndjson http://127.0.0.1:8080/v1/AUTH_KEY/API_KEY
+      ingester upload events.ndjson.gz --url http://127.0.0.1:8080/v1/AUTH_KEY/API_KEY
+    \b
+    Ask:
+      ingester query "SELECT action, count(*) FROM events GROUP BY ALL"
+
+    Every command takes --json. Exit codes: 0 done, 1 failed, 2 usage or a wrong setting, 3 server
+    not reachable, 4 partly (some lines were rejected).
+    """

@@ -1,0 +1,124 @@
+"""Admission: what every intake door shares. Keys, quotas, budget, lanes, idempotency.
+
+A door parses its path and gives its own answers; how a body gets from the socket to a safe place
+is the same for all and lives in `receive.py`, on top of what is here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+import trio
+
+from ..config import IntakeConfig
+from ..errors import Overloaded
+from ..flow import ByteBudget, Mark
+from ..messages import RejectReason, Source
+from ..store.control import pair_digest
+from .bulk_lane import BulkLane
+from .disk import DiskWatch
+from .idempotency import IdempotencyKeys
+from .quota import HourQuotas
+from .small_lane import JournalGate
+from .viewer import Viewer
+
+__all__ = ["Admission", "KeyRing"]
+
+
+class KeyRing:
+    """Key pairs by digest. Replaced whole when keys change, so a look-up never waits.
+
+    A pair is found by the SHA-256 of both keys: how long that takes tells nothing about them.
+    """
+
+    def __init__(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
+        self._pairs = pairs
+
+    def replace(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
+        self._pairs = pairs
+
+    def source_of(self, auth_key: str, api_key: str) -> Source | None:
+        found = self._pairs.get(pair_digest(auth_key, api_key))
+        if found is None:
+            return None
+        source, valid_until_s = found
+        if valid_until_s is not None and time.time() >= valid_until_s:
+            return None
+        return source
+
+
+class Admission:
+    """The doors' view of the process."""
+
+    def __init__(
+        self,
+        config: IntakeConfig,
+        *,
+        keys: KeyRing,
+        quotas: HourQuotas,
+        idempotency: IdempotencyKeys,
+        disk: DiskWatch,
+        small: JournalGate,
+        bulk: BulkLane,
+        applied: Mark,
+        decode_turn: trio.CapacityLimiter,
+    ) -> None:
+        self.config = config
+        self.keys = keys
+        self.quotas = quotas
+        self.idempotency = idempotency
+        self.disk = disk
+        self.small = small
+        self.bulk = bulk
+        self.applied = applied
+        self.decode_turn = decode_turn
+        self.budget = ByteBudget(config.body_budget_bytes)
+        self.viewer = Viewer(config.viewer_requests_max)
+        self.is_draining = False
+        self.is_failed = False
+        self.accepted_count = 0
+        self.rejected: Counter[tuple[str, str]] = Counter()
+
+    def refuse_if_closed(self) -> None:
+        """Before a body is taken: raises Overloaded when draining, behind, or out of disk."""
+        if self.is_draining:
+            raise Overloaded("the server is shutting down", retry_after_s=5)
+        if self.small.is_full:
+            raise Overloaded("the store is behind; send again shortly", retry_after_s=2)
+        self.disk.refuse_if_full()
+
+    def readiness(self) -> list[str]:
+        """Reasons against sending traffic here; empty when ready."""
+        reasons = []
+        if self.is_failed:
+            reasons.append("the store has failed")
+        if self.is_draining:
+            reasons.append("draining")
+        if self.small.is_full:
+            reasons.append("the journal's backlog is full")
+        if self.disk.is_full:
+            reasons.append("the disk is nearly full")
+        return reasons
+
+    def count(self, source: str, accepted: int, reasons: Mapping[RejectReason, int]) -> None:
+        """Take note of an acknowledged request."""
+        self.accepted_count += accepted
+        for reason, count in reasons.items():
+            self.rejected[source, reason] += count
+
+    def statistics(self) -> dict[str, object]:
+        by_source: dict[str, dict[str, object]] = {}
+        for (source, reason), count in self.rejected.items():
+            entry = by_source.setdefault(source, {"by_reason": {}})
+            reasons = entry["by_reason"]
+            assert isinstance(reasons, dict)
+            reasons[reason] = count
+        return {
+            "accepted_total": self.accepted_count,
+            "rejects_total": {"by_source": by_source},
+            "quota_refused_total": self.quotas.refused_count,
+            "viewer_requests_total": self.viewer.request_count,
+            **{f"budget_{name}": value for name, value in self.budget.statistics().items()},
+        }

@@ -1,0 +1,240 @@
+"""Natero door: `POST /v1/{authKey}/{apiKey}`, NDJSON events (contract 3.1; Natero Event REST API).
+
+Answers have no body. 200 also when lines are invalid (they are kept as rejects), 400 for another
+method, an unknown path or pair, and a broken body; 413, 429, 503, 408 as everywhere. Content
+codings other than gzip, x-gzip, deflate, zstd are plain text here, also lists of codings.
+
+The test door (`/test/v1/…`, its own listener, or a host in `test_hosts`) checks and answers alike
+and stores nothing; the viewer shows what came.
+"""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from ..errors import (
+    ClientGone,
+    MalformedRequest,
+    Overloaded,
+    RequestError,
+    RequestStalled,
+    StoreFailed,
+)
+from ..messages import Source
+from ..protocol.event_lines import EventRules
+from ..protocol.events import EventDecoder
+from ..protocol.http1 import RequestHead
+from ..protocol.inflate import InflateLimits, make_inflater, parse_content_encoding
+from .admission import Admission
+from .exchange import Request, Response
+from .idempotency import Remembered, is_well_formed
+from .receive import EventsRequest, now_us, read_fingerprint, receive_events, wait_queryable
+from .viewer import LINES_SHOWN_MAX, warnings_of
+
+__all__ = ["DOOR", "handle"]
+
+DOOR = "natero"
+_TEST_PREFIX = "/test"
+_RETRY_AFTER_408_S = 1
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+async def handle(request: Request, admission: Admission) -> Response:
+    """One request whose path starts with `/v1/` or `/test/v1/`."""
+    is_test = _is_test(request, admission)
+    path = request.head.path.removeprefix(_TEST_PREFIX) if is_test else request.head.path
+    segments = path.split("/")[2:]
+    if segments and not segments[-1]:
+        segments.pop()
+    if request.head.method != "POST":
+        return _refused(request, admission, is_test)
+    if segments == ["ping"]:
+        return _answer(200)
+    source = admission.keys.source_of(*segments) if len(segments) == 2 else None
+    if source is None:
+        return _refused(request, admission, is_test)
+    headers: Headers = ()
+    if source.requests_per_hour:
+        quota = admission.quotas.count(
+            f"source:{source.source_id}", source.requests_per_hour, time.time()
+        )
+        headers = quota.headers()
+        if quota.is_over:
+            return _answer(429, headers, retry_after_s=quota.retry_after_s)
+    try:
+        if is_test:
+            return await _inspect(request, admission, source, headers)
+        return await _receive(request, admission, source, headers)
+    except Overloaded as error:
+        return _answer(503, headers, retry_after_s=error.retry_after_s)
+    except RequestError as error:
+        retry_after_s = _RETRY_AFTER_408_S if error.status_hint == 408 else None
+        is_broken = isinstance(error, MalformedRequest | RequestStalled)
+        return _answer(error.status_hint, headers, retry_after_s=retry_after_s, close=is_broken)
+    except StoreFailed as error:
+        # Whether it was stored could not be found out: any answer might be wrong.
+        admission.is_failed = True
+        raise ClientGone("unanswered on purpose") from error
+
+
+async def _receive(
+    request: Request, admission: Admission, source: Source, headers: Headers
+) -> Response:
+    head = request.head
+    key = head.get(b"idempotency-key")
+    if key is not None and not is_well_formed(key):
+        return _answer(400, headers)
+    asked = _asked(request, source, key)
+    if key is None:
+        admission.refuse_if_closed()
+        record, sequence = await receive_events(asked, admission)
+    else:
+        credential = asked.credential
+        first = await admission.idempotency.join(
+            DOOR, credential, key.decode(), asked.received_at_us
+        )
+        if isinstance(first, Remembered):
+            return await _repeat(asked, admission, first, headers)
+        with first:
+            admission.refuse_if_closed()
+            record, sequence = await receive_events(asked, admission)
+            first.settle(record)
+    headers += _counts(record.accepted, record.rejected)
+    if _wants_queryable(head):
+        is_queryable = not sequence or await wait_queryable(sequence, admission)
+        headers += ((b"Ingester-Queryable", b"true" if is_queryable else b"false"),)
+    return _answer(200, headers)
+
+
+async def _repeat(
+    asked: EventsRequest, admission: Admission, first: Remembered, headers: Headers
+) -> Response:
+    """The same key again: nothing is stored; another body under it is refused."""
+    if await read_fingerprint(asked, admission) != first.fingerprint:
+        return _answer(400, headers)
+    answer = _answer(200, headers + _counts(first.accepted, first.rejected))
+    answer.request_number = first.request_number
+    return answer
+
+
+async def _inspect(
+    request: Request, admission: Admission, source: Source, headers: Headers
+) -> Response:
+    """The test door: decode, show, store nothing."""
+    config = admission.config
+    asked = _asked(request, source, None)
+    limits = InflateLimits(output_bytes_max=config.body_bytes_max, ratio_max=config.ratio_max)
+    inflater = make_inflater(asked.encoding, limits)
+    rules = EventRules(config.line_bytes_max, config.depth_max, source.lenient_session)
+    decoder = EventDecoder(rules, rejects_max=LINES_SHOWN_MAX, is_plain=asked.is_plain)
+    lines: list[bytes] = []
+    created: list[float] = []
+
+    def decode(piece: bytes | None) -> None:
+        if piece is None:
+            inflater.finish()
+            batches = decoder.finish()
+        else:
+            batches = [b for raw in inflater.feed(piece) for b in decoder.feed(raw)]
+        for batch in batches:
+            if len(lines) < LINES_SHOWN_MAX:
+                created.extend(event.createdAt for event in batch.events)
+                spans = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
+                lines.extend(batch.data[start : start + length] for start, length in spans)
+
+    status = 400
+    try:
+        while piece := await request.body.receive():
+            await trio.to_thread.run_sync(decode, piece, limiter=admission.decode_turn)
+        await trio.to_thread.run_sync(decode, None, limiter=admission.decode_turn)
+        status = 200
+    except RequestError as error:
+        status = error.status_hint
+        raise
+    finally:
+        admission.viewer.add(
+            number=request.number,
+            head=request.head,
+            client_address=request.client_address,
+            source=source.name,
+            status=status,
+            bytes_in=inflater.input_bytes,
+            bytes_raw=inflater.output_bytes,
+            accepted=decoder.accepted_count,
+            rejected=decoder.rejected_count,
+            lines=lines,
+            rejects=decoder.rejects,
+            warnings=warnings_of(request.head.method, created, decoder.rejects, time.time() * 1000),
+        )
+    return _answer(200, headers + _counts(decoder.accepted_count, decoder.rejected_count))
+
+
+def _wants_queryable(head: RequestHead) -> bool:
+    """`?wait=query` or `Prefer: wait=query` (RFC 7240)."""
+    return (
+        "wait=query" in head.query.split("&")
+        or (head.get(b"prefer") or b"").lower() == b"wait=query"
+    )
+
+
+def _is_test(request: Request, admission: Admission) -> bool:
+    if request.listener == "test" or request.head.path.startswith("/test/"):
+        return True
+    if not admission.config.test_hosts:
+        return False
+    host = (request.head.get(b"host") or b"").decode("latin-1").lower()
+    return host in admission.config.test_hosts or host.split(":")[0] in admission.config.test_hosts
+
+
+def _asked(request: Request, source: Source, key: bytes | None) -> EventsRequest:
+    named = request.head.get(b"content-encoding")
+    encoding = parse_content_encoding(named)
+    return EventsRequest(
+        request=request,
+        door=DOOR,
+        source=source,
+        encoding=encoding or "identity",
+        encoding_name=(named or b"identity").decode("latin-1")[:64].lower(),
+        is_plain=encoding is None or encoding == "identity",
+        idempotency_key=None if key is None else key.decode(),
+        received_at_us=now_us(),
+    )
+
+
+def _refused(request: Request, admission: Admission, is_test: bool) -> Response:
+    """400; on the test door the viewer shows what was wrong."""
+    if is_test:
+        admission.viewer.add(
+            number=request.number,
+            head=request.head,
+            client_address=request.client_address,
+            source=None,
+            status=400,
+            bytes_in=0,
+            bytes_raw=0,
+            accepted=0,
+            rejected=0,
+            lines=(),
+            rejects=(),
+            warnings=warnings_of(request.head.method, (), (), 0)
+            or ["the path names no key pair of this server"],
+        )
+    return _answer(400)
+
+
+def _counts(accepted: int, rejected: int) -> Headers:
+    return (
+        (b"Ingester-Accepted", b"%d" % accepted),
+        (b"Ingester-Rejected", b"%d" % rejected),
+    )
+
+
+def _answer(
+    status: int, headers: Headers = (), *, retry_after_s: int | None = None, close: bool = False
+) -> Response:
+    if retry_after_s is not None:
+        headers += ((b"Retry-After", b"%d" % retry_after_s),)
+    return Response(status=status, headers=headers, close=close, door=DOOR)

@@ -1,0 +1,112 @@
+"""Instrumentation viewer: the last requests of the test door, in memory only.
+
+What it shows is meant for the one who instruments a product: what was received, line by line with
+the verdict, and the usual mistakes by name. Keys are masked before anything is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from ..messages import LineReject, request_id_text
+from ..protocol.http1 import RequestHead
+
+__all__ = ["LINES_SHOWN_MAX", "Viewer", "warnings_of"]
+
+LINES_SHOWN_MAX = 100
+_LINE_CHARACTERS_MAX = 2000
+_MASKED_HEADERS = frozenset({b"authorization", b"cookie", b"x-api-key", b"proxy-authorization"})
+# Before 2001 in milliseconds, but a plausible date in seconds.
+_SECONDS_LOOK_BELOW = 1_000_000_000_000
+
+
+class Viewer:
+    """A ring of request documents."""
+
+    def __init__(self, requests_max: int) -> None:
+        self._ring: deque[dict[str, object]] = deque(maxlen=requests_max or None)
+        self._is_off = requests_max == 0
+        self.request_count = 0
+
+    def add(
+        self,
+        *,
+        number: int,
+        head: RequestHead,
+        client_address: str,
+        source: str | None,
+        status: int,
+        bytes_in: int,
+        bytes_raw: int,
+        accepted: int,
+        rejected: int,
+        lines: Sequence[bytes],
+        rejects: Sequence[LineReject],
+        warnings: Sequence[str],
+    ) -> None:
+        self.request_count += 1
+        if self._is_off:
+            return
+        self._ring.append({
+            "request_id": request_id_text(number),
+            "received_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "method": head.method,
+            "client_address": client_address,
+            "source": source,
+            "status": status,
+            "headers": [
+                [name.decode("latin-1"), _header_text(name, value)] for name, value in head.headers
+            ],
+            "bytes_in": bytes_in,
+            "bytes_raw": bytes_raw,
+            "accepted": accepted,
+            "rejected": rejected,
+            "events": [_text(line) for line in lines[:LINES_SHOWN_MAX]],
+            "rejects": [
+                {
+                    "line": reject.line_number,
+                    "column": reject.column,
+                    "field": reject.field,
+                    "reason": reject.reason,
+                    "detail": reject.detail,
+                    "excerpt": _text(reject.line),
+                }
+                for reject in rejects[:LINES_SHOWN_MAX]
+            ],
+            "warnings": list(warnings),
+        })
+
+    def documents(self) -> list[dict[str, object]]:
+        """Newest first."""
+        return list(reversed(self._ring))
+
+
+def warnings_of(
+    method: str, created_at_ms: Sequence[float], rejects: Sequence[LineReject], now_ms: float
+) -> list[str]:
+    """The classic mistakes, in plain sentences."""
+    warnings: list[str] = []
+    if method == "PUT":
+        warnings.append("PUT is refused; with curl -T, add -X POST and no slash after the keys")
+    if any(0 < value < _SECONDS_LOOK_BELOW for value in created_at_ms):
+        warnings.append("createdAt looks like seconds; milliseconds are expected")
+    if any(value > now_ms + 86_400_000 for value in created_at_ms):
+        warnings.append("createdAt is more than a day ahead")
+    reasons = {reject.reason for reject in rejects}
+    if "several_values" in reasons:
+        warnings.append("several events on a line; with curl, use --data-binary instead of -d")
+    if "not_an_object" in reasons and any(r.line.startswith(b"[") for r in rejects):
+        warnings.append("a JSON array; send one event per line, without brackets and commas")
+    if "wrong_encoding" in reasons:
+        warnings.append("a compressed body without Content-Encoding")
+    return warnings
+
+
+def _header_text(name: bytes, value: bytes) -> str:
+    return "***" if name in _MASKED_HEADERS else value.decode("latin-1")
+
+
+def _text(line: bytes) -> str:
+    return line[:_LINE_CHARACTERS_MAX].decode("utf-8", "backslashreplace")

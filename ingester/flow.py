@@ -1,0 +1,114 @@
+"""Backpressure and wake-ups: byte budgets, doorbells, a rising mark that tasks wait for.
+
+1. A `ByteBudget` is reserved whole and never grown (partial holders would deadlock); waiters are
+   served in order.
+2. A `Doorbell` may be lost or rung for nothing: whoever waits looks at the truth afterwards.
+3. A `Mark` only rises; `wait_reached(n)` returns once it is at least n.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import count
+
+import trio
+
+__all__ = ["ByteBudget", "Doorbell", "Mark"]
+
+
+class ByteBudget:
+    """A bound on bytes held at once."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.total_bytes = total_bytes
+        self.used_bytes = 0
+        self._waiters: deque[tuple[int, trio.Event]] = deque()
+
+    def reserve_nowait(self, byte_count: int) -> bool:
+        if self._waiters or self.used_bytes + byte_count > self.total_bytes:
+            return False
+        self.used_bytes += byte_count
+        return True
+
+    async def reserve(self, byte_count: int) -> int:
+        """Wait for room. Asks for at most the whole budget; returns what was reserved."""
+        byte_count = min(byte_count, self.total_bytes)
+        if self.reserve_nowait(byte_count):
+            return byte_count
+        entry = (byte_count, trio.Event())
+        self._waiters.append(entry)
+        try:
+            await entry[1].wait()
+        except BaseException:
+            if entry[1].is_set():
+                self.release(byte_count)
+            else:
+                self._waiters.remove(entry)
+                self._serve()
+            raise
+        return byte_count
+
+    def release(self, byte_count: int) -> None:
+        self.used_bytes -= byte_count
+        assert self.used_bytes >= 0
+        self._serve()
+
+    @contextmanager
+    def reserved(self, byte_count: int) -> Iterator[None]:
+        """Hand back what `reserve` or `reserve_nowait` took, however the block ends."""
+        try:
+            yield
+        finally:
+            self.release(byte_count)
+
+    def _serve(self) -> None:
+        while self._waiters and self.used_bytes + self._waiters[0][0] <= self.total_bytes:
+            byte_count, event = self._waiters.popleft()
+            self.used_bytes += byte_count
+            event.set()
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "used_bytes": self.used_bytes,
+            "total_bytes": self.total_bytes,
+            "waiting": len(self._waiters),
+        }
+
+
+class Doorbell:
+    """A wake-up for one listener."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def ring(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = trio.Event()
+
+
+class Mark:
+    """A number that only rises."""
+
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+        self._waiters: list[tuple[int, int, trio.Event]] = []
+        self._order = count()
+
+    def rise(self, value: int) -> None:
+        self.value = max(self.value, value)
+        while self._waiters and self._waiters[0][0] <= self.value:
+            heappop(self._waiters)[2].set()
+
+    async def wait_reached(self, value: int) -> None:
+        if value <= self.value:
+            await trio.lowlevel.checkpoint()
+            return
+        event = trio.Event()
+        heappush(self._waiters, (value, next(self._order), event))
+        await event.wait()

@@ -1,0 +1,225 @@
+"""The DuckDB instance: one per process, cursors by generation, two kinds of failure.
+
+Why it exists: DuckDB fails in two ways, and both must end in "go on", not in a lost row.
+A failed checkpoint invalidates one attached file; a failed sync or any FATAL error invalidates the
+whole instance. Either way every cursor is handed back, the file is attached (or the instance made)
+again, and callers read the ledger to learn what became of their transaction.
+
+Invariants
+1. Every use of DuckDB is inside `Lease.using()`; `reopen` interrupts what is in use, waits, and
+   closes every cursor, because one live one keeps the instance from being reopened.
+2. `generation` rises with every reopening; an error carries the generation it was seen in, so that
+   of several threads that saw the same failure only the first reopens.
+3. No other code in the package imports duckdb's errors: `mapped_errors` turns them into ours.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeAlias
+
+import duckdb
+
+from ..config import StoreConfig
+from ..errors import StoreBusy, StoreError, StoreFailed
+
+__all__ = ["Cursor", "Database", "Lease", "StoreBroken", "mapped_errors"]
+
+Cursor: TypeAlias = duckdb.DuckDBPyConnection
+
+# How long `reopen` waits for interrupted cursors. An interrupt takes 1–500 ms on what the server
+# itself runs (reliability facts, 3.3).
+_REOPEN_WAIT_S = 30.0
+
+
+class StoreBroken(StoreBusy):
+    """The instance or a part of it is invalid; call `reopen(generation)` with no lease held."""
+
+    def __init__(self, detail: str, generation: int) -> None:
+        super().__init__(detail)
+        self.generation = generation
+
+
+@contextmanager
+def mapped_errors(generation: int) -> Iterator[None]:
+    """Raise our errors for DuckDB's.
+
+    StoreBroken: must be reopened. StoreBusy: no space, memory or an interrupt; may be tried again.
+    StoreError: the statement or its data is at fault.
+    """
+    try:
+        yield
+    except (duckdb.FatalException, duckdb.InternalException) as error:
+        raise StoreBroken(str(error), generation) from error
+    except duckdb.InterruptException as error:
+        raise StoreBusy("interrupted") from error
+    except duckdb.OutOfMemoryException as error:
+        raise StoreBusy(f"out of memory: {_first_line(error)}") from error
+    except (duckdb.IOException, duckdb.TransactionException) as error:
+        if "invalidated" in str(error):
+            raise StoreBroken(str(error), generation) from error
+        raise StoreBusy(_first_line(error)) from error
+    except duckdb.ConnectionException as error:
+        raise StoreBroken(_first_line(error), generation) from error
+    except duckdb.Error as error:
+        if "invalidated" in str(error):
+            raise StoreBroken(str(error), generation) from error
+        raise StoreError(_first_line(error)) from error
+
+
+class Lease:
+    """A cursor for one holder. Every use of it happens inside `using()`.
+
+    Held for as long as a transaction lives; only while in use does it keep the instance from
+    being reopened. After a reopening it is dead: `using()` raises StoreBroken with the old
+    generation.
+    """
+
+    def __init__(self, database: Database, cursor: Cursor, generation: int) -> None:
+        self._database = database
+        self._cursor = cursor
+        self.generation = generation
+        self.is_in_use = False
+
+    @contextmanager
+    def using(self) -> Iterator[Cursor]:
+        """The cursor, with DuckDB's errors mapped."""
+        self._database._enter(self)
+        try:
+            with mapped_errors(self.generation):
+                yield self._cursor
+        finally:
+            self._database._leave(self)
+
+    def interrupt(self) -> None:
+        """Stop what the holder is executing; called from another thread."""
+        self._cursor.interrupt()
+
+    def close(self) -> None:
+        self._database._forget(self)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Database:
+    """One in-memory instance to which the parts are attached."""
+
+    def __init__(
+        self, config: StoreConfig, temp_directory: Path, attach: Callable[[Cursor], None]
+    ) -> None:
+        self._config = config
+        self._temp_directory = temp_directory
+        self._attach = attach
+        self._idle = threading.Condition()
+        self._leases: set[Lease] = set()
+        self._is_reopening = False
+        self._root: Cursor | None = None
+        self.generation = 0
+        self.reopened_count = 0
+
+    def open(self) -> None:
+        """Make the instance and attach the parts. Raises StoreFailed."""
+        assert self._root is None
+        try:
+            with mapped_errors(self.generation):
+                root = duckdb.connect(":memory:", config=self._settings())
+                try:
+                    self._attach(root)
+                except BaseException:
+                    root.close()
+                    raise
+        except StoreError as error:
+            raise StoreFailed(f"cannot open the store: {error}") from error
+        self._root = root
+
+    def lease(self) -> Lease:
+        """A cursor of its own."""
+        with self._idle:
+            if self._is_reopening or self._root is None:
+                raise StoreBusy("the store is being reopened")
+            with mapped_errors(self.generation):
+                lease = Lease(self, self._root.cursor(), self.generation)
+            self._leases.add(lease)
+            return lease
+
+    def reopen(self, generation: int) -> None:
+        """Close everything and open again, unless another thread already did.
+
+        Raises StoreBusy when cursors in use do not come back in time, StoreFailed when the
+        instance cannot be opened.
+        """
+        with self._idle:
+            if generation != self.generation or self._is_reopening:
+                return
+            self._is_reopening = True
+            try:
+                self._close_all()
+                self.open()
+                self.generation += 1
+                self.reopened_count += 1
+            finally:
+                self._is_reopening = False
+
+    def close(self) -> None:
+        with self._idle:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        in_use = [lease for lease in self._leases if lease.is_in_use]
+        for lease in in_use:
+            lease.interrupt()
+        if not self._idle.wait_for(lambda: not any(x.is_in_use for x in in_use), _REOPEN_WAIT_S):
+            raise StoreBusy("cursors are still in use")
+        for lease in self._leases:
+            _close(lease._cursor)
+        self._leases.clear()
+        if self._root is not None:
+            _close(self._root)
+            self._root = None
+
+    def _enter(self, lease: Lease) -> None:
+        with self._idle:
+            if lease not in self._leases or self._is_reopening:
+                raise StoreBroken("the store was reopened", lease.generation)
+            assert not lease.is_in_use, "one thread at a time"
+            lease.is_in_use = True
+
+    def _leave(self, lease: Lease) -> None:
+        with self._idle:
+            lease.is_in_use = False
+            self._idle.notify_all()
+
+    def _forget(self, lease: Lease) -> None:
+        with self._idle:
+            if lease in self._leases:
+                self._leases.remove(lease)
+                _close(lease._cursor)
+
+    def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
+        return {
+            "threads": self._config.threads,
+            "memory_limit": f"{self._config.memory_bytes_max // 1024}KiB",
+            "temp_directory": str(self._temp_directory),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "python_enable_replacements": False,
+            # Checkpoints are ours to time: one inside a commit stalls it.
+            "checkpoint_threshold": "1TiB",
+        }
+
+
+def _close(cursor: Cursor) -> None:
+    with suppress(duckdb.Error):  # an invalid instance refuses even that
+        cursor.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0]

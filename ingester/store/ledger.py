@@ -1,0 +1,97 @@
+"""Numbers of the store: what was applied, and which number comes next.
+
+`batch_id` names a batch and is taken when its rows start to be inserted; `commit_number` orders
+commits and is taken at the commit gate. Cursors of downstream actors walk `commit_number`: a batch
+that started early and committed late is never behind them.
+
+The truth is the `applied` table of every part; this is its summary in memory, rebuilt at start.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from .database import Cursor
+
+__all__ = ["AppliedBatch", "Ledger", "is_applied", "read_ledger", "write_applied"]
+
+
+class AppliedBatch(Struct, frozen=True):
+    """One row of `applied`. Sequences are 0 for batches that had no journal record."""
+
+    batch_id: int
+    lane: str
+    first_seq: int
+    last_seq: int
+    row_count: int
+    request_number_max: int
+
+
+class Ledger:
+    """The next numbers; safe from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.batch_id = 0
+        self.commit_number = 0
+        self.applied_seq = 0
+        self.request_number_max = 0
+
+    def take_batch_id(self) -> int:
+        with self._lock:
+            self.batch_id += 1
+            return self.batch_id
+
+    def carry(self) -> AppliedBatch:
+        """The row with which a new part starts, so that it alone tells the high water marks."""
+        return AppliedBatch(
+            self.batch_id, "carry", self.applied_seq, self.applied_seq, 0, self.request_number_max
+        )
+
+    def applied(self, batches: Iterable[AppliedBatch]) -> None:
+        """Take note of a commit. Called with the commit gate held."""
+        for batch in batches:
+            self.applied_seq = max(self.applied_seq, batch.last_seq)
+            self.request_number_max = max(self.request_number_max, batch.request_number_max)
+
+
+def read_ledger(cursor: Cursor, parts: Iterable[str]) -> Ledger:
+    """Read the marks of all parts that are not sealed (at least the newest)."""
+    ledger = Ledger()
+    for part in parts:
+        row = cursor.execute(
+            "SELECT max(batch_id), max(commit_number), max(last_seq), max(request_number_max) "
+            f"FROM {part}.applied"
+        ).fetchone()
+        if row is None or row[0] is None:
+            continue
+        ledger.batch_id = max(ledger.batch_id, row[0])
+        ledger.commit_number = max(ledger.commit_number, row[1])
+        ledger.applied_seq = max(ledger.applied_seq, row[2])
+        ledger.request_number_max = max(ledger.request_number_max, row[3])
+    return ledger
+
+
+def write_applied(
+    cursor: Cursor, part: str, batches: Iterable[AppliedBatch], first_commit_number: int
+) -> None:
+    """Insert one `applied` row a batch, in the transaction that holds their rows.
+
+    A large upload has hundreds of batches and this runs behind the commit gate: one statement.
+    """
+    rows = ", ".join(
+        f"({b.batch_id}, {commit_number}, '{b.lane}', {b.first_seq}, {b.last_seq}, "
+        f"{b.row_count}, {b.request_number_max}, now() AT TIME ZONE 'UTC')"
+        for commit_number, b in enumerate(batches, first_commit_number)
+    )
+    cursor.execute(f"INSERT INTO {part}.applied VALUES {rows}")
+
+
+def is_applied(cursor: Cursor, part: str, batch_id: int) -> bool:
+    row = cursor.execute(
+        f"SELECT count(*) FROM {part}.applied WHERE batch_id = ?", [batch_id]
+    ).fetchone()
+    return row is not None and row[0] > 0

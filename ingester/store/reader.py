@@ -1,0 +1,163 @@
+"""Reading: one SELECT over the public views, bounded in time and rows.
+
+For the operator's own command line (the unix socket has mode 0600, and the files are theirs
+anyway). It refuses anything but one SELECT; it is no sandbox against a hostile query.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+from msgspec import Struct
+
+from ..errors import RequestError, StoreBusy, StoreError
+from ..messages import RequestRecord
+from .database import Cursor, Lease
+from .store import Store
+
+__all__ = ["QueryRefused", "Rows", "check_parts", "kept_reject_bytes", "read_keys", "select"]
+
+ROWS_MAX = 1_000_000
+_FETCH_ROWS = 10_000
+
+
+class QueryRefused(RequestError):
+    """Not one SELECT, or DuckDB refuses it; the sentence is DuckDB's."""
+
+
+class Rows(Struct, frozen=True):
+    """A result: column names, DuckDB type names, and rows as Python values."""
+
+    columns: list[str]
+    types: list[str]
+    rows: list[tuple[object, ...]]
+
+    def __repr__(self) -> str:
+        return f"Rows({len(self.columns)} columns, {len(self.rows)} rows)"
+
+
+def select(store: Store, sql: str, *, seconds_max: float) -> Rows:
+    """Run one SELECT. Raises QueryRefused, or StoreBusy at the deadline."""
+    with store.database.lease() as lease, _deadline(lease, seconds_max):
+        try:
+            with lease.using() as cursor:
+                return _run(cursor, sql)
+        except StoreBusy:
+            raise
+        except StoreError as error:
+            raise QueryRefused(str(error)) from error
+
+
+def _run(cursor: Cursor, sql: str) -> Rows:
+    statements = cursor.extract_statements(sql)
+    if len(statements) != 1:
+        raise QueryRefused(f"one SELECT is taken, got {len(statements)} statements")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        raise QueryRefused("only SELECT is taken")
+    cursor.execute("BEGIN TRANSACTION READ ONLY")
+    try:
+        cursor.execute(statements[0])
+        description = cursor.description or []
+        rows: list[tuple[object, ...]] = []
+        while chunk := cursor.fetchmany(_FETCH_ROWS):
+            rows += chunk
+            if len(rows) > ROWS_MAX:
+                raise QueryRefused(f"more than {ROWS_MAX:,} rows; add a LIMIT")
+    finally:
+        cursor.execute("ROLLBACK")
+    return Rows([d[0] for d in description], [str(d[1]) for d in description], rows)
+
+
+@contextmanager
+def _deadline(lease: Lease, seconds_max: float) -> Iterator[None]:
+    """Interrupt the lease's cursor when time is up."""
+    timer = threading.Timer(seconds_max, lease.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def read_keys(store: Store, *, keys_max: int, hours: int) -> list[RequestRecord]:
+    """The newest requests that came with an idempotency key, oldest first."""
+    records: list[RequestRecord] = []
+    with store.database.lease() as lease, lease.using() as cursor:
+        for part in store.parts.parts:
+            rows = cursor.execute(
+                "SELECT request_number, epoch_us(received_at), door, source, credential, accepted, "
+                f"rejected, idempotency_key, fingerprint FROM {part.name}.requests "
+                "WHERE idempotency_key IS NOT NULL AND received_at > "
+                "(now() AT TIME ZONE 'UTC') - to_hours(?) "
+                "ORDER BY request_number DESC LIMIT ?",
+                [hours, keys_max],
+            ).fetchall()
+            records += [
+                RequestRecord(
+                    request_number=row[0],
+                    received_at_us=row[1],
+                    door=row[2],
+                    source=row[3],
+                    credential=row[4],
+                    accepted=row[5],
+                    rejected=row[6],
+                    bytes_in=0,
+                    bytes_raw=0,
+                    encoding="",
+                    idempotency_key=row[7],
+                    fingerprint=row[8],
+                )
+                for row in rows
+            ]
+    records.sort(key=lambda record: record.request_number)
+    return records[-keys_max:] if keys_max else []
+
+
+def kept_reject_bytes(store: Store) -> int:
+    """Bytes of refused lines in the store, for `rejects_bytes_max`."""
+    total = 0
+    with store.database.lease() as lease, lease.using() as cursor:
+        for part in store.parts.parts:
+            row = cursor.execute(
+                f"SELECT coalesce(sum(octet_length(line)), 0) FROM {part.name}.rejects"
+            ).fetchone()
+            total += row[0] if row is not None else 0
+    return total
+
+
+def check_parts(store: Store) -> list[str]:
+    """Problems: batches whose rows are not what the ledger says, numbers used twice."""
+    problems: list[str] = []
+    with store.database.lease() as lease, lease.using() as cursor:
+        for part in store.parts.parts:
+            rows = cursor.execute(
+                "SELECT a.batch_id, a.row_count, coalesce(e.rows, 0) FROM "
+                f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "
+                "WHERE lane <> 'carry' GROUP BY ALL) a FULL JOIN "
+                f"(SELECT batch_id, count(*) AS rows FROM {part.name}.events GROUP BY ALL) e "
+                "USING (batch_id) WHERE a.row_count IS DISTINCT FROM coalesce(e.rows, 0) LIMIT 20"
+            ).fetchall()
+            problems += [
+                f"{part.path.name}: batch {batch_id} has {found} events, the ledger says {expected}"
+                for batch_id, expected, found in rows
+            ]
+            rows = cursor.execute(
+                f"SELECT commit_number, count(*) FROM {part.name}.applied WHERE lane <> 'carry' "
+                "GROUP BY ALL HAVING count(*) > 1 LIMIT 20"
+            ).fetchall()
+            problems += [
+                f"{part.path.name}: commit {row[0]} was used {row[1]} times" for row in rows
+            ]
+        names = " UNION ALL ".join(
+            f"SELECT request_number FROM {part.name}.requests" for part in store.parts.parts
+        )
+        row = cursor.execute(
+            f"SELECT count(*) - count(DISTINCT request_number) FROM ({names})"
+        ).fetchone()
+        if row is not None and row[0]:
+            problems.append(f"{row[0]} requests are stored twice")
+    return problems
