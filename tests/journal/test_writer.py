@@ -290,6 +290,16 @@ def test_writer_opens_on_a_full_disk_and_works_when_space_returns(
     assert dict(recover(directory, after_seq=4)) == {5: b"a"}
 
 
+def test_write_that_takes_nothing_is_a_failure(
+    journal: JournalWriter, calls: CountingCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(calls, "write", lambda *_: 0)
+        with pytest.raises(JournalFailed):
+            journal.append([b"refused"])
+    assert journal.append([b"a"]) == (1, 1)
+
+
 # --- retention
 
 
