@@ -212,6 +212,16 @@ def test_failed_spare_is_made_again_at_the_roll_over(directory: Path, calls: Cou
     assert len(list(recover(directory, after_seq=0))) == 10
 
 
+def test_durable_append_succeeds_when_no_thread_can_be_started(directory: Path) -> None:
+    def start(work: Callable[[], None]) -> Thread | None:
+        raise RuntimeError("can't start new thread")
+
+    opened = JournalWriter.open(directory, CONFIG, next_seq=1, start=start)
+    assert opened.append([bytes(EACH)] * 3) == (1, 3)
+    assert opened.append([bytes(EACH)] * 3) == (4, 6)
+    opened.close()
+
+
 def test_file_system_without_fallocate_gets_a_growing_file(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
