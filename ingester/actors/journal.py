@@ -12,14 +12,18 @@ loader, and an acknowledgement never does.
 from __future__ import annotations
 
 import os
+import time
 
 import trio
 
 from ..doors.small_lane import JournalGate, JournalledGroup
 from ..errors import JournalFailed
+from ..flow import Mark
 from ..journal.writer import JournalWriter
 
 __all__ = ["run"]
+
+CLEAN_EVERY_S = 30.0
 
 
 async def run(
@@ -27,8 +31,10 @@ async def run(
     groups: trio.MemorySendChannel[JournalledGroup],
     *,
     writer: JournalWriter,
+    applied: Mark,
 ) -> None:
     """Write groups in order. Owns `groups`; returns when the gate is closed and empty."""
+    cleaned_at = time.monotonic()
     limiter = trio.CapacityLimiter(1)
     acknowledge_early = os.environ.get("INGESTER_FAULT") == "ack_before_journal"
     async with groups:
@@ -50,3 +56,12 @@ async def run(
             gate.request_count += len(group.requests)
             group.done.set()
             groups.send_nowait(JournalledGroup(group.first_seq, group.requests, group.byte_count))
+            if time.monotonic() - cleaned_at > CLEAN_EVERY_S:
+                # Here, because the writer is used by one thread at a time.
+                cleaned_at = time.monotonic()
+                await trio.to_thread.run_sync(_clean, writer, applied.value, limiter=limiter)
+
+
+def _clean(writer: JournalWriter, applied_seq: int) -> None:
+    """Unlink segments that are in the store and past their retention."""
+    writer.delete_applied(applied_seq, now=time.time())

@@ -1,4 +1,4 @@
-"""Maintenance actor: checkpoints, rotation, journal clean-up, quota counters, by the clock.
+"""Maintenance actor: checkpoints, rotation, quota counters, by the clock.
 
 Checkpoints are ours to time: one inside a commit stalls it, and one is refused while an upload's
 transaction is open. They run when the WAL passed `checkpoint_bytes`, after `checkpoint_seconds`
@@ -19,7 +19,6 @@ from ..doors.disk import DiskWatch
 from ..doors.quota import HourQuotas
 from ..errors import StoreBusy, StoreError
 from ..flow import Doorbell
-from ..journal.writer import JournalWriter
 from ..store.control import ControlStore
 from ..store.database import StoreBroken
 from ..store.store import Store
@@ -29,13 +28,11 @@ __all__ = ["run", "save_quotas"]
 _log = structlog.get_logger()
 
 _ROUND_S = 1.0
-_JOURNAL_ROUND_S = 30.0
 
 
 async def run(
     *,
     store: Store,
-    writer: JournalWriter,
     control: ControlStore,
     quotas: HourQuotas,
     disk: DiskWatch,
@@ -44,7 +41,7 @@ async def run(
 ) -> None:
     """Look once a second, or when `trouble` rings. Ends by cancellation."""
     limiter = trio.CapacityLimiter(1)
-    checkpointed_at = cleaned_at = time.monotonic()
+    checkpointed_at = time.monotonic()
     is_wanted = False
     while True:
         with trio.move_on_after(_ROUND_S) as round_scope:
@@ -56,15 +53,10 @@ async def run(
         is_due = wal_bytes > config.checkpoint_bytes or (
             wal_bytes > 0 and now - checkpointed_at > config.checkpoint_seconds
         )
-        if (is_due or is_wanted) and disk.free_bytes > wal_bytes:
-            if await _checkpoint(store, limiter):
-                checkpointed_at, is_wanted = now, False
+        has_room = disk.free_bytes > wal_bytes
+        if (is_due or is_wanted) and has_room and await _checkpoint(store, limiter):
+            checkpointed_at, is_wanted = now, False
         await _maybe_rotate(store, limiter)
-        if now - cleaned_at > _JOURNAL_ROUND_S:
-            cleaned_at = now
-            await trio.to_thread.run_sync(
-                _clean_journal, writer, store.ledger.applied_seq, limiter=limiter
-            )
 
 
 async def _checkpoint(store: Store, limiter: trio.CapacityLimiter) -> bool:
@@ -98,7 +90,3 @@ async def save_quotas(control: ControlStore, quotas: HourQuotas) -> None:
     except StoreError as error:
         quotas.is_changed = True
         _log.warning("quota counters not stored, trying again", reason=str(error))
-
-
-def _clean_journal(writer: JournalWriter, applied_seq: int) -> None:
-    writer.delete_applied(applied_seq, now=time.time())

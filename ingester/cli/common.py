@@ -30,6 +30,7 @@ __all__ = [
     "CommandFailed",
     "config_option",
     "data_dir_option",
+    "example_event",
     "intake_base",
     "json_option",
     "natero_url",
@@ -131,6 +132,14 @@ def intake_base(config: Config) -> str:
 
 def natero_url(base: str, auth_key: str, api_key: str) -> str:
     return f"{base.rstrip('/')}/v1/{auth_key}/{api_key}"
+
+
+def example_event(now_ms: int) -> str:
+    """A valid event for printed curl lines; nothing in it needs quoting inside '…'."""
+    return (
+        f'{{"accountId":"acme","userId":"ada","createdAt":{now_ms},'
+        '"action":"login","sessionId":"s1"}'
+    )
 
 
 def own_command() -> str:

@@ -30,9 +30,7 @@ class FolderLock:
         except OSError:
             holder = os.read(descriptor, 100).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise StoreBusy(
-                f"{self._path.parent} is in use by process {holder or '?'}"
-            ) from None
+            raise StoreBusy(f"{self._path.parent} is in use by process {holder or '?'}") from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         self._descriptor = descriptor

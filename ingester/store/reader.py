@@ -149,7 +149,9 @@ def check_parts(store: Store) -> list[str]:
                 f"SELECT commit_number, count(*) FROM {part.name}.applied WHERE lane <> 'carry' "
                 "GROUP BY ALL HAVING count(*) > 1 LIMIT 20"
             ).fetchall()
-            problems += [f"{part.path.name}: commit {row[0]} was used {row[1]} times" for row in rows]
+            problems += [
+                f"{part.path.name}: commit {row[0]} was used {row[1]} times" for row in rows
+            ]
         names = " UNION ALL ".join(
             f"SELECT request_number FROM {part.name}.requests" for part in store.parts.parts
         )

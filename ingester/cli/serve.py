@@ -1,0 +1,157 @@
+"""`ingester serve`: settings in, the server runs, the ready line out.
+
+Standard output carries one line of JSON when every listener is bound, for scripts. Everything for
+people goes to standard error, except the keys of the very first start when standard error is no
+terminal: they would end in a log, so they go to `first-run.txt` in the data folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from ingester.cli.common import (
+    Command,
+    config_option,
+    data_dir_option,
+    example_event,
+    intake_base,
+    json_option,
+    natero_url,
+    own_command,
+    run_trio,
+    settings,
+    write_private,
+)
+
+if TYPE_CHECKING:
+    from ingester.config import Config
+    from ingester.store.control import SourceKeys
+    from ingester.topology import Announcement
+
+__all__ = ["first_run_text", "serve"]
+
+FIRST_RUN_FILE = "first-run.txt"
+
+
+@click.command(cls=Command)
+@config_option
+@data_dir_option
+@click.option("--intake-bind", metavar="HOST:PORT", help="Where events arrive (port 0: any free).")
+@click.option("--console-bind", metavar="HOST:PORT", help="API, metrics and web console.")
+@click.option("--test-bind", metavar="HOST:PORT", help="The test door; off unless set.")
+@json_option
+def serve(
+    config_path: Path | None,
+    data_dir: str | None,
+    intake_bind: str | None,
+    console_bind: str | None,
+    test_bind: str | None,
+    as_json: bool,
+) -> None:
+    """Run the server until SIGTERM or Ctrl-C.
+
+    \b
+      ingester serve
+      ingester serve --data-dir /var/lib/ingester --intake-bind 0.0.0.0:8080
+      ingester serve --config /etc/ingester/config.toml
+      ingester serve --intake-bind 127.0.0.1:0 --console-bind 127.0.0.1:0 | jq -r .intake
+
+    When ready, one line of JSON on standard output says where (--json changes nothing):
+    {"event": "ready", "intake": "http://…", "console": "http://…"}.
+    SIGHUP reads settings and certificates again; SIGTERM drains and ends.
+    """
+    overrides = {
+        "store.data_dir": data_dir,
+        "intake.bind": intake_bind,
+        "console.bind": console_bind,
+        "intake.test_bind": test_bind,
+    }
+
+    def reload() -> Config:
+        return settings(config_path, overrides, env=os.environ).config
+
+    config = reload()
+
+    def announce(announcement: Announcement) -> None:
+        if announcement.first_run is not None:
+            _show_first_run(announcement.first_run, announcement.intake, config)
+        _print_ready(announcement)
+
+    async def run() -> None:
+        from ingester.topology import serve as serve_topology
+
+        await serve_topology(config, reload=reload, announce=announce)
+
+    run_trio(run)
+
+
+def _print_ready(announcement: Announcement) -> None:
+    ready = {
+        "event": "ready",
+        "intake": announcement.intake,
+        "console": announcement.console,
+    }
+    if announcement.test is not None:
+        ready["test"] = announcement.test
+    sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _show_first_run(made: SourceKeys, intake_url: str, config: Config) -> None:
+    data_dir = Path(config.store.data_dir)
+    base = intake_base(config) if config.intake.public_url else intake_url
+    text = first_run_text(made, base, data_dir, now_ms=time.time_ns() // 1_000_000)
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+        return
+    path = (data_dir / FIRST_RUN_FILE).resolve()
+    write_private(path, text)
+    click.echo(f"First start: keys and examples are in {path}", err=True)
+
+
+def first_run_text(made: SourceKeys, base: str, data_dir: Path, *, now_ms: int) -> str:
+    """Keys and lines that work as pasted into a shell."""
+    url = natero_url(base, made.auth_key, made.api_key)
+    event = example_event(now_ms)
+    folder = shlex.quote(str(data_dir.resolve()))
+    program = own_command()
+    return f"""\
+A source named {made.source.name!r} is ready. Its keys are shown this once; only a hash is stored.
+
+  auth key  {made.auth_key}
+  api key   {made.api_key}
+
+Send an event (200 means: it is safe on disk):
+
+  curl -sS -w '%{{http_code}}\\n' --data-binary '{event}' {url}
+
+Send a file, one JSON object a line:
+
+  echo '{event}' > file.json
+  curl -X POST -T file.json {url}
+
+Send a large file, with progress, retries and resume:
+
+  {program} upload file.json --url {url}
+
+Is it up?
+
+  curl -sS -w '%{{http_code}}\\n' -X POST {base}/v1/ping
+
+What arrived:
+
+  {program} query "SELECT * FROM events ORDER BY received_at DESC LIMIT 5" --data-dir {folder}
+  {program} query "SELECT line_number, reason, detail FROM rejects" --data-dir {folder}
+
+Keys for another sender:
+
+  {program} source create NAME --data-dir {folder}
+"""

@@ -1,0 +1,393 @@
+"""The topology: which actors run, over which channels, and how they stop.
+
+```
+intake server ─► handler ─┬─ journal gate (bytes) ─► journal ─(∞, bounded by the gate)─► loader
+                          └─ uploads (0) ─► bulk worker × bulk_uploads_max
+                                            each: pieces (4) ─► decode ─ slices (1) ─► insert
+maintenance, console: beside them, restarted when they fail
+```
+
+Drain, in this order: not ready ► doors stop accepting ► open requests finish within
+`drain_seconds_max` ► bulk workers end ► journal flushed ► loader commits ► quotas stored ►
+console stops ► checkpoint ► exit 0. A second signal ends the process at once; what was
+acknowledged is in the journal or committed.
+
+A fault of a journal, loader or store that its actor cannot resolve passes through here and ends the
+process non-zero: nothing acknowledged is lost, the next start replays it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+from msgspec import Struct
+
+from . import startup
+from .actors import bulk, journal, loader, maintenance
+from .actors.bulk import BulkCounters, BulkWorkerContext
+from .actors.intake import IntakeServer
+from .actors.tls import Certificates
+from .config import Config
+from .config_check import split_address
+from .console.app import make_app
+from .console.server import ConsoleAddresses, serve_console
+from .doors.admission import Admission, KeyRing
+from .doors.bulk_lane import BulkLane, BulkUpload
+from .doors.disk import DiskWatch
+from .doors.router import make_handler
+from .doors.small_lane import JournalGate, JournalledGroup
+from .errors import ConfigError, IngesterError
+from .flow import Doorbell
+from .logs import configure_logging
+from .services import ProcessServices, reload_keys
+from .startup import Opened
+from .store.control import SourceKeys
+
+__all__ = ["Announcement", "serve"]
+
+_log = structlog.get_logger()
+
+UPLOADS_CAPACITY = 0
+LISTEN_BACKLOG = 4096
+# A thread that waits for the interpreter lock gets it after this long. With the default of 5 ms an
+# acknowledgement beside a bulk decode took 20 ms and more (design.md, measured).
+SWITCH_INTERVAL_S = 0.0005
+_RESTART_WAITS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Announcement(Struct, frozen=True):
+    """Where the doors really listen, and the first source's keys on the first start."""
+
+    intake: str
+    console: str
+    test: str | None
+    first_run: SourceKeys | None
+
+
+class _Process:
+    """What the parts of `serve` share."""
+
+    def __init__(self, config: Config, opened: Opened) -> None:
+        self.config = config
+        self.opened = opened
+        data_dir = Path(config.store.data_dir)
+        self.uploads_send, self.uploads = trio.open_memory_channel[BulkUpload](UPLOADS_CAPACITY)
+        self.groups_send, self.groups = trio.open_memory_channel[JournalledGroup](float("inf"))
+        self.gate = JournalGate(backlog_bytes_max=config.journal.backlog_bytes_max)
+        self.disk = DiskWatch(
+            [data_dir / "journal", data_dir / "open"], config.store.disk_reserve_bytes
+        )
+        self.trouble = Doorbell()
+        self.bulk_counters = BulkCounters()
+        self.decode_turn = trio.CapacityLimiter(1)
+        self.admission = Admission(
+            config.intake,
+            keys=KeyRing({}),
+            quotas=opened.quotas,
+            idempotency=opened.idempotency,
+            disk=self.disk,
+            small=self.gate,
+            bulk=BulkLane(self.uploads_send),
+            applied=opened.applied,
+            decode_turn=self.decode_turn,
+        )
+        self.server = IntakeServer(make_handler(self.admission), config.intake, opened.numbers)
+        self.intake_url = ""
+        self.certificates: list[Certificates] = []
+        self.restarts: dict[str, int] = {}
+
+    def statistics(self) -> Mapping[str, Mapping[str, object]]:
+        """A snapshot per actor; `console.metrics` turns it into metrics."""
+        intake = self.server.statistics()
+        by_door: dict[str, dict[str, dict[str, int]]] = {}
+        for (door, status), count in intake.requests.items():
+            by_door.setdefault(door or "none", {"by_status": {}})["by_status"][str(status)] = count
+        groups = self.groups.statistics()
+        uploads = self.uploads.statistics()
+        return {
+            "intake": {
+                "connections": intake.connections_open,
+                "connections_accepted_total": intake.connections_accepted,
+                "connections_refused_total": intake.connections_refused,
+                "requests_total": {"by_door": by_door},
+                "received_bytes_total": intake.received_bytes,
+                "sent_bytes_total": intake.sent_bytes,
+                "stalls_total": intake.stalls,
+                "faults_total": intake.faults,
+            },
+            "admission": self.admission.statistics(),
+            "idempotency": self.opened.idempotency.statistics(),
+            "journal": {
+                **self.gate.statistics(),
+                "lag_records": max(
+                    0, self.opened.writer.statistics().next_seq - 1 - self.opened.applied.value
+                ),
+                "lag_bytes": self.gate.backlog_bytes,
+            },
+            "loader": self.opened.loader_counters.statistics(),
+            "bulk": self.bulk_counters.statistics(),
+            "channels": {
+                "depth": {
+                    "by_edge": {
+                        "journal-loader": groups.current_buffer_used,
+                        "door-bulk": uploads.tasks_waiting_send,
+                    }
+                },
+                "waiting_receivers": {
+                    "by_edge": {
+                        "journal-loader": groups.tasks_waiting_receive,
+                        "door-bulk": uploads.tasks_waiting_receive,
+                    }
+                },
+            },
+            "store": self.opened.store.statistics(),
+            "disk": self.disk.statistics(),
+            "rejects": {
+                "kept_bytes": self.opened.rejects.kept_bytes,
+                "dropped_total": self.opened.rejects.dropped_count,
+            },
+            "restarts": {"total": {"by_actor": dict(self.restarts)}},
+        }
+
+
+async def serve(
+    config: Config,
+    *,
+    reload: Callable[[], Config],
+    announce: Callable[[Announcement], None],
+) -> None:
+    """Run until SIGTERM or SIGINT. `reload` reads the configuration again (SIGHUP)."""
+    configure_logging(config.log)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        opened = await trio.to_thread.run_sync(startup.open_all, config)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        # What exists now lives as long as the process; a full collection need not walk it.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        process = _Process(config, opened)
+        try:
+            await reload_keys(opened.control, process.admission)
+            stop_console = trio.Event()
+            async with trio.open_nursery() as beside:
+                addresses = await beside.start(_console, process, stop_console)
+                beside.start_soon(_keep_running, "maintenance", process, _maintenance)
+                await _run_core(process, addresses, announce, signals, reload)
+                await maintenance.save_quotas(opened.control, opened.quotas)
+                stop_console.set()
+                beside.cancel_scope.deadline = trio.current_time() + 2
+                beside.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(startup.close, opened)
+        _log.info("stopped")
+
+
+async def _run_core(
+    process: _Process,
+    console: ConsoleAddresses,
+    announce: Callable[[Announcement], None],
+    signals: AsyncIterator[int],
+    reload: Callable[[], Config],
+) -> None:
+    """The data path, from the doors to the store. Returns when drained."""
+    async with trio.open_nursery() as watch:
+        async with trio.open_nursery() as core:
+            opened = process.opened
+            core.start_soon(
+                partial(
+                    journal.run,
+                    process.gate,
+                    process.groups_send,
+                    writer=opened.writer,
+                    applied=opened.applied,
+                )
+            )
+            core.start_soon(_loader(process))
+            context = _bulk_context(process)
+            for _ in range(process.config.intake.bulk_uploads_max):
+                core.start_soon(partial(bulk.run, process.uploads.clone(), context=context))
+            await _run_doors(process, console, announce, signals, reload, watch)
+            # Each ends what comes after it: workers and journal return, then the loader.
+            await process.uploads_send.aclose()
+            process.gate.close()
+        watch.cancel_scope.cancel()
+
+
+async def _run_doors(
+    process: _Process,
+    console: ConsoleAddresses,
+    announce: Callable[[Announcement], None],
+    signals: AsyncIterator[int],
+    reload: Callable[[], Config],
+    watch: trio.Nursery,
+) -> None:
+    """Listen until a signal says stop, then let open requests finish."""
+    config = process.config
+    async with trio.open_nursery() as doors:
+        process.intake_url = await _open_door(doors, process, config.intake.bind, "intake")
+        test_url = None
+        if config.intake.test_bind:
+            test_url = await _open_door(doors, process, config.intake.test_bind, "test")
+        announce(Announcement(process.intake_url, console.url, test_url, process.opened.first_run))
+        _log.info("ready", intake=process.intake_url, console=console.url, test=test_url)
+        await _watch_signals(process, signals, reload)
+        watch.start_soon(_end_at_second_signal, signals)
+        _log.info("draining", seconds_max=config.server.drain_seconds_max)
+        process.admission.is_draining = True
+        process.server.drain()
+        with trio.move_on_after(config.server.drain_seconds_max) as grace:
+            await process.server.wait_drained()
+        if grace.cancelled_caught:
+            _log.warning("open requests were cut at the end of the grace time")
+        doors.cancel_scope.cancel()
+
+
+async def _open_door(doors: trio.Nursery, process: _Process, bind: str, listener: str) -> str:
+    """Bind and serve one listener; its real URL."""
+    address = split_address(bind)
+    assert address is not None
+    host, port = address
+    intake = process.config.intake
+    certificates = None
+    if intake.tls_cert_file:
+        certificates = Certificates(Path(intake.tls_cert_file), Path(intake.tls_key_file))
+        process.certificates.append(certificates)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=LISTEN_BACKLOG)
+    except OSError as error:
+        key = "intake.test_bind" if listener == "test" else "intake.bind"
+        raise ConfigError(key, f"cannot listen on {bind}: {error.strerror or error}") from error
+    real_port = listeners[0].socket.getsockname()[1]
+    await doors.start(partial(process.server.run, listeners, listener=listener, tls=certificates))
+    scheme = "https" if certificates is not None else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{real_port}"
+
+
+def _loader(process: _Process) -> Callable[[], Awaitable[None]]:
+    opened = process.opened
+    return partial(
+        loader.run,
+        process.groups,
+        gate=process.gate,
+        applied=opened.applied,
+        store=opened.store,
+        config=process.config.store,
+        rejects=opened.rejects,
+        counters=opened.loader_counters,
+        dead_letters=opened.dead_letters,
+    )
+
+
+def _bulk_context(process: _Process) -> BulkWorkerContext:
+    config = process.config
+    return BulkWorkerContext(
+        store=process.opened.store,
+        rejects=process.opened.rejects,
+        counters=process.bulk_counters,
+        decode_turn=process.decode_turn,
+        insert_turns=trio.CapacityLimiter(config.intake.bulk_uploads_max),
+        refuse_if_full=process.disk.refuse_if_full,
+        # Above this a commit of wide lines was seen to fail for memory (design.md section 2).
+        wide_bytes_max=config.store.memory_bytes_max // 4,
+        on_trouble=process.trouble.ring,
+    )
+
+
+async def _maintenance(process: _Process) -> None:
+    await maintenance.run(
+        store=process.opened.store,
+        control=process.opened.control,
+        quotas=process.opened.quotas,
+        disk=process.disk,
+        trouble=process.trouble,
+        config=process.config.store,
+    )
+
+
+async def _console(
+    process: _Process,
+    stop: trio.Event,
+    task_status: trio.TaskStatus[ConsoleAddresses] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    config = process.config
+    certificates: Certificates | None = None
+    if config.console.tls_cert_file:
+        certificates = Certificates(
+            Path(config.console.tls_cert_file),
+            Path(config.console.tls_key_file),
+            section="console",
+        )
+        process.certificates.append(certificates)
+    services = ProcessServices(
+        config=lambda: process.config,
+        intake_url=lambda: process.intake_url,
+        admission=process.admission,
+        control=process.opened.control,
+        store=process.opened.store,
+        problems=process.opened.problems,
+        statistics=process.statistics,
+    )
+    await serve_console(
+        make_app(services),
+        bind=config.console.bind,
+        unix_path=Path(config.store.data_dir) / "control.sock",
+        tls=None if certificates is None else (lambda: certificates.context),
+        stop=stop,
+        task_status=task_status,
+    )
+
+
+async def _keep_running(
+    name: str, process: _Process, actor: Callable[[_Process], Awaitable[None]]
+) -> None:
+    """Restart a peripheral actor with growing waits, and show it. Bugs included: it is no reason
+    to stop taking data.
+    """
+    while True:
+        try:
+            await actor(process)
+        except Exception:  # the actor's own faults; cancellation passes
+            count = process.restarts[name] = process.restarts.get(name, 0) + 1
+            _log.exception("actor failed, restarting", actor=name, restarts=count)
+            await trio.sleep(_RESTART_WAITS_S[min(count, len(_RESTART_WAITS_S)) - 1])
+
+
+async def _watch_signals(
+    process: _Process, signals: AsyncIterator[int], reload: Callable[[], Config]
+) -> None:
+    """Re-read settings on SIGHUP; return on SIGTERM or SIGINT."""
+    async for number in signals:
+        if number != signal.SIGHUP:
+            return
+        _reload(process, reload)
+
+
+def _reload(process: _Process, reload: Callable[[], Config]) -> None:
+    """Take over what can change while running; a bad configuration is refused whole."""
+    try:
+        config = reload()
+        configure_logging(config.log)
+        for certificates in process.certificates:
+            certificates.reload()
+    except IngesterError as error:
+        _log.error("configuration refused, the old one stays", reason=str(error))
+        return
+    process.config = config
+    process.admission.config = config.intake
+    _log.info("configuration read again")
+
+
+async def _end_at_second_signal(signals: AsyncIterator[int]) -> None:
+    async for number in signals:
+        if number != signal.SIGHUP:
+            _log.warning("second signal: ending now; what was acknowledged is on disk")
+            sys.stderr.flush()
+            os._exit(1)

@@ -1,0 +1,35 @@
+"""Options of the whole test run.
+
+`--long` turns on the long forms of the fault runs (hundreds of kill rounds, larger disks).
+Tests marked `long` are skipped without it; tests that have both forms ask `long_form`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+__all__ = ["long_form", "pytest_addoption", "pytest_collection_modifyitems"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--long",
+        action="store_true",
+        default=False,
+        help="run the long forms of the fault tests (hours of machine time, not minutes)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="long form; run with --long")
+    for item in items:
+        if item.get_closest_marker("long") is not None:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether this run was started with `--long`."""
+    return bool(request.config.getoption("--long"))

@@ -1,0 +1,58 @@
+"""`kill -9` at random moments under mixed load: what was acknowledged is there, once and whole."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.system.kill_run import IngesterSubject, KillReport, run_rounds
+from tests.system.server import Server
+
+_ROUNDS_SHORT = 20
+_ROUNDS_LONG = 300
+
+
+def _kill_run(
+    folder: Path,
+    rounds: int,
+    environment: Mapping[str, str] | None = None,
+    *,
+    until_problem: bool = False,
+) -> KillReport:
+    """The rounds on a new data folder. `KILL_SEED` repeats a run."""
+    seed = int(os.environ.get("KILL_SEED") or secrets.randbelow(1 << 32))
+    server = Server(folder / "data", folder / "server.log", environment or {})
+    keys = server.create_source("kill")
+    try:
+        report = run_rounds(
+            IngesterSubject(server, keys),
+            folder,
+            rounds=rounds,
+            seed=seed,
+            until_problem=until_problem,
+        )
+        print(report)
+        return report
+    finally:
+        server.kill()
+
+
+@pytest.mark.timeout(7200)
+def test_acknowledged_requests_survive_kill_exactly_once(tmp_path: Path, long_form: bool) -> None:
+    rounds = _ROUNDS_LONG if long_form else _ROUNDS_SHORT
+    report = _kill_run(tmp_path, rounds)
+    assert report.problems == [], f"{report}\n" + "\n".join(report.problems[:20])
+    assert report.rounds == rounds
+    assert report.total.acknowledged_rows > 0
+    assert report.total.lost_rows == report.total.duplicated_rows == 0
+
+
+@pytest.mark.timeout(300)
+def test_harness_catches_a_build_that_acknowledges_before_the_write(tmp_path: Path) -> None:
+    fault = {"INGESTER_FAULT": "ack_before_journal"}
+    report = _kill_run(tmp_path, 8, fault, until_problem=True)
+    assert report.total.lost_rows > 0, f"the harness let a broken build pass: {report}"
