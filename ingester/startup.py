@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 from msgspec import Struct
 
-from .actors.loader import LoaderCounters, RejectBudget, load_requests
+from .actors.loader import LoaderCounters, load_requests
 from .config import Config
 from .doors.idempotency import IdempotencyKeys
 from .doors.quota import HOUR_S, HourQuotas
@@ -27,6 +27,7 @@ from .protocol.requests import SmallRequest, decode_entry, entry_from_bytes
 from .store.control import ControlStore, SourceKeys
 from .store.lock import FolderLock
 from .store.reader import kept_reject_bytes, read_keys
+from .store.rejects import RejectBudget
 from .store.store import Store
 
 __all__ = ["Opened", "close", "open_all"]

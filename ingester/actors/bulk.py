@@ -42,8 +42,8 @@ from ..protocol.columns import (
 from ..protocol.events import EventBatch
 from ..store.database import StoreBroken
 from ..store.ledger import AppliedBatch
+from ..store.rejects import RejectBudget
 from ..store.store import ROW_GROUP_ROWS, Store, Transaction
-from .loader import RejectBudget
 
 __all__ = ["BulkCounters", "BulkWorkerContext", "run"]
 

@@ -24,7 +24,6 @@ from ..config import StoreConfig
 from ..doors.small_lane import JournalGate, JournalledGroup
 from ..errors import StoreBusy, StoreError
 from ..flow import Mark
-from ..messages import LineReject
 from ..protocol.columns import (
     REJECT_SCHEMA,
     REQUEST_SCHEMA,
@@ -36,33 +35,14 @@ from ..protocol.columns import (
 from ..protocol.requests import SmallRequest, entry_to_bytes
 from ..store.database import StoreBroken
 from ..store.ledger import AppliedBatch
+from ..store.rejects import RejectBudget
 from ..store.store import Store
 
-__all__ = ["LoaderCounters", "RejectBudget", "load_batch", "load_requests", "run"]
+__all__ = ["LoaderCounters", "load_batch", "load_requests", "run"]
 
 _log = structlog.get_logger()
 
 _RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
-
-
-class RejectBudget:
-    """How many bytes of refused lines are kept in all (`rejects_bytes_max`)."""
-
-    def __init__(self, bytes_max: int, kept_bytes: int) -> None:
-        self.bytes_max = bytes_max
-        self.kept_bytes = kept_bytes
-        self.dropped_count = 0
-
-    def take(self, rejects: Sequence[LineReject]) -> list[LineReject]:
-        """Those that may still be kept."""
-        kept: list[LineReject] = []
-        for reject in rejects:
-            if self.kept_bytes + len(reject.line) > self.bytes_max:
-                self.dropped_count += 1
-                continue
-            self.kept_bytes += len(reject.line)
-            kept.append(reject)
-        return kept
 
 
 class LoaderCounters:

@@ -11,14 +11,13 @@ import msgspec
 from ingester.cli.common import (
     EXIT_FAILED,
     Command,
-    CommandFailed,
     config_option,
     data_dir_option,
     json_option,
     print_json,
     settings,
 )
-from ingester.cli.local import find_server
+from ingester.cli.local import settled_server
 
 __all__ = ["check"]
 
@@ -39,13 +38,11 @@ def check(config_path: Path | None, data_dir: str | None, as_json: bool) -> None
     """
     loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
     folder = Path(loaded.config.store.data_dir)
-    server = find_server(folder)
+    server = settled_server(folder)
     if server is not None:
         document = msgspec.json.decode(
             server.call("GET", "/api/v1/check", timeout_s=_CHECK_SECONDS_MAX)
         )
-    elif not folder.is_dir():
-        raise CommandFailed(f"there is no data folder at {folder}; name it with --data-dir")
     else:
         from ingester.store.offline import check as offline_check
 

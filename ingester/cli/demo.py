@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,7 +40,8 @@ from ingester.cli.common import (
 )
 from ingester.cli.demo_data import DemoData, Sent, make_demo_data, send_demo_data
 from ingester.cli.local import LocalServer, find_server
-from ingester.cli.query import rows_table
+from ingester.cli.rows import Rows, ask, rows_table
+from ingester.samples import SAMPLE_NAME
 
 __all__ = ["demo"]
 
@@ -114,10 +115,11 @@ def demo(directory: Path, exit_after: bool, reset: bool, as_json: bool) -> None:
         if as_json:
             print_json(report)
         if not exit_after:
-            say(f"\nThe server runs until Ctrl-C (log: {folder / 'server.log'}).")
+            _say_where(server, str(report["url"]), folder, say)
             with contextlib.suppress(KeyboardInterrupt):
                 server.process.wait()
                 raise CommandFailed(f"the demo's server ended; see {folder / 'server.log'}")
+    _say_afterwards(folder, say)
     if not report["ok"]:
         click.get_current_context().exit(EXIT_FAILED)
 
@@ -135,13 +137,10 @@ def _tour(server: Server, local: LocalServer, folder: Path, say: _Speaker) -> di
     _say_counts(data, sent, queryable, say)
     answers = []
     for question, sql in _QUERIES:
-        rows = msgspec.json.decode(
-            local.call("POST", "/api/v1/query", {"sql": sql, "format": "json"})
-        )
-        answers.append({"question": question, "sql": sql, "rows": rows})
+        rows = ask(local, sql)
+        answers.append({"question": question, "sql": sql, "rows": rows.objects()})
         say(f"\n{question}\n  {sql}")
         say.rows(rows)
-    _say_where(server, url, folder, data, say)
     return {
         "ok": (
             sent.accepted == queryable[0] == data.line_count
@@ -179,8 +178,7 @@ def _counts(local: LocalServer) -> tuple[int, int]:
     counts = []
     for table in ("events", "rejects"):
         sql = f"SELECT count(*) AS n FROM {table} WHERE source = '{_SOURCE}'"
-        content = local.call("POST", "/api/v1/query", {"sql": sql, "format": "json"})
-        counts.append(int(msgspec.json.decode(content)[0]["n"]))
+        counts.append(int(bytes(ask(local, sql).rows[0][0])))
     return counts[0], counts[1]
 
 
@@ -204,16 +202,27 @@ def _say_counts(data: DemoData, sent: Sent, queryable: tuple[int, int], say: _Sp
         say(f"  The test door answered {sent.test_status} to one more event and stored nothing.")
 
 
-def _say_where(server: Server, url: str, folder: Path, data: DemoData, say: _Speaker) -> None:
+def _say_where(server: Server, url: str, folder: Path, say: _Speaker) -> None:
+    """Lines to paste while the server runs."""
     program, place = own_command(), shlex.quote(str(folder))
     event = example_event(time.time_ns() // 1_000_000)
     say("\nTry it:")
     say(f"  curl -sS -w '%{{http_code}}\\n' --data-binary '{event}' {url}")
     say(f"  curl -sS -w '%{{http_code}}\\n' -X POST {server.intake}/v1/ping")
-    say(f"  {program} upload {shlex.quote(str(data.path))} --again --url {url}")
+    say(f"  {program} upload {shlex.quote(str(folder / SAMPLE_NAME))} --again --url {url}")
     say(f'  {program} query "SELECT * FROM requests" --data-dir {place}')
     say(f"  {program} source list --data-dir {place}")
     say(f"  curl -sS {server.console}/metrics")
+    say(f"\nThe server runs until Ctrl-C (log: {folder / 'server.log'}).")
+
+
+def _say_afterwards(folder: Path, say: _Speaker) -> None:
+    """Lines to paste once it has ended."""
+    program, place = own_command(), shlex.quote(str(folder))
+    say("\nThe data stays:")
+    say(f'  {program} query "SELECT * FROM requests" --data-dir {place}')
+    say(f"  {program} check --data-dir {place}")
+    say(f"  {program} serve --data-dir {place}")
 
 
 class _Speaker:
@@ -226,8 +235,8 @@ class _Speaker:
         if not self._quiet:
             click.echo(text)
 
-    def rows(self, rows: Sequence[dict[str, object]]) -> None:
-        if self._quiet or not rows:
+    def rows(self, rows: Rows) -> None:
+        if self._quiet:
             return
         from rich.console import Console
 

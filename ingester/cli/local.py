@@ -8,7 +8,6 @@ while it holds the lock, so that no server starts beside it with an older view.
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import os
 import socket
@@ -21,11 +20,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ingester.cli.common import EXIT_UNREACHABLE, CommandFailed
+from ingester.errors import StoreBusy
 
 if TYPE_CHECKING:
     from ingester.store.control import ControlStore
 
-__all__ = ["LocalServer", "find_server", "stopped_control"]
+__all__ = ["LocalServer", "find_server", "open_control", "settled_server"]
 
 # sun_path holds 108 bytes with the final NUL (unix(7)).
 _SOCKET_PATH_MAX = 107
@@ -92,45 +92,62 @@ def find_server(data_dir: Path) -> LocalServer | None:
     return LocalServer(data_dir)
 
 
+def settled_server(data_dir: Path) -> LocalServer | None:
+    """The running server, waiting for one that is starting; None when the folder is at rest."""
+    if (server := find_server(data_dir)) is not None:
+        return server
+    if not data_dir.is_dir():
+        raise CommandFailed(f"there is no data folder at {data_dir}; name it with --data-dir")
+    with _lock_or_server(data_dir) as found:
+        return found
+
+
 @contextmanager
-def stopped_control(data_dir: Path, *, create: bool) -> Iterator[ControlStore | LocalServer]:
-    """The control store under the folder's lock, or the server that has come up meanwhile."""
+def open_control(data_dir: Path, *, create: bool = False) -> Iterator[ControlStore | LocalServer]:
+    """The server when one runs, else the control store, under the folder's lock."""
+    server = find_server(data_dir)
+    if server is not None:
+        yield server
+        return
     from ingester.store.control import ControlStore
 
-    if not data_dir.is_dir():
-        if not create:
-            raise CommandFailed(f"there is no data folder at {data_dir}; name it with --data-dir")
+    if create:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(data_dir / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        server = _lock_or_server(descriptor, data_dir)
+    elif not data_dir.is_dir():
+        raise CommandFailed(f"there is no data folder at {data_dir}; name it with --data-dir")
+    with _lock_or_server(data_dir) as server:
         if server is not None:
             yield server
             return
         with closing(ControlStore.open(data_dir / "control.sqlite")) as control:
             yield control
-    finally:
-        os.close(descriptor)
 
 
-def _lock_or_server(descriptor: int, data_dir: Path) -> LocalServer | None:
+@contextmanager
+def _lock_or_server(data_dir: Path) -> Iterator[LocalServer | None]:
+    """Hold the folder's lock (None), or find the server that has it once it answers."""
+    from ingester.store.lock import FolderLock
+
+    lock = FolderLock(data_dir)
     deadline = time.monotonic() + _STARTING_SECONDS_MAX
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire()
+            break
+        except StoreBusy as error:
             if (server := find_server(data_dir)) is not None:
-                return server
-        else:
-            return None
-        if time.monotonic() >= deadline:
-            holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
-            raise CommandFailed(
-                f"a process holds {data_dir / 'lock'} {f'({holder}) ' if holder else ''}but does"
-                f" not answer on {data_dir / 'control.sock'}",
-                EXIT_UNREACHABLE,
-            )
+                yield server
+                return
+            if time.monotonic() >= deadline:
+                raise CommandFailed(
+                    f"{error}, which does not answer on {data_dir / 'control.sock'}",
+                    EXIT_UNREACHABLE,
+                ) from error
         time.sleep(_POLL_SECONDS)
+    try:
+        yield None
+    finally:
+        lock.release()
 
 
 class _SocketConnection(http.client.HTTPConnection):

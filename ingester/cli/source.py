@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import click
@@ -23,7 +22,7 @@ from ingester.cli.common import (
     print_json,
     settings,
 )
-from ingester.cli.local import LocalServer, find_server, stopped_control
+from ingester.cli.local import LocalServer, open_control
 from ingester.config_load import Loaded
 
 __all__ = ["source"]
@@ -86,7 +85,7 @@ def create(
         "lenient_session": lenient_session,
         "requests_per_hour": requests_per_hour,
     }
-    with _control(loaded, create=True) as control:
+    with open_control(_folder(loaded), create=True) as control:
         if isinstance(control, LocalServer):
             document = msgspec.json.decode(control.call("POST", "/api/v1/sources", request))
         else:
@@ -122,7 +121,7 @@ def rotate(
       ingester source rotate shop --overlap 0    # a leaked key: the old pair ends now
     """
     loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
-    with _control(loaded) as control:
+    with open_control(_folder(loaded)) as control:
         if isinstance(control, LocalServer):
             document = msgspec.json.decode(
                 control.call("POST", _path(name, "rotate"), {"overlap_seconds": overlap})
@@ -141,7 +140,7 @@ def rotate(
 def revoke(name: str, config_path: Path | None, data_dir: str | None, as_json: bool) -> None:
     """End every key pair of a source now. Its events stay; `rotate` gives it a new pair."""
     loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
-    with _control(loaded) as control:
+    with open_control(_folder(loaded)) as control:
         if isinstance(control, LocalServer):
             document = msgspec.json.decode(control.call("POST", _path(name, "revoke"), {}))
         else:
@@ -160,7 +159,7 @@ def revoke(name: str, config_path: Path | None, data_dir: str | None, as_json: b
 def list_sources(config_path: Path | None, data_dir: str | None, as_json: bool) -> None:
     """List sources and their pairs (the last four characters of each api key)."""
     loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
-    with _control(loaded) as control:
+    with open_control(_folder(loaded)) as control:
         if isinstance(control, LocalServer):
             document = msgspec.json.decode(control.call("GET", "/api/v1/sources"))
         else:
@@ -179,13 +178,8 @@ def list_sources(config_path: Path | None, data_dir: str | None, as_json: bool) 
             click.echo(f"  …{key['tail']}  made {key['created_at']}{_end_text(key)}")
 
 
-def _control(loaded: Loaded, *, create: bool = False) -> Any:
-    """The server when it answers, else the store under the folder's lock."""
-    from contextlib import nullcontext
-
-    data_dir = Path(loaded.config.store.data_dir)
-    server = find_server(data_dir)
-    return stopped_control(data_dir, create=create) if server is None else nullcontext(server)
+def _folder(loaded: Loaded) -> Path:
+    return Path(loaded.config.store.data_dir)
 
 
 def _path(name: str, action: str) -> str:

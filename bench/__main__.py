@@ -1,0 +1,106 @@
+"""`python -m bench [NAME …]`: run benches, print one table or one JSON document."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from bench.corpus import ENCODINGS
+from bench.options import Options, Skipped
+from bench.report import Report, machine_facts, note, render_table
+
+__all__ = ["BENCHES", "main"]
+
+BENCHES: dict[str, str] = {
+    "inflate": "stage: body bytes decompressed in bounded pieces",
+    "ndjson": "stage: lines framed, decoded, validated",
+    "columns": "stage: decoded lines to Arrow columns",
+    "journal": "stage: groups appended and synced",
+    "load": "stage: columns inserted into the open part and committed",
+    "path": "whole process: bulk upload over HTTP until queryable, beside DuckDB and ClickHouse",
+    "small": "whole process: single-event POSTs, durable, beside a bare echo",
+    "memory": "whole process: peak memory of a long upload and of many at once",
+    "grow": "whole process: rate and latency from an empty store to 50 M rows",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = "\n".join(f"  {name:8} {text}" for name, text in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Benchmarks with their rivals in the same run.",
+        epilog=f"benches:\n{names}\n\nThe corpus is cached in $INGESTER_BENCH_CACHE "
+        "(default ~/.cache/ingester-bench); servers and rivals work there too.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which (default: all)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes; proves that all runs")
+    parser.add_argument("--events", type=int, default=0, help="events of the corpus")
+    parser.add_argument(
+        "--encodings", default=",".join(ENCODINGS), help="of none,gzip,deflate,zstd"
+    )
+    parser.add_argument(
+        "--data", default="synthetic", help="synthetic, real, or an NDJSON file (plain, gz, zst)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison")
+    parser.add_argument("--seconds", type=float, default=3.0, help="small: length of a run")
+    parser.add_argument("--connections", default="1,8,32,128", help="small: how many")
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="memory: raw size")
+    parser.add_argument("--uploads", type=int, default=64, help="memory: uploads at once")
+    parser.add_argument("--rows", type=int, default=50_000_000, help="grow: rows at the end")
+    parser.add_argument("--rivals", default="duckdb,clickhouse", help="path: whom to compare with")
+    return parser
+
+
+def _options(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Options:
+    unknown = [name for name in arguments.names if name not in BENCHES]
+    if unknown:
+        parser.error(f"unknown bench {', '.join(unknown)}; known: {', '.join(BENCHES)}")
+    fields: dict[str, Any] = {
+        **vars(arguments),
+        "encodings": tuple(filter(None, arguments.encodings.split(","))),
+        "connections": tuple(int(text) for text in arguments.connections.split(",")),
+        "rivals": tuple(filter(None, arguments.rivals.split(","))),
+    }
+    if arguments.smoke:
+        fields["connections"] = fields["connections"][:2]
+    try:
+        return msgspec.convert(fields, Options)
+    except msgspec.ValidationError as error:
+        parser.error(str(error))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what was asked for; 0 when every bench ran or was skipped with a note."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    options = _options(arguments, parser)
+    settings = {**msgspec.to_builtins(options), "benches": arguments.names or list(BENCHES)}
+    settings.pop("notes")
+    report = Report(machine=machine_facts(), settings=settings, notes=options.notes)
+    for name in arguments.names or BENCHES:
+        start = time.monotonic()
+        try:
+            rows = importlib.import_module(f"bench.{name}").run(options)
+        except Skipped as reason:
+            options.add_note(f"{name} skipped: {reason}")
+            continue
+        report.rows += rows
+        note(f"{name}: {time.monotonic() - start:.1f} s")
+        if not arguments.json:
+            print(render_table(rows) + "\n", flush=True)
+    if arguments.json:
+        print(report.as_json().decode())
+    elif options.notes:
+        print("\n".join(f"note: {text}" for text in options.notes))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""A server under test: `ingester serve` as a child process on loopback, in a folder of its own.
+
+Why: the whole-process benches must measure what an operator starts, not a library call. The
+folder lies on the file system of the corpus cache, so that a sync costs what it costs there, and
+is removed at the end. A server that does not stop in time is killed and reported, never waited
+for without end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from bench.corpus import cache_directory
+
+__all__ = ["EchoServer", "Server", "ServerUnavailable", "child_line", "run_echo", "run_server"]
+
+_READY_SECONDS_MAX = 30.0
+_STOP_SECONDS_MAX = 60.0
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+# The command under test; the tests of this package put a stand-in here.
+PROGRAM: list[str] = [sys.executable, "-m", "ingester"]
+
+
+class ServerUnavailable(Exception):
+    """The program did not come up; the message is the end of what it wrote."""
+
+
+class Server(Struct):
+    """A running server: where it listens, the target its events go to, its process."""
+
+    pid: int
+    host: str
+    port: int
+    target: str  # "/v1/<auth>/<api>"
+    data_dir: Path
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Rows of one SELECT, through the CLI: what an operator would see."""
+        rows: list[dict[str, Any]] = _cli("query", sql, data_dir=self.data_dir)
+        return rows
+
+    def wait_count(self, expected: int, *, seconds_max: float = 15.0) -> int:
+        """The number of events once it equals `expected`, or what it is at the deadline."""
+        deadline = time.monotonic() + seconds_max
+        while True:
+            count = int(self.query("SELECT count(*) AS n FROM events")[0]["n"])
+            if count >= expected or time.monotonic() > deadline:
+                return count
+            time.sleep(0.1)
+
+
+class EchoServer(Struct):
+    """The bare httptools echo: the ceiling for small requests."""
+
+    pid: int
+    host: str
+    port: int
+    target: str
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment with this checkout first on the import path."""
+    path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def _cli(*arguments: str, data_dir: Path) -> Any:
+    command = [*PROGRAM, *arguments, "--json", "--data-dir", str(data_dir)]
+    answer = subprocess.run(
+        command, capture_output=True, env=_environment(), check=False, timeout=120
+    )
+    if answer.returncode != 0:
+        tail = answer.stderr.decode(errors="replace")[-2000:]
+        raise ServerUnavailable(
+            f"`{' '.join(arguments[:2])}` ended with {answer.returncode}: {tail}"
+        )
+    return msgspec.json.decode(answer.stdout)
+
+
+def child_line(stream: IO[bytes], seconds_max: float) -> bytes:
+    """One line of a child's standard output, b"" at its end or at the deadline."""
+    line: list[bytes] = []
+    reader = threading.Thread(target=lambda: line.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(seconds_max)
+    return line[0] if line else b""
+
+
+@contextmanager
+def _child(command: list[str], errors: Path, environment: Mapping[str, str]) -> Iterator[Any]:
+    """A child that prints a ready line; yields (process, ready), stops it by SIGTERM."""
+    with (
+        errors.open("wb") as error_file,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=error_file, env=dict(environment)
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            line = child_line(process.stdout, _READY_SECONDS_MAX)
+            if not line:
+                tail = errors.read_text(errors="replace")[-2000:]
+                raise ServerUnavailable(f"{' '.join(command[1:4])} did not become ready: {tail}")
+            yield process, msgspec.json.decode(line)
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise ServerUnavailable(f"no exit within {_STOP_SECONDS_MAX:.0f} s of SIGTERM") from None
+
+
+@contextmanager
+def run_server(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A fresh server on an empty folder; `settings` are `INGESTER_*` variables."""
+    folder = Path(tempfile.mkdtemp(prefix="server-", dir=cache_directory()))
+    data_dir = folder / "data"
+    command = [*PROGRAM, "serve", "--data-dir", str(data_dir)]
+    command += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
+    try:
+        with _child(command, folder / "stderr.txt", {**_environment(), **(settings or {})}) as (
+            process,
+            ready,
+        ):
+            intake = urlsplit(ready["intake"])
+            assert intake.hostname is not None
+            assert intake.port is not None
+            pair = _cli("source", "create", "bench", data_dir=data_dir)
+            yield Server(
+                pid=process.pid,
+                host=intake.hostname,
+                port=intake.port,
+                target=f"/v1/{pair['auth_key']}/{pair['api_key']}",
+                data_dir=data_dir,
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def run_echo() -> Iterator[EchoServer]:
+    """The echo server on a free port."""
+    folder = Path(tempfile.mkdtemp(prefix="echo-", dir=cache_directory()))
+    command = [sys.executable, "-m", "bench.echo", "--port", "0"]
+    try:
+        with _child(command, folder / "stderr.txt", _environment()) as (process, ready):
+            yield EchoServer(
+                pid=process.pid, host="127.0.0.1", port=int(ready["port"]), target="/v1/a/b"
+            )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
