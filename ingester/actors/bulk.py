@@ -15,6 +15,7 @@ not be found out: the door closes the connection unanswered).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NoReturn
@@ -53,6 +54,8 @@ SLICE_BYTES = 8 * 1024 * 1024
 SLICE_ROWS = 131_072
 # Inflated bytes decoded in one turn: bounds how long the interpreter lock is held for one call.
 TURN_BYTES = 256 * 1024
+# After this a turn is given back: others wait for it, and a small body inflates far.
+TURN_SECONDS = 0.02
 # Rejected lines kept in memory before they go to the transaction.
 REJECT_SLICE_BYTES = 4 * 1024 * 1024
 # A line this long is kept outside the blocks of its column until commit, pinned in memory.
@@ -96,6 +99,13 @@ class _Slice(Struct):
     row_count: int
     byte_count: int
     wide_bytes: int
+
+
+class _TurnOver:
+    """The decode turn is given back before a slice is full."""
+
+
+_TURN_OVER = _TurnOver()
 
 
 class _Abandoned(IngesterError):
@@ -177,14 +187,14 @@ async def _decode_slices(
         while True:
             piece = await pieces.next()
             turns = decode.finish() if piece == _END else decode.feed(piece)
-            while True:
-                ready = await trio.to_thread.run_sync(
+            while (
+                turn := await trio.to_thread.run_sync(
                     next, turns, None, limiter=context.decode_turn
                 )
-                if ready is None:
-                    break
-                context.refuse_if_full()
-                await slices.send(ready)
+            ) is not None:
+                if isinstance(turn, _Slice):
+                    context.refuse_if_full()
+                    await slices.send(turn)
             if piece == _END:
                 return
 
@@ -238,7 +248,8 @@ class _Decode:
         self._slice = _Slice([], [], 0, 0, 0)
         self._reject_bytes = 0
 
-    def feed(self, data: bytes) -> Iterator[_Slice]:
+    def feed(self, data: bytes) -> Iterator[_Slice | _TurnOver]:
+        turn_ends_s = time.monotonic() + TURN_SECONDS
         for raw in self._inflater.feed(data):
             if self._upload.digest is not None:
                 self._upload.digest.update(raw)
@@ -253,8 +264,12 @@ class _Decode:
                 or self._reject_bytes >= REJECT_SLICE_BYTES
             ):
                 yield self._take()
+                turn_ends_s = time.monotonic() + TURN_SECONDS
+            elif time.monotonic() > turn_ends_s:
+                yield _TURN_OVER
+                turn_ends_s = time.monotonic() + TURN_SECONDS
 
-    def finish(self) -> Iterator[_Slice]:
+    def finish(self) -> Iterator[_Slice | _TurnOver]:
         self._inflater.finish()
         for batch in self._decoder.finish():
             self._add(batch)

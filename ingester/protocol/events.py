@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from ..messages import LineReject, RejectReason
 from .event_lines import (
@@ -189,14 +189,20 @@ class EventDecoder:
         lines: list[bytes] = []
         numbers: list[int] = []
         number = first_line_number - 1
+        refused: dict[bytes, LineReject] = {}
         for raw in chunk.split(b"\n")[:-1]:
             number += 1
             line = raw.strip(_BLANK)
             if not line:
                 continue
+            # A body of one bad line over and over is cheap to send and must be cheap to refuse.
+            if (known := refused.get(line)) is not None:
+                self._reject(known, number)
+                continue
             outcome = decode_line(line, number, self.rules)
             if isinstance(outcome, LineReject):
                 self._reject(outcome)
+                refused[line] = outcome
             else:
                 events.append(outcome)
                 lines.append(line)
@@ -209,11 +215,13 @@ class EventDecoder:
             events, b"".join(lines), starts, lengths, np.array(numbers, dtype=np.int64)
         )
 
-    def _reject(self, reject: LineReject) -> None:
+    def _reject(self, reject: LineReject, line_number: int = 0) -> None:
         self.rejected_count += 1
         self.reasons[reject.reason] += 1
         if self._rejects_left:
             self._rejects_left -= 1
+            if line_number:
+                reject = structs.replace(reject, line_number=line_number)
             self.rejects.append(reject)
 
     def take_rejects(self) -> list[LineReject]:

@@ -63,6 +63,8 @@ MiB: Final = 1024 * KiB
 # Input is handed to the libraries in slices, because they copy what a call leaves over: without
 # this one long piece that inflates far would be copied once per output piece (quadratic).
 _SLICE_BYTES: Final = 64 * KiB
+_SLICE_BYTES_MIN: Final = 4 * KiB
+_SUSPICIOUS_RATIO: Final = 64
 # The same for the first call of a second or later gzip member, which may be 20 bytes long.
 _MEMBER_SLICE_BYTES: Final = 2 * KiB
 
@@ -115,24 +117,34 @@ class Inflater:
     After an exception the object is of no further use.
     """
 
-    __slots__ = ("_decoder", "_limits", "input_bytes", "output_bytes")
+    __slots__ = ("_decoder", "_limits", "_slice_bytes", "input_bytes", "output_bytes")
 
     def __init__(self, decoder: _Decoder, limits: InflateLimits) -> None:
         self._decoder = decoder
         self._limits = limits
+        self._slice_bytes = _SLICE_BYTES_MIN
         self.input_bytes = 0
         self.output_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Pieces of at most `piece_bytes`; raises `MalformedBody` and `BodyTooLarge`."""
-        view: bytes | memoryview = data if len(data) <= _SLICE_BYTES else memoryview(data)
-        for start in range(0, len(view), _SLICE_BYTES):
-            part = view[start : start + _SLICE_BYTES]
+        view = memoryview(data)
+        start = 0
+        while start < len(view):
+            part = view[start : start + self._slice_bytes]
+            start += len(part)
             self.input_bytes += len(part)
+            before = self.output_bytes
             for piece in self._decoder.decode(part):
                 self.output_bytes += len(piece)
                 _check_limits(self.output_bytes, self.input_bytes, self._limits)
                 yield piece
+            # A slice counts as input before it is inflated, so what a bomb gets away with is a
+            # slice times the ratio: small slices while the output is suspicious.
+            if self.output_bytes - before > _SUSPICIOUS_RATIO * len(part):
+                self._slice_bytes = _SLICE_BYTES_MIN
+            else:
+                self._slice_bytes = min(2 * self._slice_bytes, _SLICE_BYTES)
 
     def finish(self) -> None:
         """Raises `MalformedBody` unless the stream proved its end."""
