@@ -63,6 +63,9 @@ class _EitherSpelling(Struct, gc=False):
     created_at: Millis | UnsetType = UNSET
     session_id: Session | UnsetType | None = UNSET
 
+    def __repr__(self) -> str:
+        return "Event(…)"
+
 
 _either = msgspec.json.Decoder(_EitherSpelling)
 
