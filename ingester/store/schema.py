@@ -28,7 +28,8 @@ PART_DDL = (
     "first_seq BIGINT, last_seq BIGINT, row_count BIGINT, request_number_max BIGINT, "
     "committed_at TIMESTAMP)",
     "CREATE TABLE {part}.events(request_number BIGINT, line_number BIGINT, "
-    "received_at TIMESTAMP, source VARCHAR, account_id VARCHAR, user_id VARCHAR USING COMPRESSION uncompressed, "
+    "received_at TIMESTAMP, source VARCHAR, account_id VARCHAR, "
+    "user_id VARCHAR USING COMPRESSION uncompressed, "
     "created_at TIMESTAMP, action VARCHAR, session_id VARCHAR USING COMPRESSION uncompressed, "
     "body JSON USING COMPRESSION zstd, batch_id BIGINT)",
     "CREATE TABLE {part}.rejects(request_number BIGINT, line_number BIGINT, "
