@@ -300,8 +300,9 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
         decode_turn=process.decode_turn,
         insert_turns=trio.CapacityLimiter(config.intake.bulk_uploads_max),
         refuse_if_full=process.disk.refuse_if_full,
-        # Above this a commit of wide lines was seen to fail for memory (design.md section 2).
-        wide_bytes_max=config.store.memory_bytes_max // 4,
+        # A commit of wide lines needs them all in memory at once: it was seen to fail when they
+        # came to 95 % of the limit.
+        wide_bytes_max=config.store.memory_bytes_max // 2,
         on_trouble=process.trouble.ring,
     )
 
