@@ -39,6 +39,7 @@ from .actors.tls import Certificates
 from .config import Config
 from .config_check import split_address
 from .console.app import make_app
+from .console.connection import ConsoleCounters, ConsoleLimits
 from .console.server import ConsoleAddresses, serve_console
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import BulkLane, BulkUpload
@@ -48,6 +49,7 @@ from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError, StoreFailed
 from .flow import Doorbell
 from .logs import configure_logging
+from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .startup import Opened
 from .store.control import SourceKeys
@@ -91,6 +93,7 @@ class _Process:
         )
         self.trouble = Doorbell()
         self.bulk_counters = BulkCounters()
+        self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
         self.admission = Admission(
             config.intake,
@@ -152,6 +155,7 @@ class _Process:
                     }
                 },
             },
+            "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {
@@ -170,6 +174,7 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT. `reload` reads the configuration again (SIGHUP)."""
     configure_logging(config.log)
+    bound_arenas()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         opened = await trio.to_thread.run_sync(startup.open_all, config)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -386,6 +391,8 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         make_app(services),
         bind=started.bind(config.console.bind),
         unix_path=Path(config.store.data_dir) / "control.sock",
+        counters=process.console_counters,
+        limits=ConsoleLimits(drain_seconds_max=config.server.drain_seconds_max),
         tls=None if certificates is None else (lambda: certificates.context),
         stop=stop,
         task_status=started,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,6 +51,31 @@ def test_acknowledged_requests_survive_kill_exactly_once(tmp_path: Path, long_fo
     assert report.rounds == rounds
     assert report.total.acknowledged_rows > 0
     assert report.total.lost_rows == report.total.duplicated_rows == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_kill_during_the_first_start_leaves_a_folder_that_starts(
+    tmp_path: Path, long_form: bool
+) -> None:
+    """A new folder each time, killed at a random moment of its making."""
+    seed = int(os.environ.get("KILL_SEED") or secrets.randbelow(1 << 32))
+    print(f"first starts, seed {seed}")
+    rng = random.Random(seed)
+    for number in range(60 if long_form else 3):
+        server = Server(tmp_path / f"data{number}", tmp_path / "server.log")
+        try:
+            for _ in range(2):
+                server.launch()
+                time.sleep(rng.uniform(0.1, 1.2))
+                server.kill()
+            server.start()
+            keys = server.create_source("first")
+            server.settle(keys)
+            assert server.value("SELECT count(*) FROM events") == 1
+            assert server.stop() == 0
+            assert server.command("check")["ok"] is True
+        finally:
+            server.kill()
 
 
 @pytest.mark.timeout(300)
