@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,7 @@ def test_acknowledged_requests_survive_kill_exactly_once(tmp_path: Path, long_fo
     assert report.rounds == rounds
     assert report.total.acknowledged_rows > 0
     assert report.total.lost_rows == report.total.duplicated_rows == 0
+    shutil.rmtree(tmp_path / "data")  # the long form leaves some GB
 
 
 @pytest.mark.timeout(300)
