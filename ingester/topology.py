@@ -38,6 +38,7 @@ from .actors.tls import Certificates
 from .config import Config
 from .config_check import split_address
 from .console.app import make_app
+from .console.connection import ConsoleCounters, ConsoleLimits
 from .console.server import ConsoleAddresses, serve_console
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import BulkLane, BulkUpload
@@ -87,6 +88,7 @@ class _Process:
         )
         self.trouble = Doorbell()
         self.bulk_counters = BulkCounters()
+        self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
         self.admission = Admission(
             config.intake,
@@ -148,6 +150,7 @@ class _Process:
                     }
                 },
             },
+            "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {
@@ -339,6 +342,8 @@ async def _console(
         make_app(services),
         bind=config.console.bind,
         unix_path=Path(config.store.data_dir) / "control.sock",
+        counters=process.console_counters,
+        limits=ConsoleLimits(drain_seconds_max=config.server.drain_seconds_max),
         tls=None if certificates is None else (lambda: certificates.context),
         stop=stop,
         task_status=task_status,

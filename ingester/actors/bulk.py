@@ -322,7 +322,10 @@ class _Insert:
                 "source": upload.source.name,
                 "batch_id": batch_id,
             }
-            self._transaction.insert("events", pa.Table.from_batches(ready.batches), constants)
+            # One chunk: the store works in vectors of 2,048 rows and does not fill them across
+            # chunks (measured: 0.1 to 0.2 of 1.9 CPU-s per million rows).
+            rows = pa.Table.from_batches(ready.batches).combine_chunks()
+            self._transaction.insert("events", rows, constants)
         rejects = self._context.rejects.take(ready.rejects)
         if rejects:
             rows = reject_rows(

@@ -60,6 +60,9 @@ TlsContext = ssl.SSLContext | Callable[[], ssl.SSLContext] | None
 _RECEIVE_BYTES_MAX = 64 * 1024
 _SEND_BYTES_MAX = 64 * 1024
 
+# h11's states of a client whose request has arrived.
+_WHOLE_STATES = frozenset({h11.DONE, h11.MUST_CLOSE, h11.CLOSED})
+
 # One line per kind of fault in this time; the rest is counted in the next line.
 _FAULT_LOG_SECONDS = 1.0
 
@@ -80,7 +83,7 @@ class ConsoleLimits(Struct, frozen=True, kw_only=True):
     handshake_seconds_max: float = 10.0
     send_seconds_max: float = 30.0
     linger_seconds_max: float = 2.0
-    linger_bytes_max: int = 1024 * 1024
+    linger_bytes_max: int = 8 * 1024 * 1024
     drain_seconds_max: float = 30.0
 
 
@@ -153,6 +156,13 @@ class PlainH11(H11Protocol):
         if self.connection.our_state is h11.SEND_BODY:
             return True
         return isinstance(self.stream, PlainStream) and self.stream.request_is_whole
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the client may have more on its way than the request it has sent."""
+        if self.connection.their_state not in _WHOLE_STATES:
+            return True
+        return bool(self.connection.trailing_data[0])
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """No h2c upgrade and no HTTP/2 by prior knowledge."""
@@ -366,11 +376,12 @@ class Connection:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 async with self._send_lock:
                     await self._stream.send_eof()
-        with trio.move_on_after(self._limits.linger_seconds_max):
-            if self._reader_done.is_set() or self._is_reader():
-                await self._discard()
-            else:
-                await self._reader_done.wait()
+        if self._deaf or self._protocol.is_receiving:
+            with trio.move_on_after(self._limits.linger_seconds_max):
+                if self._reader_done.is_set() or self._is_reader():
+                    await self._discard()
+                else:
+                    await self._reader_done.wait()
         self.kill()
 
     async def _discard(self) -> None:

@@ -13,7 +13,7 @@
 Invariants:
 
 1. The answer is valid JSON whatever the rows hold.
-2. Columns keep their order, and none is lost: of those with one name the second is `name_1`.
+2. Columns keep their order and may share a name, hence rows are arrays.
 
 It refuses to guess: a value of an unknown Python type is its `str`.
 """
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
@@ -41,16 +41,23 @@ _INT_BITS_PLAIN = 63
 
 
 def answer_json(answer: QueryAnswer) -> bytes:
-    """The rows as one JSON array of objects."""
-    return msgspec.json.encode(row_objects(answer))
+    """`{"columns": […], "types": […], "rows": [[…], …]}`."""
+    converters = [_converter(name) for name in answer.types]
+    rows = [
+        [convert(value) for convert, value in zip(converters, row, strict=True)]
+        for row in answer.rows
+    ]
+    return msgspec.json.encode({"columns": answer.columns, "types": answer.types, "rows": rows})
 
 
 def row_objects(answer: QueryAnswer) -> list[dict[str, object]]:
-    """Rows as objects of values that msgspec can write."""
-    names = _distinct(answer.columns)
+    """Rows as objects of JSON-ready values; of columns with one name the last wins."""
     converters = [_converter(name) for name in answer.types]
     return [
-        {name: convert(value) for name, convert, value in zip(names, converters, row, strict=True)}
+        {
+            name: convert(value)
+            for name, convert, value in zip(answer.columns, converters, row, strict=True)
+        }
         for row in answer.rows
     ]
 
@@ -76,21 +83,6 @@ def json_value(value: object) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         return [json_value(item) for item in value]
     return str(value)
-
-
-def _distinct(columns: Sequence[str]) -> list[str]:
-    """Names of one object: `SELECT 1 AS a, 2 AS a` gives `a` and `a_1`."""
-    taken = set(columns)
-    seen: set[str] = set()
-    names: list[str] = []
-    for column in columns:
-        name, number = column, 0
-        while name in seen or (number and name in taken):
-            number += 1
-            name = f"{column}_{number}"
-        seen.add(name)
-        names.append(name)
-    return names
 
 
 def _converter(type_name: str) -> Callable[[object], object]:

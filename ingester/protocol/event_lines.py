@@ -8,6 +8,9 @@ compares them). The rules are contract 3.1, the reasons the closed list of contr
    are present.
 2. A property that is not a column is only checked as far as the store's JSON type would refuse it:
    grammar, UTF-8, depth, lone surrogate escapes. Numbers of any size pass.
+3. A line with several faults is refused for the first of: length, UTF-8, depth, surrogate escapes,
+   grammar, kind of value, the properties in the order of `Event`.
+4. Every step is linear in the line: it may be a megabyte, and made to hurt.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..messages import LineReject, RejectReason
-from .ndjson import EXCERPT_BYTES_MAX
+from .ndjson import BLANK, EXCERPT_BYTES_MAX
 
 __all__ = [
     "CREATED_AT_MS_END",
@@ -50,7 +53,10 @@ Millis = Annotated[float, Meta(ge=0, lt=CREATED_AT_MS_END)]
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _BYTE_POSITION = re.compile(r"\(byte (\d+)\)")
-_VALUE_STARTS = frozenset(bytes([b]) for b in b'{["-0123456789tfn')
+# A string (to the end of the line, if nothing closes it) or a bracket. Possessive: giving back what
+# an open string matched would cost its length for every quote in it.
+_NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_KINDS = {b'"': "a string", b"[": "an array", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
 
 _MISSING: tuple[RejectReason, str] = ("missing_field", "is missing")
 _SPELLINGS = (
@@ -90,14 +96,21 @@ class _Strict(Struct, gc=False):
     action: Name
     sessionId: Name
 
+    def __repr__(self) -> str:
+        return "Event(…)"
+
 
 strict_decoder = msgspec.json.Decoder(_Strict)
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_raw_value = msgspec.json.Decoder(msgspec.Raw)
 _any_value = msgspec.json.Decoder()
 
 
 def decode_line(line: bytes, line_number: int, rules: EventRules) -> Any | LineReject:
-    """One line (no white space around it): an `Event`-shaped struct, or the reason against it."""
+    """One line without its line end, not blank: an `Event`-shaped struct, or the reason against it.
+
+    Columns and the kept bytes are those of the line as sent, white space around it included.
+    """
     if len(line) > rules.line_bytes_max:
         return too_long(line, len(line), line_number, rules)
     if not line.isascii():
@@ -122,6 +135,7 @@ def decode_line(line: bytes, line_number: int, rules: EventRules) -> Any | LineR
         except (msgspec.DecodeError, RecursionError):
             pass
         else:
+            # Releases of msgspec differ in whether they see escapes in what they skip.
             column = lone_surrogate_at(line)
             return event if not column else _refuse_surrogate(line, line_number, column)
     return _decode_closely(line, line_number, rules)
@@ -130,7 +144,7 @@ def decode_line(line: bytes, line_number: int, rules: EventRules) -> Any | LineR
 def _too_deep_at(line: bytes, depth_max: int) -> int:
     """The column (from 1) of the first bracket beyond `depth_max`, or 0. Strings do not count."""
     depth = 0
-    for match in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', line, re.DOTALL):
+    for match in _NESTING.finditer(line):
         byte = line[match.start()]
         if byte in b"[{":
             depth += 1
@@ -149,20 +163,23 @@ def lone_surrogate_at(text: bytes) -> int:
     high_start = 0
     for match in _ESCAPE.finditer(text):
         code = int(match[1], 16) if match[1] else 0
-        if 0xDC00 <= code < 0xE000:
-            if match.start() != high_end:
-                return match.start() + 1
-            high_end = -1
-            continue
+        is_low = 0xDC00 <= code < 0xE000
         if high_end >= 0:
-            return high_start + 1
-        if 0xD800 <= code < 0xDC00:
+            if not is_low or match.start() != high_end:
+                return high_start + 1
+            high_end = -1
+        elif is_low:
+            return match.start() + 1
+        elif 0xD800 <= code < 0xDC00:
             high_start, high_end = match.span()
     return high_start + 1 if high_end >= 0 else 0
 
 
 def _decode_closely(line: bytes, line_number: int, rules: EventRules) -> Event | LineReject:
     """The slow, exact way: which property is wrong, and why."""
+    column = lone_surrogate_at(line)
+    if column:
+        return _refuse_surrogate(line, line_number, column)
     try:
         raw = _raw_object.decode(line)
     except RecursionError:
@@ -171,9 +188,6 @@ def _decode_closely(line: bytes, line_number: int, rules: EventRules) -> Event |
         return _not_an_object(line, line_number)
     except msgspec.DecodeError as error:
         return _not_json(line, line_number, str(error))
-    column = lone_surrogate_at(line)
-    if column:
-        return _refuse_surrogate(line, line_number, column)
     values: list[Any] = []
     value: Any
     for camel, snake in _SPELLINGS:
@@ -233,16 +247,14 @@ def _kind(value: object) -> str:
 
 
 def _not_an_object(line: bytes, line_number: int) -> LineReject:
-    """Reached for anything that is a JSON value of another kind."""
+    """Reached when the first value is of another kind; whether it is JSON was not seen yet."""
     try:
-        value = _any_value.decode(line)
+        _raw_value.decode(line)
     except RecursionError:
         return _refuse(line, line_number, "too_deep", "too many levels of nesting")
     except msgspec.DecodeError as error:
-        if "out of range" in str(error):
-            return _refuse(line, line_number, "not_an_object", "a number, not an object")
         return _not_json(line, line_number, str(error))
-    kind = _kind(value)
+    kind = _KINDS.get(line.lstrip(BLANK)[:1], "a number")
     advice = "; one event per line, without brackets" if kind == "an array" else ""
     detail = f"{kind}, not an object{advice}"
     return _refuse(line, line_number, "not_an_object", detail)
@@ -250,14 +262,25 @@ def _not_an_object(line: bytes, line_number: int) -> LineReject:
 
 def _not_json(line: bytes, line_number: int, message: str) -> LineReject:
     match = _BYTE_POSITION.search(message)
-    position = int(match[1]) if match else 0
-    if "trailing characters" in message and line[position : position + 1] in _VALUE_STARTS:
-        detail = "a second value on the line; one event per line"
-        return _refuse(line, line_number, "several_values", detail, column=position + 1)
+    column = int(match[1]) + 1 if match else 0
     detail = _BYTE_POSITION.sub("", message).removeprefix("JSON is malformed:").strip()
-    if "truncated" in message:
-        detail, position = "the line ends inside the value", len(line)
-    return _refuse(line, line_number, "invalid_json", detail, column=position + 1)
+    if "trailing characters" in message:
+        # The decoder has stepped over the first of them.
+        column -= 1
+        if _starts_with_value(line[column - 1 :]):
+            detail = "a second value on the line; one event per line"
+            return _refuse(line, line_number, "several_values", detail, column=column)
+    elif "truncated" in message:
+        detail, column = "the line ends inside the value", len(line) + 1
+    return _refuse(line, line_number, "invalid_json", detail, column=column)
+
+
+def _starts_with_value(text: bytes) -> bool:
+    try:
+        _raw_value.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return "trailing characters" in str(error)
+    return True
 
 
 def _refuse_surrogate(line: bytes, line_number: int, column: int) -> LineReject:

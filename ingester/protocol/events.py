@@ -45,12 +45,11 @@ from .event_lines import (
     too_long,
     wrong_encoding,
 )
-from .ndjson import LineFramer, OverlongLine
+from .ndjson import BLANK, EXCERPT_BYTES_MAX, LineFramer, OverlongLine
 
 __all__ = ["EventBatch", "EventDecoder"]
 
 _LF, _CR, _OPEN, _CLOSE = 10, 13, 0x7B, 0x7D
-_BLANK = b" \t\r"
 
 
 class _EitherSpelling(Struct, gc=False):
@@ -63,6 +62,9 @@ class _EitherSpelling(Struct, gc=False):
     user_id: Name | UnsetType = UNSET
     created_at: Millis | UnsetType = UNSET
     session_id: Session | UnsetType | None = UNSET
+
+    def __repr__(self) -> str:
+        return "Event(…)"
 
 
 _either = msgspec.json.Decoder(_EitherSpelling)
@@ -102,7 +104,8 @@ class EventDecoder:
         self._line_number = 1
         # Bytes of the start still to be seen before the body is known not to be compressed.
         self._head: bytes | None = b"" if is_plain else None
-        self._wrong_encoding = False
+        # The first bytes of a body that is compressed and did not say so.
+        self._compressed: bytearray | None = None
         self._mask = np.empty(0, np.bool_)
         self._bytes = np.empty(0, np.uint8)
 
@@ -113,31 +116,32 @@ class EventDecoder:
             if len(self._head) < len(ZSTD_HEAD):
                 return []
             piece, self._head = self._head, None
-            self._wrong_encoding = piece.startswith((GZIP_HEAD, ZSTD_HEAD))
-            if self._wrong_encoding:
-                self._reject(wrong_encoding(piece))
-        if self._wrong_encoding:
+            if piece.startswith((GZIP_HEAD, ZSTD_HEAD)):
+                self._compressed = bytearray()
+        if self._compressed is not None:
+            self._compressed += piece[: EXCERPT_BYTES_MAX - len(self._compressed)]
             return []
         return [b for part in self._framer.feed(piece) if (b := self._decode(part)) is not None]
 
     def finish(self) -> list[EventBatch]:
         """The body has ended."""
+        batches: list[EventBatch] = []
         if self._head:
-            if self._head.startswith(GZIP_HEAD):
-                self._reject(wrong_encoding(self._head))
-                return []
             head, self._head = self._head, None
-            batches = self.feed(head)
-        else:
-            batches = []
-        if self._wrong_encoding:
-            return batches
+            if head.startswith(GZIP_HEAD):
+                self._compressed = bytearray(head)
+            else:
+                batches = self.feed(head)
+        if self._compressed is not None:
+            self._reject(wrong_encoding(bytes(self._compressed)))
+            return []
         parts = self._framer.finish()
         return batches + [b for part in parts if (b := self._decode(part)) is not None]
 
     def _decode(self, part: bytes | OverlongLine) -> EventBatch | None:
         if isinstance(part, OverlongLine):
-            self._reject(too_long(part.prefix, part.byte_count, self._line_number, self.rules))
+            if not part.is_blank:
+                self._reject(too_long(part.prefix, part.byte_count, self._line_number, self.rules))
             self._line_number += 1
             return None
         first_line_number = self._line_number
@@ -192,8 +196,9 @@ class EventDecoder:
         refused: dict[bytes, LineReject] = {}
         for raw in chunk.split(b"\n")[:-1]:
             number += 1
-            line = raw.strip(_BLANK)
-            if not line:
+            line = raw.removesuffix(b"\r")
+            text = line.strip(BLANK)
+            if not text:
                 continue
             # A body of one bad line over and over is cheap to send and must be cheap to refuse.
             if (known := refused.get(line)) is not None:
@@ -205,7 +210,7 @@ class EventDecoder:
                 refused[line] = outcome
             else:
                 events.append(outcome)
-                lines.append(line)
+                lines.append(text)
                 numbers.append(number)
         self._line_number = number + 1
         lengths = np.fromiter(map(len, lines), np.int32, len(lines))

@@ -121,14 +121,14 @@ def decode_entry(entry: JournalEntry) -> SmallRequest:
 
 def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:
     """Rows and rejects of `raw`, the inflated body."""
-    if raw[:1] == b"{":
-        # The usual small request: one event. Costs 2 µs instead of 20.
+    if raw[:1] == b"{" and len(raw) <= entry.line_bytes_max:
+        # The usual small request: one event. Costs 2 µs instead of 20. A refusal is left to the
+        # general way, which knows how many are kept.
         line = raw.rstrip(b" \t\r\n")
         if b"\n" not in line:
             outcome = decode_line(line, 1, entry.rules)
-            if isinstance(outcome, LineReject):
-                return SmallRequest(entry, [], [], [], [outcome], {outcome.reason: 1}, 1, len(raw))
-            return SmallRequest(entry, [outcome], [line], [1], [], {}, 0, len(raw))
+            if not isinstance(outcome, LineReject):
+                return SmallRequest(entry, [outcome], [line], [1], [], {}, 0, len(raw))
     decoder = EventDecoder(entry.rules, rejects_max=entry.rejects_max, is_plain=entry.is_plain)
     events: list[Any] = []
     lines: list[bytes] = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import resource
 import socket
+import ssl
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from ingester.console.connection import ConsoleCounters, ConsoleLimits
 from ingester.console.guard import Guard
 from ingester.console.server import serve_console, socket_address
 from ingester.errors import ConfigError
-from tests.console.fakes import Console, ask, read_answer, read_to_end, served
+from tests.console.fakes import Console, ask, eventually, read_answer, read_to_end, served
 
 H2C = (
     b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
@@ -104,18 +106,15 @@ def descriptors() -> int:
 
 
 async def settled(count: int) -> int:
-    """Descriptors after those of ended connections are gone: at most `count`, or as many as stay."""
-    with trio.move_on_after(3):
-        while descriptors() > count:
-            await trio.sleep(0.01)
+    """Descriptors once those of ended connections are gone: `count`, or what stays longer."""
+    with contextlib.suppress(trio.TooSlowError):
+        await eventually(lambda: descriptors() <= count, 3.0)
     return descriptors()
 
 
 async def send_quietly(stream: trio.SocketStream, data: bytes) -> None:
-    try:
+    with contextlib.suppress(trio.BrokenResourceError):  # answered before all was sent
         await stream.send_all(data)
-    except trio.BrokenResourceError:
-        pass  # answered and closed before all was sent
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -242,7 +241,8 @@ async def many_requests(console: Console, count: int) -> None:
 
 async def test_descriptors_stay_flat(console: Console) -> None:
     await many_requests(console, 160)
-    before = await settled(0)
+    await eventually(lambda: not console.counters.connections_open, 10.0)
+    before = descriptors()
     await many_requests(console, 2_000)
     assert await settled(before) <= before
     assert console.counters.connections_open == 0
@@ -254,7 +254,8 @@ async def test_descriptors_stay_flat(console: Console) -> None:
 @pytest.mark.timeout(600)
 async def test_descriptors_stay_flat_over_ten_thousand_requests(console: Console) -> None:
     await many_requests(console, 160)
-    before = await settled(0)
+    await eventually(lambda: not console.counters.connections_open, 10.0)
+    before = descriptors()
     await many_requests(console, 10_000)
     assert await settled(before) <= before
     assert console.counters.connections_open == 0
@@ -398,7 +399,7 @@ async def test_bytes_after_a_last_request_do_not_cut_its_answer(console: Console
             await stream.send_all(data + b'{"sql":"large 2000000"}' + b"\0garbage" * 20)
             answer = await read_answer(stream)
             assert answer.status == 200
-            assert len(answer.document[0]["a"]) == 2_000_000
+            assert len(answer.document["rows"][0][0]) == 2_000_000
 
 
 async def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
@@ -409,17 +410,14 @@ async def test_a_client_that_does_not_read_is_dropped(tmp_path: Path) -> None:
                 b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
                 % (len(body), body)
             )
-            with trio.fail_after(10):
-                while console.counters.snapshot()["connections_total"] == 0:
-                    await trio.sleep(0.01)
-                while console.counters.connections_open:
-                    await trio.sleep(0.02)
+            await eventually(lambda: console.counters.connections_total)
+            await eventually(lambda: not console.counters.connections_open, 10.0)
         assert (await console.get("/healthz")).status == 200
 
 
 async def test_a_large_answer_arrives_whole(console: Console) -> None:
     answer = await console.control("POST", "/api/v1/query", {"sql": "large 5000000"})
-    assert answer.document == [{"a": "x" * 5_000_000}]
+    assert answer.document["rows"] == [["x" * 5_000_000]]
 
 
 async def test_stop_finishes_the_open_request_and_closes_the_rest(console: Console) -> None:
@@ -435,7 +433,7 @@ async def test_stop_finishes_the_open_request_and_closes_the_rest(console: Conso
     with trio.fail_after(5):
         assert await read_to_end(idle) == b""
         assert await read_to_end(fresh) == b""
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError):
         await console.connect()
     assert not console.ended.is_set()
     console.services.gate.set()
@@ -512,9 +510,7 @@ async def test_over_the_connection_limit_is_503_and_the_control_socket_still_wor
         assert console.counters.connections_refused_total == 1
         for stream in held:
             await stream.aclose()
-        with trio.fail_after(5):
-            while console.counters.connections_open:
-                await trio.sleep(0.01)
+        await eventually(lambda: not console.counters.connections_open)
         assert (await console.get("/healthz")).status == 200
 
 
@@ -535,9 +531,7 @@ async def test_accepting_goes_on_after_descriptors_ran_out(
             except OSError:
                 break
         client.connect_ex((console.addresses.host, console.addresses.port))
-        with trio.fail_after(5):
-            while console.counters.accept_failures_total < 3:
-                await trio.sleep(0.01)
+        await eventually(lambda: console.counters.accept_failures_total >= 3)
     finally:
         for filler in fillers:
             os.close(filler)
@@ -667,3 +661,74 @@ async def test_ipv6_address_is_told_in_brackets() -> None:
         addresses = await nursery.start(run)
         assert addresses.url == f"http://[::1]:{addresses.port}"
         nursery.cancel_scope.cancel()
+
+
+PAIRS = Path(__file__).parent.parent / "data" / "tls"
+
+
+def pair(name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PAIRS / f"{name}.crt", PAIRS / f"{name}.key")
+    return context
+
+
+def trusting(name: str, *protocols: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(PAIRS / f"{name}.crt"))
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+async def connect_tls(console: Console, context: ssl.SSLContext) -> trio.SSLStream:  # type: ignore[type-arg]
+    stream = trio.SSLStream(
+        await console.connect(), context, server_hostname="localhost", https_compatible=True
+    )
+    await stream.do_handshake()
+    return stream
+
+
+async def test_tls_serves_http_1_1_and_new_connections_see_a_new_pair(tmp_path: Path) -> None:
+    current = [pair("first")]
+    async with served(tmp_path, tls=lambda: current[0]) as console:
+        assert console.addresses.url.startswith("https://")
+        old = await connect_tls(console, trusting("first", "h2", "http/1.1"))
+        assert old.selected_alpn_protocol() == "http/1.1"
+        assert (await ask(old, "GET", "/healthz")).status == 200
+        current[0] = pair("second")
+        new = await connect_tls(console, trusting("second"))
+        for stream in (old, new):
+            assert (
+                await ask(stream, "GET", "/healthz", headers=["Connection: close"])
+            ).status == 200
+            assert await read_to_end(stream) == b""
+            await stream.aclose()
+        assert (await console.control("GET", "/api/v1/status")).status == 200
+
+
+async def test_what_is_no_tls_costs_its_connection_only(tmp_path: Path) -> None:
+    limits = ConsoleLimits(handshake_seconds_max=0.2)
+    async with served(tmp_path, tls=pair("first"), limits=limits) as console:
+        before = descriptors()
+        for data in (b"GET / HTTP/1.1\r\n\r\n", b"", b"\x16\x03\x01\x02\x00\x01"):
+            async with await console.connect() as stream:
+                await stream.send_all(data)
+                with trio.fail_after(5):
+                    await read_to_end(stream)
+        assert await settled(before) <= before
+        async with await connect_tls(console, trusting("first")) as secure:
+            assert (await ask(secure, "GET", "/healthz")).status == 200
+        assert console.counters.connection_faults_total == 0
+
+
+async def test_a_pair_that_cannot_be_read_costs_connections_not_the_server(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def unreadable() -> ssl.SSLContext:
+        raise ValueError("no certificate")
+
+    async with served(tmp_path, tls=unreadable) as console:
+        async with await console.connect() as stream:
+            assert await read_to_end(stream) == b""
+        assert console.counters.connection_faults_total == 1
+        assert (await console.control("GET", "/healthz")).status == 200
+    assert "no certificate" in "".join(capfd.readouterr())
