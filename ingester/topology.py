@@ -48,6 +48,7 @@ from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError
 from .flow import Doorbell
 from .logs import configure_logging
+from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .startup import Opened
 from .store.control import SourceKeys
@@ -169,6 +170,7 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT. `reload` reads the configuration again (SIGHUP)."""
     configure_logging(config.log)
+    bound_arenas()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         opened = await trio.to_thread.run_sync(startup.open_all, config)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
