@@ -96,6 +96,7 @@ class _Process:
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
+        self.journal_turn = trio.CapacityLimiter(1)
         self.admission = Admission(
             config.intake,
             keys=KeyRing({}),
@@ -190,6 +191,7 @@ async def serve(
                 addresses = await beside.start(_console, process, stop_console)
                 async with trio.open_nursery() as upkeep:
                     upkeep.start_soon(_keep_running, "maintenance", process, _maintenance)
+                    upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
                     await _run_core(process, addresses, announce, signals, reload)
                     upkeep.cancel_scope.cancel()
                 await maintenance.save_quotas(opened.control, opened.quotas)
@@ -219,7 +221,7 @@ async def _run_core(
                     process.gate,
                     process.groups_send,
                     writer=opened.writer,
-                    applied=opened.applied,
+                    limiter=process.journal_turn,
                 )
             )
             core.start_soon(_loader(process))
@@ -326,6 +328,15 @@ async def _maintenance(process: _Process) -> None:
         disk=process.disk,
         trouble=process.trouble,
         config=process.config.store,
+    )
+
+
+async def _clean_journal(process: _Process) -> None:
+    await journal.clean(
+        writer=process.opened.writer,
+        applied=process.opened.applied,
+        disk=process.disk,
+        limiter=process.journal_turn,
     )
 
 
