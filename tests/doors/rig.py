@@ -57,7 +57,7 @@ class Body:
         error: Exception | None = None,
         hold: trio.Event | None = None,
     ) -> None:
-        self._pieces = list(pieces)
+        self._pieces = [piece for piece in pieces if piece]
         self._whole = whole
         self._error = error
         self._hold = hold
@@ -74,7 +74,6 @@ class Body:
         await trio.lowlevel.checkpoint()
         if self._pieces:
             piece = self._pieces.pop(0)
-            assert piece
             self.received_bytes += len(piece)
             return piece
         if self._hold is not None:
