@@ -77,6 +77,7 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     batch_bytes_max: int = 16 * MiB
     memory_bytes_max: int = 1 * GiB
     threads: int = 1
+    upload_file_bytes_min: int = 32 * MiB
     part_bytes_max: int = 16 * GiB
     part_hours_max: int = 24
     checkpoint_bytes: int = 64 * MiB

@@ -316,6 +316,7 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
         # What a COMMIT pins; it also writes them to the WAL, through a buffer beside the limit.
         pinned_bytes_max=config.store.memory_bytes_max * 3 // 8,
         pinned_bytes_resting=resting_bytes(config.store) * 3 // 8,
+        upload_file_bytes_min=config.store.upload_file_bytes_min,
         on_trouble=process.trouble.ring,
     )
 

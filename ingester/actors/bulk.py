@@ -101,6 +101,7 @@ class BulkWorkerContext(Struct, frozen=True):
     refuse_if_full: Callable[[], None]
     pinned_bytes_max: int
     pinned_bytes_resting: int
+    upload_file_bytes_min: int
     on_trouble: Callable[[], None]
 
 
@@ -353,6 +354,7 @@ class _Insert:
         self._context = context
         self._batches: list[AppliedBatch] = []
         self._pinned = _PinnedRows(context.pinned_bytes_max)
+        self._inserted_bytes = 0
         self._reject_bytes = 0
         self._is_committed = False
         self._is_wide = False
@@ -364,8 +366,11 @@ class _Insert:
 
     def slice(self, ready: _Slice) -> None:
         upload = self._upload
-        self._pinned.add(ready.lengths)
-        self._maybe_raise_memory()
+        is_file = self._inserted_bytes >= self._context.upload_file_bytes_min
+        if not is_file:
+            self._inserted_bytes += ready.byte_count
+            self._pinned.add(ready.lengths)
+            self._maybe_raise_memory()
         batch_id = self._context.store.ledger.take_batch_id()
         number = upload.request_number
         self._batches.append(AppliedBatch(batch_id, "bulk", 0, 0, ready.row_count, number))
@@ -376,7 +381,10 @@ class _Insert:
                 "source": upload.source.name,
                 "batch_id": batch_id,
             }
-            self._transaction.insert("events", ready.events, constants)
+            if is_file:
+                self._transaction.write_upload(ready.events, constants, request_number=number)
+            else:
+                self._transaction.insert("events", ready.events, constants)
         rejects = self._context.rejects.take(
             ready.rejects, bytes_max=self._context.pinned_bytes_max - self._reject_bytes
         )

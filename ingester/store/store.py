@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from .database import (
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import Part, PartFiles
 from .schema import view_ddl
+from .upload_files import UploadFile, remove_unlisted
 
 __all__ = ["PINNED_ROWS", "Store", "Transaction"]
 
@@ -73,6 +74,7 @@ class Store:
         self.config = config
         self.parts = PartFiles(data_dir / "open")
         self._temp_directory = data_dir / "tmp"
+        self.uploads_directory = (data_dir / "uploads").absolute()
         self._gate = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
@@ -104,9 +106,16 @@ class Store:
         self.database.interrupt()
 
     def _attach(self, cursor: Cursor) -> None:
+        # Upload files are never changed once they can be seen.
+        cursor.execute("SET GLOBAL parquet_metadata_cache = true")
         self.parts.attach_all(cursor)
+        self.uploads_directory.mkdir(mode=0o700, exist_ok=True)
+        listed = {name for part in self.parts.parts for name in part.upload_files}
+        missing = set(remove_unlisted(self.uploads_directory, listed))
+        for part in self.parts.parts:
+            part.missing_files = tuple(name for name in part.upload_files if name in missing)
         names = [part.name for part in self.parts.parts]
-        _make_views(cursor, names)
+        self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
 
     @property
@@ -153,7 +162,8 @@ class Store:
     def maybe_rotate(self) -> bool:
         """Start the next part when the newest is over its size, or over its age and not empty."""
         newest = self.parts.newest
-        too_big = newest.file_bytes() + newest.wal_bytes() > self.config.part_bytes_max
+        size = newest.file_bytes() + newest.wal_bytes() + newest.upload_bytes
+        too_big = size > self.config.part_bytes_max
         too_old = time.time() - newest.created_at > self.config.part_hours_max * 3600
         if not newest.has_rows or not (too_big or too_old):
             return False
@@ -169,7 +179,7 @@ class Store:
                 number=self.parts.newest.number + 1,
             )
             try:
-                _make_views(cursor, [*(p.name for p in self.parts.parts), part.name])
+                self._make_views(cursor, [*self.parts.parts, part])
             except BaseException:
                 self.parts.discard(cursor, part)
                 raise
@@ -204,6 +214,8 @@ class Store:
             "parts": len(self.parts.parts),
             "part_file_bytes": newest.file_bytes(),
             "part_wal_bytes": newest.wal_bytes(),
+            "upload_files": sum(len(part.upload_files) for part in self.parts.parts),
+            "upload_file_bytes": sum(part.upload_bytes for part in self.parts.parts),
             "commits_total": self.commit_count,
             "checkpoints_total": self.checkpoint_count,
             "checkpoint_failures_total": self.checkpoint_failure_count,
@@ -213,10 +225,34 @@ class Store:
             "commit_number": self.ledger.commit_number,
         }
 
+    def _make_views(self, cursor: Cursor, parts: Sequence[Part]) -> None:
+        """All of the public views, or none: one over a lost part would break every query."""
+        files = [
+            self.uploads_directory / name
+            for part in parts
+            for name in part.upload_files
+            if name not in part.missing_files
+        ]
+        cursor.execute("BEGIN")
+        try:
+            for statement in view_ddl([part.name for part in parts], files):
+                cursor.execute(statement)
+            cursor.execute("COMMIT")
+        except BaseException:
+            with suppress(duckdb.Error):
+                cursor.execute("ROLLBACK")
+            raise
+
     def begin(self, lane: str) -> Transaction:
         return Transaction(self, lane)
 
-    def _commit(self, part: Part, batches: Sequence[AppliedBatch], cursor: Cursor) -> None:
+    def _commit(
+        self,
+        part: Part,
+        batches: Sequence[AppliedBatch],
+        upload: UploadFile | None,
+        cursor: Cursor,
+    ) -> None:
         """COMMIT behind the gate and take note. DuckDB's errors pass through."""
         with self._gate:
             write_applied(cursor, part.name, batches, self.ledger.commit_number + 1)
@@ -224,6 +260,21 @@ class Store:
             self.ledger.commit_number += len(batches)
             cursor.execute("COMMIT")
             self._note_applied(part, batches)
+            if upload is not None:
+                self._publish(part.name, upload, cursor)
+
+    def _publish(self, part_name: str, upload: UploadFile, cursor: Cursor) -> None:
+        """Show the rows of a committed upload file. Called with the commit gate held."""
+        part = next(part for part in self.parts.parts if part.name == part_name)
+        if upload.path.name in part.upload_files:
+            return  # the store was opened again meanwhile, and has read its list
+        part.upload_files = (*part.upload_files, upload.path.name)
+        part.upload_bytes += upload.byte_count
+        try:
+            self._make_views(cursor, self.parts.parts)
+        except duckdb.Error as error:
+            # It is committed and must be seen: opening again makes the views.
+            raise StoreBroken(str(error), self.database.generation) from error
 
     def _note_applied(self, part: Part, batches: Sequence[AppliedBatch]) -> None:
         self.ledger.applied(batches)
@@ -268,6 +319,7 @@ class Transaction:
         self._part = store.parts.newest
         self._is_open = False
         self._raised = ExitStack()
+        self._upload: UploadFile | None = None
         store._count_transaction(1)
 
     def __enter__(self) -> Transaction:
@@ -275,6 +327,8 @@ class Transaction:
 
     def __exit__(self, *_: object) -> None:
         self._rollback()
+        if self._upload is not None:
+            self._upload.discard()
         self._lease.close()
         self._raised.close()
         self._store._count_transaction(-1)
@@ -313,6 +367,17 @@ class Transaction:
             finally:
                 feed.table = rows.schema.empty_table()
 
+    def write_upload(
+        self, rows: pa.Table, constants: Mapping[str, str | int], *, request_number: int
+    ) -> None:
+        """The same as `insert` into `events`, but into the transaction's upload file."""
+        if self._upload is None:
+            self._upload = UploadFile(
+                self._store.uploads_directory, self._part.number, request_number
+            )
+            self._upload_request_number = request_number
+        self._upload.write(rows, constants)
+
     def raise_memory(self) -> None:
         """From here to its end this transaction needs more memory than rests with the store."""
         self._raised.enter_context(self._store.raised_memory())
@@ -323,10 +388,21 @@ class Transaction:
         try:
             with self._lease.using() as cursor:
                 self._maybe_begin(cursor)
-                self._store._commit(self._part, batches, cursor)
+                if self._upload is not None:
+                    self._list_upload(self._upload, cursor)
+                self._store._commit(self._part, batches, self._upload, cursor)
                 self._is_open = False
+                self._upload = None
         except StoreError as error:
             self._find_out(batches, error)
+
+    def _list_upload(self, upload: UploadFile, cursor: Cursor) -> None:
+        """The file first, then the row that names it."""
+        upload.finish()
+        cursor.execute(
+            f"INSERT INTO {self._part.name}.upload_files VALUES (?, ?, ?, ?)",
+            [upload.path.name, self._upload_request_number, upload.row_count, upload.byte_count],
+        )
 
     def _maybe_begin(self, cursor: Cursor) -> None:
         if not self._is_open:
@@ -346,24 +422,19 @@ class Transaction:
         """A COMMIT that raised may have happened. Returns if it did, raises StoreBusy if not."""
         self._rollback()
         self._lease.close()
+        # Until the ledger has been read the file may be listed: it is left alone.
+        upload, self._upload = self._upload, None
         if self._store._was_applied(self._part, batches[0], error):
-            with self._store._gate:
+            database = self._store.database
+            with database.lease() as lease, lease.using() as cursor, self._store._gate:
                 self._store._note_applied(self._part, batches)
-        elif isinstance(error, StoreBusy):
+                if upload is not None:
+                    self._store._publish(self._part.name, upload, cursor)
+            return
+        if upload is not None:
+            upload.discard()
+        if isinstance(error, StoreBusy):
             kind = StoreOutOfMemory if isinstance(error, StoreOutOfMemory) else StoreBusy
             raise kind(f"the commit failed: {error}") from error
         else:
             raise error
-
-
-def _make_views(cursor: Cursor, parts: Sequence[str]) -> None:
-    """All of the public views, or none: one over a part that is gone would break every query."""
-    cursor.execute("BEGIN")
-    try:
-        for statement in view_ddl(parts):
-            cursor.execute(statement)
-        cursor.execute("COMMIT")
-    except BaseException:
-        with suppress(duckdb.Error):
-            cursor.execute("ROLLBACK")
-        raise
