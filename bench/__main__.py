@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import time
 from typing import Any
@@ -15,6 +16,8 @@ from bench.options import Options, Skipped
 from bench.report import Report, machine_facts, note, render_table
 
 __all__ = ["BENCHES", "main"]
+
+_QUIET_LOAD_MAX = 0.7  # a whole-process bench needs both sides' CPUs to itself
 
 BENCHES: dict[str, str] = {
     "inflate": "stage: body bytes decompressed in bounded pieces",
@@ -84,6 +87,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = {**msgspec.to_builtins(options), "benches": arguments.names or list(BENCHES)}
     settings.pop("notes")
     report = Report(machine=machine_facts(), settings=settings, notes=options.notes)
+    busy = os.getloadavg()[0]
+    if busy > _QUIET_LOAD_MAX and not options.smoke:
+        options.add_note(f"the machine is busy (load average {busy:.1f}): figures mean little")
     for name in arguments.names or BENCHES:
         start = time.monotonic()
         try:

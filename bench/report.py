@@ -135,6 +135,7 @@ def machine_facts() -> dict[str, Any]:
             continue
     return {
         "cpus": os.cpu_count(),
+        "load_average_at_start": os.getloadavg()[0],
         "cpu_model": _cpu_model(),
         "kernel": platform.release(),
         "python": platform.python_version(),

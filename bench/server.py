@@ -75,9 +75,14 @@ class EchoServer(Struct):
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment with this checkout first on the import path."""
+    """The caller's environment with this checkout first on the import path, without settings.
+
+    A setting of the caller's would change what is measured; our own `INGESTER_BENCH_CACHE` would
+    be refused as an unknown one.
+    """
     path = os.pathsep.join(filter(None, [str(_REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("INGESTER_")}
+    return {**kept, "PYTHONPATH": path}
 
 
 def _cli(*arguments: str, data_dir: Path) -> Any:

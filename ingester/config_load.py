@@ -49,6 +49,9 @@ _PREFIX = "INGESTER_"
 # Variables that are read by commands and are no settings.
 COMMAND_VARIABLES = frozenset({"INGESTER_CONFIG", "INGESTER_AUTH_KEY", "INGESTER_API_KEY"})
 
+# Names a deliberate fault for the fault tests (`actors/journal.py`); never suggested to anyone.
+_FAULT_VARIABLE = "INGESTER_FAULT"
+
 _BYTES = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _BYTE_UNITS = {
     "": 1,
@@ -194,7 +197,7 @@ def _take_environment(
 ) -> None:
     by_variable = {setting.variable: setting for setting in SETTINGS.values()}
     for variable, text in env.items():
-        if not variable.startswith(_PREFIX) or variable in COMMAND_VARIABLES:
+        if not variable.startswith(_PREFIX) or variable in {*COMMAND_VARIABLES, _FAULT_VARIABLE}:
             continue
         setting = by_variable.get(variable)
         if setting is None:

@@ -184,8 +184,15 @@ class Connection:
         self._streak = 0
 
     def expire(self) -> None:
-        """End the wait under way; called by the reaper, and by drain when idle."""
+        """End the wait under way; called by the reaper."""
         self._transport.interrupt()
+
+    def end_if_idle(self) -> None:
+        """End a wait for the next request, now or at the next tick."""
+        if self.is_idle:
+            # TLS gives way before it waits, and then there is no wait to end yet.
+            self.deadline = self.shared.now_s
+            self.expire()
 
     async def run(self) -> None:
         """Serve until either side ends it."""

@@ -88,8 +88,7 @@ class IntakeServer:
         for scope in self._accept_scopes:
             scope.cancel()
         for connection in list(self._connections):
-            if connection.is_idle:
-                connection.expire()
+            connection.end_if_idle()
         self._note_if_empty()
 
     async def wait_drained(self) -> None:

@@ -11,19 +11,23 @@ loader, and an acknowledgement never does.
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from functools import partial
 
 import trio
 
+from ..doors.disk import DiskWatch
 from ..doors.small_lane import JournalGate, JournalledGroup
 from ..errors import JournalFailed
 from ..flow import Mark
 from ..journal.writer import JournalWriter
 
-__all__ = ["run"]
+__all__ = ["clean", "run"]
 
 CLEAN_EVERY_S = 30.0
+LOOK_EVERY_S = 1.0
 
 
 async def run(
@@ -31,13 +35,15 @@ async def run(
     groups: trio.MemorySendChannel[JournalledGroup],
     *,
     writer: JournalWriter,
-    applied: Mark,
+    limiter: trio.CapacityLimiter,
 ) -> None:
-    """Write groups in order. Owns `groups`; returns when the gate is closed and empty."""
-    cleaned_at = time.monotonic()
-    limiter = trio.CapacityLimiter(1)
+    """Write groups in order. Owns `groups`; returns when the gate is closed and empty.
+
+    `limiter` holds one place and is shared with `clean`: the writer is used by one thread at a
+    time.
+    """
     acknowledge_early = os.environ.get("INGESTER_FAULT") == "ack_before_journal"
-    async with groups:
+    with groups:  # not `async with`: the cancellation that follows a failure would hide it
         while (group := await gate.take()) is not None:
             if acknowledge_early:  # a fault for the tests: their harness must notice it
                 group.done.set()
@@ -56,12 +62,23 @@ async def run(
             gate.request_count += len(group.requests)
             group.done.set()
             groups.send_nowait(JournalledGroup(group.first_seq, group.requests, group.byte_count))
-            if time.monotonic() - cleaned_at > CLEAN_EVERY_S:
-                # Here, because the writer is used by one thread at a time.
-                cleaned_at = time.monotonic()
-                await trio.to_thread.run_sync(_clean, writer, applied.value, limiter=limiter)
 
 
-def _clean(writer: JournalWriter, applied_seq: int) -> None:
-    """Unlink segments that are in the store and past their retention."""
-    writer.delete_applied(applied_seq, now=time.time())
+async def clean(
+    *, writer: JournalWriter, applied: Mark, disk: DiskWatch, limiter: trio.CapacityLimiter
+) -> None:
+    """Unlink segments that are in the store and past their retention, by the clock.
+
+    While the disk is full they go as soon as they are in the store: the retention is a
+    convenience, and the door refuses until there is room. Ends by cancellation.
+    """
+    cleaned_at = trio.current_time()
+    while True:
+        await trio.sleep(LOOK_EVERY_S)
+        is_full = disk.is_full
+        if is_full or trio.current_time() - cleaned_at >= CLEAN_EVERY_S:
+            cleaned_at = trio.current_time()
+            now = math.inf if is_full else time.time()
+            await trio.to_thread.run_sync(
+                partial(writer.delete_applied, applied.value, now=now), limiter=limiter
+            )

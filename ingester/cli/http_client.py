@@ -17,6 +17,7 @@ the request may be repeated.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -212,7 +213,7 @@ class Connection:
             ) from error
         except OSError as error:
             raise ConnectionFailed(
-                f"{target.origin} is not reachable: {error.strerror or error}", reached=False
+                f"{target.origin} is not reachable: {_reason(error)}", reached=False
             ) from error
         self._protocol = h11.Connection(h11.CLIENT)
         self._used = False
@@ -285,3 +286,14 @@ class Connection:
             self._used = True
         else:
             await self.aclose()
+
+
+def _reason(error: OSError) -> str:
+    """What the system said; trio puts the attempts (one per address) behind its own sentence."""
+    cause: BaseException | None = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    reason = cause if isinstance(cause, OSError) else error
+    if reason.errno is not None and reason.errno > 0:  # getaddrinfo's own numbers are negative
+        return os.strerror(reason.errno)
+    return reason.strerror or str(reason)

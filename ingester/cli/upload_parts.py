@@ -45,6 +45,8 @@ _MAGIC: dict[bytes, Container] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zst
 _READ_BYTES = 1024 * 1024
 # zstd gives no bound on its output: small inputs keep one piece small (ratios reach a few 1000).
 _ZSTD_READ_BYTES = 16 * 1024
+# Part of what makes a part's bytes: changing it needs a new `Plan.key`.
+_BLOCK_BYTES = 256 * 1024
 _LINE_SLACK_BYTES = 64 * 1024 * 1024
 
 # A compressed file up to this size is sent as it is: no work here, and a retry costs little.
@@ -188,7 +190,7 @@ def read_parts(file: BufferedReader, plan: Plan, done: DoneParts) -> Iterator[Pa
             source.skip(length)
             continue
         encoder = _encoder(plan.compression)
-        pieces = [encoder.compress(piece) for piece in source.part(plan.part_bytes)]
+        pieces = [encoder.compress(block) for block in _blocks(source.part(plan.part_bytes))]
         pieces.append(encoder.flush())
         yield _part(
             plan,
@@ -209,6 +211,23 @@ def _part(plan: Plan, offset: int, length: int, source_bytes: int, body: tuple[b
         body=body,
         key=plan.key(offset, length),
     )
+
+
+def _blocks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in blocks of one size.
+
+    What an encoder writes depends on how its input is cut, and a run that resumes reads other
+    cuts. Under one key the bytes must be the same, or the server refuses the part.
+    """
+    pending = bytearray()
+    for piece in pieces:
+        pending += piece
+        whole = len(pending) - len(pending) % _BLOCK_BYTES
+        for start in range(0, whole, _BLOCK_BYTES):
+            yield bytes(pending[start : start + _BLOCK_BYTES])
+        del pending[:whole]
+    if pending:
+        yield bytes(pending)
 
 
 class _Source:

@@ -176,7 +176,10 @@ async def _read(file: _File, parts: trio.MemorySendChannel[Part]) -> None:
                 raise CommandFailed(f"{file.name}: {error.strerror}") from error
             if part is None:
                 return
-            await parts.send(part)
+            try:
+                await parts.send(part)
+            except trio.BrokenResourceError:
+                return  # every sender has failed; theirs is the reason to tell
 
 
 def _next_part(iterator: Iterator[Part]) -> Part | None:

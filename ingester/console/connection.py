@@ -34,6 +34,8 @@ import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import EndBody
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import Request as StreamRequest
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
@@ -58,6 +60,9 @@ TlsContext = ssl.SSLContext | Callable[[], ssl.SSLContext] | None
 _RECEIVE_BYTES_MAX = 64 * 1024
 _SEND_BYTES_MAX = 64 * 1024
 
+# h11's states of a client whose request has arrived.
+_WHOLE_STATES = frozenset({h11.DONE, h11.MUST_CLOSE, h11.CLOSED})
+
 # One line per kind of fault in this time; the rest is counted in the next line.
 _FAULT_LOG_SECONDS = 1.0
 
@@ -78,7 +83,7 @@ class ConsoleLimits(Struct, frozen=True, kw_only=True):
     handshake_seconds_max: float = 10.0
     send_seconds_max: float = 30.0
     linger_seconds_max: float = 2.0
-    linger_bytes_max: int = 1024 * 1024
+    linger_bytes_max: int = 8 * 1024 * 1024
     drain_seconds_max: float = 30.0
 
 
@@ -131,15 +136,40 @@ class FaultLog:
         self._log.error(sentence, exc_info=error, suppressed=suppressed)
 
 
+class PlainStream(HTTPStream):
+    """One request and its answer; knows when the request is whole."""
+
+    request_is_whole = False
+
+    async def handle(self, event: StreamEvent) -> None:
+        if isinstance(event, EndBody):
+            self.request_is_whole = True
+        await super().handle(event)
+
+
 class PlainH11(H11Protocol):
     """Hypercorn's HTTP/1.1 without the two doors out of it."""
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether an answer is due or under way that faults behind its request do not touch."""
+        if self.connection.our_state is h11.SEND_BODY:
+            return True
+        return isinstance(self.stream, PlainStream) and self.stream.request_is_whole
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the client may have more on its way than the request it has sent."""
+        if self.connection.their_state not in _WHOLE_STATES:
+            return True
+        return bool(self.connection.trailing_data[0])
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """No h2c upgrade and no HTTP/2 by prior knowledge."""
 
     async def _create_stream(self, request: h11.Request) -> None:
         """As the original, without its WebSocket branch."""
-        stream = HTTPStream(
+        stream = PlainStream(
             self.app,
             self.config,
             self.context,
@@ -163,6 +193,11 @@ class PlainH11(H11Protocol):
         )
         self.keep_alive_requests += 1
         await self.context.mark_request()
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Not in the place of an answer that is due."""
+        if not self.is_answering:
+            await super()._send_error_response(status_code)
 
 
 class Connection:
@@ -192,8 +227,10 @@ class Connection:
         self._idle = TrioSingleTask()
         self._send_lock = trio.Lock()
         self._closing = False
+        self._deaf = False
         self._reader: trio.lowlevel.Task | None = None
         self._reader_done = trio.Event()
+        self._reading = trio.CancelScope()
 
     async def run(self) -> None:
         self._counters.connections_open += 1
@@ -216,8 +253,14 @@ class Connection:
             self.kill()
 
     def kill(self) -> None:
-        """Close the socket now; whoever waits on it goes on with an error."""
+        """Close the socket now; whoever waits on it goes on with an error.
+
+        The reader may instead wait for the end of an answer that never ends (Hypercorn holds
+        pipelined requests back until then, and forgets them when the client leaves).
+        """
         self._socket.close()
+        if not self._is_reader():
+            self._reading.cancel()
 
     async def _serve(self) -> None:
         client = parse_socket_addr(self._socket.family, self._socket.getpeername())
@@ -263,15 +306,16 @@ class Connection:
     async def _read(self) -> None:
         self._reader = trio.lowlevel.current_task()
         try:
-            while not self._closing:
-                data = await self._receive()
-                if self._closing:
-                    break
-                await self._protocol.handle(RawData(data))
-                if not data:
-                    break
-            if self._closing:
-                await self._discard()
+            with self._reading:
+                while not (self._closing or self._deaf):
+                    data = await self._receive()
+                    if self._closing:
+                        break
+                    await self._protocol.handle(RawData(data))
+                    if not data:
+                        break
+                if self._closing or self._deaf:
+                    await self._discard()
             await self._protocol.handle(Closed())
         finally:
             self._reader_done.set()
@@ -293,6 +337,11 @@ class Connection:
                 self.kill()
                 await self._protocol.handle(Closed())
         elif isinstance(event, Closed):
+            if self._is_reader() and self._protocol.is_answering:
+                # What follows a request is no HTTP, or comes after "Connection: close". The
+                # answer under way goes on (else it is cut), the connection ends after it.
+                self._deaf = True
+                return
             await self._close()
             await self._protocol.handle(Closed())
         elif isinstance(event, Updated):
@@ -324,23 +373,25 @@ class Connection:
             return
         self._closing = True
         if isinstance(self._stream, trio.SocketStream):
-            with contextlib.suppress(
-                trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
-            ):
-                await self._stream.send_eof()
-        with trio.move_on_after(self._limits.linger_seconds_max):
-            if self._reader_done.is_set() or trio.lowlevel.current_task() is self._reader:
-                await self._discard()
-            else:
-                await self._reader_done.wait()
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                async with self._send_lock:
+                    await self._stream.send_eof()
+        if self._deaf or self._protocol.is_receiving:
+            with trio.move_on_after(self._limits.linger_seconds_max):
+                if self._reader_done.is_set() or self._is_reader():
+                    await self._discard()
+                else:
+                    await self._reader_done.wait()
         self.kill()
 
     async def _discard(self) -> None:
-        """Read to the end of the stream, bounded in time and bytes."""
+        """Read to the end of the stream, bounded in bytes; `kill` ends it as well."""
         left = self._limits.linger_bytes_max
-        with trio.move_on_after(self._limits.linger_seconds_max):
-            while left > 0 and (data := await self._receive()):
-                left -= len(data)
+        while left > 0 and (data := await self._receive()):
+            left -= len(data)
+
+    def _is_reader(self) -> bool:
+        return trio.lowlevel.current_task() is self._reader
 
     async def _idle_timeout(self) -> None:
         with trio.move_on_after(self._limits.keep_alive_seconds):

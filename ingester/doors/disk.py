@@ -41,8 +41,7 @@ class DiskWatch:
     def is_full(self) -> bool:
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S:
-            self._looked_at = now
-            self._look()
+            self.look()
         return self._is_full
 
     def refuse_if_full(self) -> None:
@@ -58,7 +57,9 @@ class DiskWatch:
             "refused_total": self.refused_count,
         }
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Measure now. `is_full` does so when it was a while ago."""
+        self._looked_at = time.monotonic()
         is_full = False
         free_bytes = -1
         for directory in self._directories:

@@ -212,7 +212,9 @@ class Spare:
         if not self._begun:
             self._begun = True
             self._stop.clear()
-            self._thread = self._start(self._make)
+            # No thread to be had is no reason to fail the append that is already durable.
+            with contextlib.suppress(RuntimeError):
+                self._thread = self._start(self._make)
 
     def _make(self) -> None:
         fd = None

@@ -1,7 +1,8 @@
 """Request heads: the bytes up to the empty line, judged and read once.
 
 A head is accepted only when two readers agree on it: a strict grammar of our own (one regular
-expression over the whole head) and llhttp, fed with exactly the bytes of that head. llhttp alone
+expression over the whole head) and llhttp, fed with exactly the bytes of that head; target and
+header fields must come out equal. llhttp alone
 is not enough: it takes an `Upgrade` for the end of a POST, a `Transfer-Encoding` on HTTP/1.0, two
 `Host` lines, `gzip, chunked` without knowing gzip, and heads of any size. The grammar alone would
 be one opinion.
@@ -19,7 +20,6 @@ value in a `repr` or a sentence: both carry keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import httptools
 from msgspec import Struct
@@ -73,6 +73,9 @@ _METHODS_FED_AS_SENT = frozenset((
 _LENGTH_DIGITS_MAX = 19
 
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
 class HeadLimits(Struct, frozen=True):
     """Bounds of one request head."""
 
@@ -88,7 +91,7 @@ class RequestHead(Struct, frozen=True, eq=False, gc=False):
     target: bytes
     path: str
     query: str
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: Headers
     content_length: int | None
     chunked: bool
     keep_alive: bool
@@ -138,8 +141,7 @@ def parse_head(raw: bytes, limits: HeadLimits) -> RequestHead:
     _check_request_line(method, target, major + minor, limits)
     if fields.count(b"\n") > limits.header_count_max:
         raise MalformedRequest("too many header lines", 431)
-    headers = _fed_to_llhttp(raw, method, target)
-
+    headers = _split_fields(fields)
     first: dict[bytes, bytes] = {}
     for name, value in headers:
         if name not in first:
@@ -149,7 +151,10 @@ def parse_head(raw: bytes, limits: HeadLimits) -> RequestHead:
     minor_version = minor[0] - 0x30
     _check_host(first.get(b"host"), minor_version)
     content_length, chunked = _framing(headers, first, minor_version)
+    keep_alive = _keep_alive(headers, minor_version)
+    expect_continue = _expect_continue(first.get(b"expect"), minor_version)
     path, query = _split_target(method, target)
+    _confirm_with_llhttp(raw, method, target, headers)
     return RequestHead(
         method=method.decode("ascii"),
         target=target,
@@ -158,8 +163,8 @@ def parse_head(raw: bytes, limits: HeadLimits) -> RequestHead:
         headers=headers,
         content_length=content_length,
         chunked=chunked,
-        keep_alive=_keep_alive(headers, minor_version),
-        expect_continue=_expect_continue(first.get(b"expect"), minor_version),
+        keep_alive=keep_alive,
+        expect_continue=expect_continue,
         first=first,
         minor_version=minor_version,
     )
@@ -174,6 +179,15 @@ def _check_request_line(method: bytes, target: bytes, version: bytes, limits: He
         raise MalformedRequest("only HTTP/1.1 and HTTP/1.0 are spoken here", 505)
     if method == b"CONNECT":
         raise MalformedRequest("CONNECT is not supported")
+
+
+def _split_fields(fields: bytes) -> Headers:
+    """Header lines that match the grammar, as lower-case names and stripped values."""
+    headers = []
+    for line in fields.split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        headers.append((name.lower(), value.strip(b" \t")))
+    return tuple(headers)
 
 
 class _Fields:
@@ -192,7 +206,7 @@ class _Fields:
         self.headers.append((name.lower(), value.strip(b" \t")))
 
 
-def _fed_to_llhttp(raw: bytes, method: bytes, target: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def _confirm_with_llhttp(raw: bytes, method: bytes, target: bytes, headers: Headers) -> None:
     fields = _Fields()
     parser = httptools.HttpRequestParser(fields)
     if method not in _METHODS_FED_AS_SENT:
@@ -202,11 +216,9 @@ def _fed_to_llhttp(raw: bytes, method: bytes, target: bytes) -> tuple[tuple[byte
     except httptools.HttpParserUpgrade:
         pass  # the head is whole; an upgrade is simply not taken
     except httptools.HttpParserError:
-        _refuse_transfer_encoding(fields.headers)
         raise MalformedRequest("malformed request head") from None
-    if fields.target != target:
-        raise MalformedRequest("malformed request target")
-    return tuple(fields.headers)
+    if fields.target != target or tuple(fields.headers) != headers:
+        raise MalformedRequest("malformed request head")
 
 
 def _check_host(host: bytes | None, minor_version: int) -> None:
@@ -218,7 +230,7 @@ def _check_host(host: bytes | None, minor_version: int) -> None:
 
 
 def _framing(
-    headers: tuple[tuple[bytes, bytes], ...], first: dict[bytes, bytes], minor_version: int
+    headers: Headers, first: dict[bytes, bytes], minor_version: int
 ) -> tuple[int | None, bool]:
     """`(content_length, chunked)` by RFC 9112 section 6.3; any doubt is refused."""
     length = first.get(b"content-length")
@@ -236,15 +248,13 @@ def _framing(
     return int(length), False
 
 
-def _refuse_transfer_encoding(headers: Sequence[tuple[bytes, bytes]]) -> None:
+def _refuse_transfer_encoding(headers: Headers) -> None:
     """Raise unless the codings are exactly `chunked`.
 
     RFC 9112 section 6.1: an unknown coding under a final `chunked` is 501. Section 6.3: without
     a final `chunked` the length cannot be known: 400.
     """
     values = [value for name, value in headers if name == b"transfer-encoding"]
-    if not values:
-        return
     codings = [coding.strip(b" \t").lower() for coding in b",".join(values).split(b",")]
     if codings == [b"chunked"]:
         return
@@ -267,7 +277,7 @@ def _split_target(method: bytes, target: bytes) -> tuple[str, str]:
     return path.decode("ascii"), query.decode("ascii")
 
 
-def _keep_alive(headers: tuple[tuple[bytes, bytes], ...], minor_version: int) -> bool:
+def _keep_alive(headers: Headers, minor_version: int) -> bool:
     options = {
         option.strip(b" \t").lower()
         for name, value in headers

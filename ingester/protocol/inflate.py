@@ -198,8 +198,7 @@ class _Identity:
     def decode(self, data: bytes | memoryview) -> Iterator[bytes]:
         step = self._piece_bytes
         if isinstance(data, bytes) and len(data) <= step:
-            if data:
-                yield data
+            yield data  # never empty: see `Inflater.feed`
             return
         for start in range(0, len(data), step):
             yield bytes(data[start : start + step])

@@ -6,6 +6,7 @@ It counts the lines of every body that decodes and keeps the count in a file; no
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socketserver
 import sys
@@ -93,6 +94,7 @@ def _serve(data_dir: Path) -> None:
 
 
 def _main() -> None:
+    assert "INGESTER_BENCH_CACHE" not in os.environ, "the program refuses unknown settings"
     data_dir = Path(sys.argv[sys.argv.index("--data-dir") + 1])
     if sys.argv[1] == "serve":
         _serve(data_dir)

@@ -22,7 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingester.cli import main, upload_parts, upload_run
-from ingester.cli.upload_parts import DoneParts, Plan, UploadBroken, read_parts, state_path
+from ingester.cli.upload_parts import (
+    Compression,
+    DoneParts,
+    Plan,
+    UploadBroken,
+    read_parts,
+    state_path,
+)
 from tests.cli.doors import HANG_UP, Answer, Door, Request, open_door, write_events
 
 
@@ -189,7 +196,9 @@ def test_retries_end_and_resume_goes_on_where_it_stopped(door: Door, tmp_path: P
     document = json.loads(result.stdout)
     assert document["accepted"] == 400
     assert document["bytes_resumed"] > 0
-    assert document["parts"] == len(door.requests) - before == len(door.stored) - 3
+    # One that was in flight when the first run ended may come again, under its key.
+    assert document["parts"] in {len(door.stored) - 3, len(door.stored) - 2}
+    assert len(door.requests) > before
     assert sorted(door.lines()) == sorted(lines)
     assert not state_path(path).exists()
 
@@ -206,7 +215,8 @@ def test_a_compressed_file_resumes_by_decoded_offset(
     door.reply = lambda request: (503, {}, b"") if len(door.stored) >= 2 else None
     assert run(path, "--url", door.url, "--part-bytes", "8KiB", "--retries", "0").exit_code == 1
     door.reply = lambda request: None
-    assert run(path, "--url", door.url, "--resume").exit_code == 0
+    result = run(path, "--url", door.url, "--resume")
+    assert result.exit_code == 0, result.output
     assert sorted(door.lines()) == sorted(lines)
 
 
@@ -220,6 +230,7 @@ def test_starting_over_says_so_and_the_same_keys_store_nothing_twice(
     assert run(*arguments).exit_code == 1
     door.reply = lambda request: None
     result = run(*arguments)
+    assert result.exit_code == 0, result.output
     assert "starts over" in result.stderr
     assert len(door.lines()) == 100
     assert run(*arguments, "--again").exit_code == 0
@@ -372,6 +383,26 @@ def test_parts_are_whole_lines_and_together_the_file(
             done.add(part, 1, 0)
         rest = list(read_parts(_reader(raw), plan, done))
         assert [part.key for part in rest] == [part.key for part in parts[1 - kept :: 2]]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+def test_a_part_has_the_same_bytes_however_the_file_is_read(
+    compression: Compression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = b"".join(b'{"n":%d,"pad":"%s"}\n' % (n, b"ab" * (n * 37 % 211)) for n in range(9000))
+    plan = _plan(len(raw), 700_000)
+    plan.compression = compression
+    runs = []
+    for read_bytes, first in [(1024 * 1024, 0), (1000, 0), (77_777, 0), (1024 * 1024, 1)]:
+        monkeypatch.setattr(upload_parts, "_READ_BYTES", read_bytes)
+        done = DoneParts(plan=plan)
+        for part in runs[0][:first] if runs else []:
+            done.add(part, 1, 0)
+        runs.append(list(read_parts(_reader(raw), plan, done)))
+    assert len(runs[0]) == 3
+    wanted = [(part.key, b"".join(part.body)) for part in runs[0]]
+    for parts, first in zip(runs, [0, 0, 0, 1], strict=True):
+        assert [(part.key, b"".join(part.body)) for part in parts] == wanted[first:]
 
 
 def test_a_file_without_line_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,13 @@ async def read_answer(stream: trio.abc.Stream, method: str = "GET") -> Answer:
     return Answer(status=int(first.split()[1]), headers=headers, body=data[:length])
 
 
+async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for what no event tells: counters and descriptors of the served side."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
 async def read_to_end(stream: trio.abc.Stream) -> bytes:
     data = b""
     try:

@@ -6,7 +6,9 @@ Every deflate test runs on both backends (isal, and zlib as the fallback).
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import random
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -365,6 +367,35 @@ def test_preset_dictionaries_are_refused() -> None:
     body = zstandard.ZstdCompressor(dict_data=dictionary).compress(LINE)
     with pytest.raises(MalformedBody):
         inflate_whole(body, "zstd", FREE)
+
+
+def test_zstd_frame_must_end_where_its_blocks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unfinished:
+        eof = False
+
+        def decompress(self, data: bytes) -> bytes:
+            return b""
+
+    class Decompressor:
+        def __init__(self, **_: object) -> None: ...
+
+        def decompressobj(self) -> Unfinished:
+            return Unfinished()
+
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", Decompressor)
+    with pytest.raises(MalformedBody, match="does not end where it says"):
+        inflate_whole(zstd(LINE), "zstd", FREE)
+
+
+def test_zlib_stands_in_where_isal_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "isal", None)
+    spec = importlib.util.find_spec("ingester.protocol.inflate")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module._deflate is zlib
+    assert module.inflate_whole(gzip.compress(LINE), "gzip", FREE) == LINE
 
 
 # --- limits and bombs

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,18 +187,24 @@ def _free_bytes(folder: Path) -> int:
     return state.f_bavail * state.f_frsize
 
 
-_CASES = [
-    pytest.param(place, reserve, id=f"{place}-{'reserve' if reserve > 1 else 'enospc'}")
-    for place in ("journal", "open", "everything")
-    for reserve in (8 * _MIB, 1)
-]
+def _cases(*short: str) -> list[Any]:
+    """Every place with both reserves; those not named in `short` run with `--long` only."""
+    cases: list[Any] = []
+    for place in ("journal", "open", "everything"):
+        for reserve, word in ((8 * _MIB, "reserve"), (1, "enospc")):
+            name = f"{place}-{word}"
+            marks = () if name in short else pytest.mark.long
+            cases.append(pytest.param(place, reserve, id=name, marks=marks))
+    return cases
 
 
 def _disk_of(folder: Path, place: str) -> Path:
     return folder / "data" if place == "everything" else folder / "data" / place
 
 
-@pytest.mark.parametrize(("place", "reserve_bytes"), _CASES)
+@pytest.mark.parametrize(
+    ("place", "reserve_bytes"), _cases("journal-enospc", "open-enospc", "everything-reserve")
+)
 def test_a_stranger_fills_the_disk(
     tmp_path: Path, mount: Mount, place: str, reserve_bytes: int
 ) -> None:
@@ -225,7 +232,9 @@ def test_a_stranger_fills_the_disk(
         assert trial.server.stop() == 0
 
 
-@pytest.mark.parametrize(("place", "reserve_bytes"), _CASES)
+@pytest.mark.parametrize(
+    ("place", "reserve_bytes"), _cases("journal-enospc", "open-reserve", "everything-enospc")
+)
 def test_the_disk_fills_in_the_middle_of_a_bulk_upload(
     tmp_path: Path, mount: Mount, place: str, reserve_bytes: int
 ) -> None:
