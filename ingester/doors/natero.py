@@ -11,6 +11,7 @@ and stores nothing; the viewer shows what came.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import trio
 
@@ -24,7 +25,7 @@ from ..errors import (
 )
 from ..messages import Source
 from ..protocol.event_lines import EventRules
-from ..protocol.events import EventDecoder
+from ..protocol.events import EventBatch, EventDecoder
 from ..protocol.http1 import RequestHead
 from ..protocol.inflate import InflateLimits, make_inflater, parse_content_encoding
 from .admission import Admission
@@ -135,12 +136,16 @@ async def _inspect(
     lines: list[bytes] = []
     created: list[float] = []
 
-    def decode(piece: bytes | None) -> None:
-        if piece is None:
+    def turns(piece: bytes) -> Iterator[bool]:
+        """Decode a piece in turns: its 64 KiB may stand for 64 MiB. An empty one is the end."""
+        for raw in inflater.feed(piece):
+            show(decoder.feed(raw))
+            yield True
+        if not piece:
             inflater.finish()
-            batches = decoder.finish()
-        else:
-            batches = [b for raw in inflater.feed(piece) for b in decoder.feed(raw)]
+            show(decoder.finish())
+
+    def show(batches: list[EventBatch]) -> None:
         for batch in batches:
             if len(lines) < LINES_SHOWN_MAX:
                 created.extend(event.createdAt for event in batch.events)
@@ -149,9 +154,13 @@ async def _inspect(
 
     status = 400
     try:
-        while piece := await request.body.receive():
-            await trio.to_thread.run_sync(decode, piece, limiter=admission.decode_turn)
-        await trio.to_thread.run_sync(decode, None, limiter=admission.decode_turn)
+        while True:
+            piece = await request.body.receive()
+            turn = turns(piece)
+            while await trio.to_thread.run_sync(next, turn, False, limiter=admission.decode_turn):
+                pass
+            if not piece:
+                break
         status = 200
     except RequestError as error:
         status = error.status_hint

@@ -32,6 +32,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from ..messages import LineReject, RejectReason
 from .event_lines import (
+    BACKSLASH,
     GZIP_HEAD,
     ZSTD_HEAD,
     Event,
@@ -320,7 +321,7 @@ def _is_clean(chunk: bytes) -> bool:
             chunk.decode()
         except UnicodeDecodeError:
             return False
-    if b"\\" not in chunk:
+    if BACKSLASH not in chunk:
         return True
     # Emoji written as escapes by an ASCII-only encoder are pairs, and fine.
     return not lone_surrogate_at(chunk)

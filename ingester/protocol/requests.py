@@ -35,6 +35,7 @@ ENTRY_VERSION = 1
 _NOT_LIMITED = InflateLimits(output_bytes_max=0, ratio_max=1 << 62)
 # A decoder call holds the interpreter lock: no longer than for this many bytes at a time.
 _TURN_BYTES = 256 * 1024
+_LF = 0x0A
 
 
 class JournalEntry(Struct, frozen=True, array_like=True):
@@ -125,7 +126,7 @@ def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:
         # The usual small request: one event. Costs 2 µs instead of 20. A refusal is left to the
         # general way, which knows how many are kept.
         line = raw.rstrip(b" \t\r\n")
-        if b"\n" not in line:
+        if _LF not in line:
             outcome = decode_line(line, 1, entry.rules)
             if not isinstance(outcome, LineReject):
                 return SmallRequest(entry, [outcome], [line], [1], [], {}, 0, len(raw))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,20 @@ async def test_a_lenient_source_is_lenient_here_too(tmp_path: Path) -> None:
         assert (await rig.ask(line, listener="test")).headers[0][1] == b"0"
         rig.set_source(lenient_session=True)
         assert (await rig.ask(line, listener="test")).headers[0][1] == b"1"
+
+
+async def test_a_small_piece_that_stands_for_much_is_not_held_decoded_at_once(
+    tmp_path: Path,
+) -> None:
+    """Less than 64 KiB of gzip, 13 MB of events: decoded all at once they took 51 MB."""
+    body = gzip.compress((GOOD_LINE + b"\n") * 120_000)
+    assert len(body) < 64 * 1024
+    async with open_rig(tmp_path) as rig:
+        tracemalloc.start()
+        try:
+            response = await rig.ask(body, (b"content-encoding", b"gzip"), listener="test")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert response.headers[0] == (b"Ingester-Accepted", b"120000")
+        assert peak < 8_000_000
