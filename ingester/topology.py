@@ -225,6 +225,7 @@ async def _run_core(
                 )
             )
             core.start_soon(_loader(process))
+            watch.start_soon(_end_when_failed, process)
             context = _bulk_context(process)
             for _ in range(process.config.intake.bulk_uploads_max):
                 core.start_soon(partial(bulk.run, process.uploads.clone(), context=context))
@@ -462,6 +463,12 @@ def _reload(process: _Process, reload: Callable[[], Config]) -> None:
     process.config = config
     process.admission.config = config.intake
     _log.info("configuration read again")
+
+
+async def _end_when_failed(process: _Process) -> None:
+    """Design: a fault of the store that cannot be resolved ends the process non-zero."""
+    await process.admission.failed.wait()
+    raise StoreFailed("whether an upload was stored could not be found out; start again to see")
 
 
 async def _end_at_second_signal(signals: AsyncIterator[int]) -> None:

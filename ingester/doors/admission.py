@@ -77,9 +77,13 @@ class Admission:
         self.budget = ByteBudget(config.body_budget_bytes)
         self.viewer = Viewer(config.viewer_requests_max)
         self.is_draining = False
-        self.is_failed = False
+        self.failed = trio.Event()
         self.accepted_count = 0
         self.rejected: Counter[tuple[str, str]] = Counter()
+
+    def fail(self) -> None:
+        """The store cannot be mended in this process: refuse from now on; the topology ends it."""
+        self.failed.set()
 
     def refuse_if_closed(self) -> None:
         """Before a body is taken: raises Overloaded when draining, behind, or out of disk.
@@ -87,7 +91,7 @@ class Admission:
         Also after a commit whose outcome could not be found out: a repeat of that request would
         store it twice. The next start reads what is there.
         """
-        if self.is_failed:
+        if self.failed.is_set():
             raise Overloaded("the store has failed", retry_after_s=5)
         if self.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
@@ -98,7 +102,7 @@ class Admission:
     def readiness(self) -> list[str]:
         """Reasons against sending traffic here; empty when ready."""
         reasons = []
-        if self.is_failed:
+        if self.failed.is_set():
             reasons.append("the store has failed")
         if self.is_draining:
             reasons.append("draining")

@@ -77,7 +77,7 @@ async def handle(request: Request, admission: Admission) -> Response:
         return _answer(error.status_hint, headers, retry_after_s=retry_after_s, close=is_broken)
     except StoreFailed as error:
         # Whether it was stored could not be found out: any answer might be wrong.
-        admission.is_failed = True
+        admission.fail()
         raise ClientGone("unanswered on purpose") from error
 
 

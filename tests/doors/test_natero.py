@@ -122,7 +122,7 @@ async def test_a_large_body_is_200_with_its_counts(tmp_path: Path) -> None:
 async def test_ping_is_200_whatever_the_state(tmp_path: Path, path: str) -> None:
     async with open_rig(tmp_path, backlog_bytes_max=0) as rig:
         rig.admission.is_draining = True
-        rig.admission.is_failed = True
+        rig.admission.fail()
         check(await rig.ask(path=path), 200)
 
 
@@ -233,18 +233,22 @@ async def test_a_client_that_went_away_gets_no_answer(tmp_path: Path) -> None:
 
 async def test_full_draining_and_failed_are_503_before_the_body_is_read(tmp_path: Path) -> None:
     async with open_rig(tmp_path) as rig:
-        for state, retry_after in [("is_draining", "5"), ("is_failed", "5")]:
-            setattr(rig.admission, state, True)
-            body = Body(GOOD_LINE)
-            check(await rig.ask(body), 503, Retry_After=retry_after)
-            assert body.received_bytes == 0
-            assert not body._whole
-            setattr(rig.admission, state, False)
+        rig.admission.is_draining = True
+        body = Body(GOOD_LINE)
+        check(await rig.ask(body), 503, Retry_After="5")
+        assert body.received_bytes == 0
+        assert not body._whole
+        rig.admission.is_draining = False
         rig.gate.backlog_bytes_max = 0
         check(await rig.ask(GOOD_LINE), 503, Retry_After="2")
         rig.gate.backlog_bytes_max = 1 << 30
         rig.admission.disk._reserve_bytes = 1 << 62
         rig.admission.disk._looked_at = 0
+        check(await rig.ask(GOOD_LINE), 503, Retry_After="5")
+        rig.admission.disk._reserve_bytes = 1
+        rig.admission.disk._looked_at = 0
+        check(await rig.ask(GOOD_LINE), 200)
+        rig.admission.fail()
         check(await rig.ask(GOOD_LINE), 503, Retry_After="5")
         rig.admission.disk._reserve_bytes = 1
         rig.admission.disk._looked_at = 0

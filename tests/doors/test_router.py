@@ -31,7 +31,8 @@ async def test_health_and_readiness_of_a_working_server(tmp_path: Path, method: 
 
 async def test_readiness_names_every_reason_against_it(tmp_path: Path) -> None:
     async with open_rig(tmp_path, backlog_bytes_max=0) as rig:
-        rig.admission.is_draining = rig.admission.is_failed = True
+        rig.admission.is_draining = True
+        rig.admission.fail()
         rig.admission.disk._reserve_bytes = 1 << 62
         response = await ask(rig, "/readyz")
         assert response.status == 503
@@ -99,6 +100,6 @@ async def test_admission_counts_by_source_and_reason(tmp_path: Path) -> None:
 async def test_an_open_admission_refuses_nothing(tmp_path: Path) -> None:
     async with open_rig(tmp_path) as rig:
         rig.admission.refuse_if_closed()
-        rig.admission.is_failed = True
+        rig.admission.fail()
         with pytest.raises(Overloaded):
             rig.admission.refuse_if_closed()
