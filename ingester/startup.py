@@ -112,6 +112,7 @@ def _open_rest(
     for problem in recovery.report.problems:
         _log.error("journal damaged", problem=problem)
     _checkpoint(store)
+    store.trim()
     numbers = RequestNumbers()
     numbers.advance(store.ledger.request_number_max)
     keys_max, hours = config.intake.idempotency_keys_max, config.intake.idempotency_hours

@@ -101,7 +101,8 @@ def write_applied(
 
 
 def is_applied(cursor: Cursor, part: str, batch_id: int) -> bool:
+    """Whether the batch is there. A mark is no batch: it only names the newest number taken."""
     row = cursor.execute(
-        f"SELECT count(*) FROM {part}.applied WHERE batch_id = ?", [batch_id]
+        f"SELECT count(*) FROM {part}.applied WHERE batch_id = ? AND lane <> 'carry'", [batch_id]
     ).fetchone()
     return row is not None and row[0] > 0

@@ -4,7 +4,12 @@ A part is named `part_NNNNNN` after its file `NNNNNN.duckdb`. A file is a part o
 transaction (tables, `part_info`, the ledger row carried forward) is committed, and takes rows only
 after the checkpoint behind it. A crash or a full disk before that leaves a file that holds nothing
 of anybody's: headers at most, or no tables. It is removed. No other file, and no WAL that belongs
-to one, is ever touched by us.
+to one, is ever removed by us.
+
+Blocks of an upload under way lie behind the end that the file's header tells. After a crash, a
+reopening, or a write that found the disk full they stay there, and no checkpoint cuts them off
+(measured, DuckDB 1.5.6): the file is cut when it is attached, provided there is no WAL, whose rows
+may lie there.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ __all__ = ["Part", "PartFiles", "sync_directory"]
 _ATTACH_OPTIONS = "ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0'"
 
 
+# What is not worth cutting off.
+_TAIL_BYTES_MIN = 1024 * 1024
 # The main header and two database headers. A part in use is larger: it was checkpointed.
 _HEADERS_BYTES = 3 * 4096
 
@@ -79,7 +86,7 @@ class PartFiles:
         self.directory.mkdir(parents=True, exist_ok=True)
         found = self._find()
         for part in found[:-1]:
-            self._attach(cursor, part)
+            self._attach_trimmed(cursor, part)
             if not self._maybe_read_info(cursor, part):
                 raise StoreFailed(f"{part.path.name} is not a part of this store")
         if found and not self._attach_newest(cursor, found[-1]):
@@ -130,6 +137,10 @@ class PartFiles:
         with suppress(OSError):
             _remove(part)
 
+    def have_tails(self, cursor: Cursor) -> bool:
+        """Whether attaching again would make a file smaller."""
+        return any(_maybe_end(cursor, part) is not None for part in self.parts)
+
     def _find(self) -> list[Part]:
         numbers = sorted(int(p.stem) for p in self.directory.glob("*.duckdb") if p.stem.isdecimal())
         return [Part(self._path(n), n) for n in numbers]
@@ -137,7 +148,7 @@ class PartFiles:
     def _attach_newest(self, cursor: Cursor, part: Part) -> bool:
         """False when the file was no part yet and is gone."""
         try:
-            self._attach(cursor, part)
+            self._attach_trimmed(cursor, part)
         except duckdb.Error:
             if part.file_bytes() > _HEADERS_BYTES:
                 raise
@@ -156,6 +167,15 @@ class PartFiles:
     def _attach(self, cursor: Cursor, part: Part) -> None:
         path = str(part.path).replace("'", "''")
         cursor.execute(f"ATTACH '{path}' AS {part.name} ({_ATTACH_OPTIONS})")
+
+    def _attach_trimmed(self, cursor: Cursor, part: Part) -> None:
+        self._attach(cursor, part)
+        end = _maybe_end(cursor, part)
+        if end is None:
+            return
+        cursor.execute(f"DETACH {part.name}")
+        os.truncate(part.path, end)
+        self._attach(cursor, part)
 
     def _has_tables(self, cursor: Cursor, part: Part) -> bool:
         row = cursor.execute(
@@ -189,6 +209,20 @@ class PartFiles:
         part.upload_files = tuple(row[0] for row in rows)
         part.upload_bytes = sum(row[1] for row in rows)
         return True
+
+
+def _maybe_end(cursor: Cursor, part: Part) -> int | None:
+    """Where the part ends, if its file goes on behind that and nothing can be there."""
+    # DuckDB also has a `.wal.checkpoint` and a `.wal.recovery`, for moments.
+    if any(_size(wal) for wal in part.path.parent.glob(f"{part.path.name}.wal*")):
+        return None
+    row = cursor.execute(
+        "SELECT block_size * total_blocks FROM pragma_database_size() WHERE database_name = ?",
+        [part.name],
+    ).fetchone()
+    assert row is not None
+    end = _HEADERS_BYTES + int(row[0])
+    return end if part.file_bytes() >= end + _TAIL_BYTES_MIN else None
 
 
 def _remove(part: Part) -> None:

@@ -65,7 +65,7 @@ def _run(cursor: Cursor, sql: str) -> Rows:
     statements = cursor.extract_statements(sql)
     if len(statements) != 1:
         raise QueryRefused(f"one SELECT is taken, got {len(statements)} statements")
-    if statements[0].type != duckdb.StatementType.SELECT:
+    if statements[0].type != duckdb.StatementType.SELECT or _is_pragma(sql):
         raise QueryRefused("only SELECT is taken")
     cursor.execute("BEGIN TRANSACTION READ ONLY")
     try:
@@ -83,6 +83,13 @@ def _run(cursor: Cursor, sql: str) -> Rows:
     finally:
         cursor.execute("ROLLBACK")
     return Rows([d[0] for d in description], [str(d[1]) for d in description], rows)
+
+
+def _is_pragma(sql: str) -> bool:
+    """Some pragmas are rewritten to a SELECT before their type can be asked."""
+    words = (at for at, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.operator)
+    at = next(words, len(sql))
+    return sql.encode()[at : at + 6].lower() == b"pragma"
 
 
 @contextmanager

@@ -87,6 +87,9 @@ class Store:
         self.checkpoint_failure_count = 0
         # Names of parts in which a rollback has left blocks that a checkpoint gives back.
         self._rolled_back: set[str] = set()
+        # An insert failed: DuckDB has lost sight of its blocks until the file is opened again,
+        # which cuts them off (`PartFiles`).
+        self._has_leaked = False
 
     def open(self) -> None:
         """Attach what is there, read the ledger. Raises StoreFailed."""
@@ -105,6 +108,13 @@ class Store:
         """Stop what is being executed, to end soon: queries see StoreBusy."""
         self.database.interrupt()
 
+    def trim(self) -> None:
+        """Give back what a crash has left behind the end of the parts. Before the doors open."""
+        with self.database.lease() as lease, lease.using() as cursor:
+            is_wanted = self.parts.have_tails(cursor)
+        if is_wanted:
+            self.recover(self.database.generation)
+
     def _attach(self, cursor: Cursor) -> None:
         # Upload files are never changed once they can be seen.
         cursor.execute("SET GLOBAL parquet_metadata_cache = true")
@@ -114,6 +124,7 @@ class Store:
         missing = set(remove_unlisted(self.uploads_directory, listed))
         for part in self.parts.parts:
             part.missing_files = tuple(name for name in part.upload_files if name in missing)
+        self._rolled_back.clear()
         names = [part.name for part in self.parts.parts]
         self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
@@ -121,7 +132,7 @@ class Store:
     @property
     def is_space_owed(self) -> bool:
         """Whether a checkpoint would give back what rolled back transactions have written."""
-        return bool(self._rolled_back)
+        return bool(self._rolled_back) or self._has_leaked
 
     def wal_bytes(self) -> int:
         return sum(part.wal_bytes() for part in self.parts.parts)
@@ -150,14 +161,22 @@ class Store:
                     raise
                 self.checkpoint_count += 1
                 self._rolled_back.discard(part.name)
+        if self._has_leaked and not self._open_transactions:
+            self._has_leaked = False
+            self.recover(self.database.generation)
         return True
 
     def _maybe_write_mark(self, cursor: Cursor, part: Part) -> None:
         """Without a WAL a checkpoint does nothing, and the blocks of a transaction that was rolled
         back stay in the file (measured, DuckDB 1.5.6): give it one ledger row that says nothing.
         """
-        if part.name in self._rolled_back and not part.wal_bytes():
-            write_applied(cursor, part.name, [self.ledger.carry()], self.ledger.commit_number)
+        if part.name not in self._rolled_back or part.wal_bytes():
+            return
+        mark = [self.ledger.carry()]
+        try:
+            write_applied(cursor, part.name, mark, self.ledger.commit_number)
+        except duckdb.TransactionException:
+            self._has_leaked = True  # not even room for that: what is left is to open again
 
     def maybe_rotate(self) -> bool:
         """Start the next part when the newest is over its size, or over its age and not empty."""
@@ -364,6 +383,9 @@ class Transaction:
             feed.table = rows
             try:
                 cursor.execute(statement, list(constants.values()))
+            except duckdb.Error:
+                self._store._has_leaked = True
+                raise
             finally:
                 feed.table = rows.schema.empty_table()
 

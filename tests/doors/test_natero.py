@@ -231,7 +231,14 @@ async def test_a_client_that_went_away_gets_no_answer(tmp_path: Path) -> None:
             await rig.ask(Body(b"\n", error=ClientGone("x")))
 
 
-async def test_full_draining_and_failed_are_503_before_the_body_is_read(tmp_path: Path) -> None:
+async def test_a_store_that_failed_refuses_until_restart(tmp_path: Path) -> None:
+    async with open_rig(tmp_path) as rig:
+        assert (await rig.ask(GOOD_LINE)).status == 200
+        rig.admission.fail()
+        check(await rig.ask(GOOD_LINE), 503, Retry_After="5")
+
+
+async def test_full_and_draining_are_503_before_the_body_is_read(tmp_path: Path) -> None:
     async with open_rig(tmp_path) as rig:
         rig.admission.is_draining = True
         body = Body(GOOD_LINE)
@@ -244,11 +251,6 @@ async def test_full_draining_and_failed_are_503_before_the_body_is_read(tmp_path
         rig.gate.backlog_bytes_max = 1 << 30
         rig.admission.disk._reserve_bytes = 1 << 62
         rig.admission.disk._looked_at = 0
-        check(await rig.ask(GOOD_LINE), 503, Retry_After="5")
-        rig.admission.disk._reserve_bytes = 1
-        rig.admission.disk._looked_at = 0
-        check(await rig.ask(GOOD_LINE), 200)
-        rig.admission.fail()
         check(await rig.ask(GOOD_LINE), 503, Retry_After="5")
         rig.admission.disk._reserve_bytes = 1
         rig.admission.disk._looked_at = 0
