@@ -150,7 +150,7 @@ def test_a_failed_rotation_leaves_the_store_as_it_was(
             elif step == "ledger":
                 patch.setattr(parts_module, "write_applied", fail)
             else:
-                patch.setattr(store_module, "_make_views", fail)
+                patch.setattr(store_module.Store, "_make_views", fail)
             for _ in range(2):
                 with pytest.raises(StoreError):
                     store.rotate()
