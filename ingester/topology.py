@@ -43,6 +43,7 @@ from .console.server import ConsoleAddresses, serve_console
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import BulkLane, BulkUpload
 from .doors.disk import DiskWatch
+from .doors.natero_shortcut import make_shortcut
 from .doors.router import make_handler
 from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError
@@ -101,7 +102,12 @@ class _Process:
             applied=opened.applied,
             decode_turn=self.decode_turn,
         )
-        self.server = IntakeServer(make_handler(self.admission), config.intake, opened.numbers)
+        self.server = IntakeServer(
+            make_handler(self.admission),
+            config.intake,
+            opened.numbers,
+            {"intake": make_shortcut(self.admission)},
+        )
         self.intake_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}

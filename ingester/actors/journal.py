@@ -40,7 +40,8 @@ async def run(
     async with groups:
         while (group := await gate.take()) is not None:
             if acknowledge_early:  # a fault for the tests: their harness must notice it
-                group.done.set()
+                group.settle()
+                group.notices.clear()
                 await trio.sleep(0.2)
             try:
                 group.first_seq, _ = await trio.to_thread.run_sync(
@@ -50,11 +51,11 @@ async def run(
                 group.failure = f"the journal cannot be written: {error}"
                 gate.failure_count += 1
                 gate.backlog_bytes -= group.byte_count
-                group.done.set()
+                group.settle()
                 continue
             gate.group_count += 1
             gate.request_count += len(group.requests)
-            group.done.set()
+            group.settle()
             groups.send_nowait(JournalledGroup(group.first_seq, group.requests, group.byte_count))
             if time.monotonic() - cleaned_at > CLEAN_EVERY_S:
                 # Here, because the writer is used by one thread at a time.
