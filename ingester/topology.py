@@ -49,6 +49,7 @@ from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError
 from .flow import Doorbell
 from .logs import configure_logging
+from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .startup import Opened
 from .store.control import SourceKeys
@@ -175,6 +176,7 @@ async def serve(
 ) -> None:
     """Run until SIGTERM or SIGINT. `reload` reads the configuration again (SIGHUP)."""
     configure_logging(config.log)
+    bound_arenas()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         opened = await trio.to_thread.run_sync(startup.open_all, config)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -304,8 +306,9 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
         decode_turn=process.decode_turn,
         insert_turns=trio.CapacityLimiter(config.intake.bulk_uploads_max),
         refuse_if_full=process.disk.refuse_if_full,
-        # Above this a commit of wide lines was seen to fail for memory (design.md section 2).
-        wide_bytes_max=config.store.memory_bytes_max // 4,
+        # A commit of wide lines needs them all in memory at once: it was seen to fail when they
+        # came to 95 % of the limit.
+        wide_bytes_max=config.store.memory_bytes_max // 2,
         on_trouble=process.trouble.ring,
     )
 

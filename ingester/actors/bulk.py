@@ -303,6 +303,7 @@ class _Insert:
         self._batches: list[AppliedBatch] = []
         self._row_count = 0
         self._wide_bytes = 0
+        self._is_wide = False
 
     def prepare(self) -> None:
         self._transaction.prepare("events", EVENT_SCHEMA)
@@ -359,6 +360,9 @@ class _Insert:
 
     def _check_width(self, ready: _Slice) -> None:
         """Refuse before the row group under way pins more than the store may use."""
+        if ready.wide_bytes and not self._is_wide:
+            self._is_wide = True
+            self._transaction.raise_memory()
         self._row_count += ready.row_count
         self._wide_bytes += ready.wide_bytes
         if self._wide_bytes > self._context.wide_bytes_max:

@@ -26,13 +26,23 @@ import duckdb
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
 
-__all__ = ["Cursor", "Database", "Lease", "StoreBroken", "mapped_errors"]
+__all__ = [
+    "Cursor",
+    "Database",
+    "Lease",
+    "StoreBroken",
+    "mapped_errors",
+    "memory_setting",
+    "resting_bytes",
+]
 
 Cursor: TypeAlias = duckdb.DuckDBPyConnection
 
 # How long `reopen` waits for interrupted cursors. An interrupt takes 1–500 ms on what the server
 # itself runs (reliability facts, 3.3).
 _REOPEN_WAIT_S = 30.0
+
+_RESTING_BYTES = 128 * 1024 * 1024
 
 
 class StoreBroken(StoreBusy):
@@ -205,7 +215,7 @@ class Database:
     def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
             "threads": self._config.threads,
-            "memory_limit": f"{self._config.memory_bytes_max // 1024}KiB",
+            "memory_limit": memory_setting(resting_bytes(self._config)),
             "temp_directory": str(self._temp_directory),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -214,6 +224,17 @@ class Database:
             # Checkpoints are ours to time: one inside a commit stalls it.
             "checkpoint_threshold": "1TiB",
         }
+
+
+def resting_bytes(config: StoreConfig) -> int:
+    """What DuckDB may use while nobody needs more. It fills whatever it is given with blocks it
+    wrote: with 256 MiB an upload peaks 80 MB higher than with 128, and is no faster.
+    """
+    return min(_RESTING_BYTES, config.memory_bytes_max)
+
+
+def memory_setting(byte_count: int) -> str:
+    return f"{byte_count // 1024}KiB"
 
 
 def _close(cursor: Cursor) -> None:

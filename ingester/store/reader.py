@@ -41,7 +41,7 @@ class Rows(Struct, frozen=True):
 
 def select(store: Store, sql: str, *, seconds_max: float) -> Rows:
     """Run one SELECT. Raises QueryRefused, or StoreBusy at the deadline."""
-    with store.database.lease() as lease, _deadline(lease, seconds_max):
+    with store.raised_memory(), store.database.lease() as lease, _deadline(lease, seconds_max):
         try:
             with lease.using() as cursor:
                 return _run(cursor, sql)

@@ -16,8 +16,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import pyarrow as pa
 
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
-from .database import Cursor, Database, StoreBroken
+from .database import Cursor, Database, StoreBroken, memory_setting, resting_bytes
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import ROW_GROUP_ROWS, Part, PartFiles
 from .schema import view_ddl
@@ -58,6 +58,8 @@ class Store:
         self._gate = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
+        self._memory_lock = threading.Lock()
+        self._memory_raised_count = 0
         self._ledger = Ledger()
         self.database = Database(config, self._temp_directory, self._attach)
         self.commit_count = 0
@@ -132,6 +134,26 @@ class Store:
                 cursor.execute(statement)
             self._created_at = time.time()
 
+    @contextmanager
+    def raised_memory(self) -> Iterator[None]:
+        """Let DuckDB use `memory_bytes_max` for a while: queries, uploads with wide lines."""
+        with self._memory_lock:
+            self._memory_raised_count += 1
+            if self._memory_raised_count == 1:
+                self._limit_memory(self.config.memory_bytes_max)
+        try:
+            yield
+        finally:
+            with self._memory_lock:
+                self._memory_raised_count -= 1
+                if not self._memory_raised_count:
+                    self._limit_memory(resting_bytes(self.config))
+
+    def _limit_memory(self, byte_count: int) -> None:
+        # Lowering it fails while more is pinned; the next query or upload lowers it then.
+        with suppress(StoreError), self.database.lease() as lease, lease.using() as cursor:
+            cursor.execute(f"SET GLOBAL memory_limit = '{memory_setting(byte_count)}'")
+
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.parts.directory).free
 
@@ -193,6 +215,7 @@ class Transaction:
         self._feeds: dict[str, _Feed] = {}
         self._lease = store.database.lease()
         self._is_open = False
+        self._raised = ExitStack()
         store._count_transaction(1)
 
     def __enter__(self) -> Transaction:
@@ -201,6 +224,7 @@ class Transaction:
     def __exit__(self, *_: object) -> None:
         self._rollback()
         self._lease.close()
+        self._raised.close()
         self._store._count_transaction(-1)
 
     def prepare(self, table: str, schema: pa.Schema) -> None:
@@ -236,6 +260,10 @@ class Transaction:
                 cursor.execute(statement, list(constants.values()))
             finally:
                 feed.table = rows.schema.empty_table()
+
+    def raise_memory(self) -> None:
+        """From here to its end this transaction needs more memory than rests with the store."""
+        self._raised.enter_context(self._store.raised_memory())
 
     def commit(self, batches: Sequence[AppliedBatch]) -> None:
         """Make the rows durable and visible, with their ledger rows."""

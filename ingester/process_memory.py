@@ -1,0 +1,35 @@
+"""Allocator settings of the server process: how much memory stays with it after a burst.
+
+A bulk upload allocates and frees quarter-megabyte pieces from three threads. glibc gives each
+thread an arena of its own and keeps what is freed, Arrow's default pool does the same once more:
+685 MB peak after three uploads of 341 MB, 526 MB with one arena and Arrow on malloc, at the same
+CPU (measured 2026-11-21). Where there is no glibc these calls do nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import pyarrow as pa
+
+__all__ = ["bound_arenas", "give_back"]
+
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def bound_arenas() -> None:
+    """One arena for all threads, Arrow included; call before threads are started."""
+    # numpy's linear algebra starts a thread per core at import, which nothing here uses.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    pa.set_memory_pool(pa.system_memory_pool())
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Return free heap pages to the system; takes milliseconds, without the interpreter lock."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
