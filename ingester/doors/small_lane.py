@@ -128,5 +128,11 @@ class JournalGate:
             if self._is_closed:
                 return None
             await self._bell.wait()
+        return self.take_nowait()
+
+    def take_nowait(self) -> JournalGroup | None:
+        """What has gathered; None when nothing has."""
+        if not self._group.payloads:
+            return None
         group, self._group = self._group, JournalGroup()
         return group
