@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import trio
 
@@ -13,10 +14,14 @@ from .console.services import Conflict, Document, InvalidField, QueryAnswer
 from .doors.admission import Admission
 from .messages import natero_url
 from .store.control import ControlStore, SourceExists, SourceKeys
+from .store.database import StoreBroken
 from .store.reader import check_parts, select
 from .store.store import Store
 
 __all__ = ["ProcessServices", "reload_keys"]
+
+
+T = TypeVar("T")
 
 
 class ProcessServices:
@@ -55,9 +60,7 @@ class ProcessServices:
 
     async def query(self, sql: str) -> QueryAnswer:
         seconds_max = self._config().store.query_seconds_max
-        rows = await trio.to_thread.run_sync(
-            lambda: select(self._store, sql, seconds_max=seconds_max), limiter=self._queries
-        )
+        rows = await self._read(lambda: select(self._store, sql, seconds_max=seconds_max))
         return QueryAnswer(columns=rows.columns, types=rows.types, rows=rows.rows)
 
     async def create_source(
@@ -94,8 +97,18 @@ class ProcessServices:
         return {"source": name, "revoked": revoked}
 
     async def check(self) -> list[str]:
-        found = await trio.to_thread.run_sync(check_parts, self._store, limiter=self._queries)
+        found = await self._read(lambda: check_parts(self._store))
         return [*self._problems, *found]
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        """Read the store; one that is found broken is reopened for the next who asks."""
+        try:
+            return await trio.to_thread.run_sync(read, limiter=self._queries)
+        except StoreBroken as error:
+            await trio.to_thread.run_sync(
+                self._store.recover, error.generation, limiter=self._queries
+            )
+            raise
 
     def _made(self, made: SourceKeys) -> Document:
         base = self._config().intake.public_url or self._intake_url()

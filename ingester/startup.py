@@ -2,13 +2,15 @@
 
 Everything here blocks and runs before a listener is bound, in this order, each step standing on
 the one before: lock ► control store ► open parts and ledger ► replay ► checkpoint ► idempotency
-keys ► journal writer. When it returns, every acknowledged request is in the store.
+keys ► journal writer. When it returns, every acknowledged request is in the store; when it raises,
+what it opened is closed again.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
@@ -18,13 +20,14 @@ from .actors.loader import LoaderCounters, load_requests
 from .config import Config
 from .doors.idempotency import IdempotencyKeys
 from .doors.quota import HOUR_S, HourQuotas
-from .errors import StoreError
+from .errors import StoreBusy, StoreError, StoreFailed
 from .flow import Mark
 from .journal.recovery import Recovery, recover
 from .journal.writer import JournalWriter
 from .messages import RequestNumbers
 from .protocol.requests import SmallRequest, decode_entry, entry_from_bytes
 from .store.control import ControlStore, SourceKeys
+from .store.database import StoreBroken, StoreOutOfMemory
 from .store.lock import FolderLock
 from .store.reader import kept_reject_bytes, read_keys
 from .store.rejects import RejectBudget
@@ -38,6 +41,9 @@ FIRST_SOURCE = "default"
 # Replay loads in transactions of this many records or bytes.
 _REPLAY_RECORDS = 65_536
 _REPLAY_BYTES = 16 * 1024 * 1024
+# A batch that the store cannot take is tried so often again; halving takes 16.
+_REPLAY_TRIES = 20
+_REPLAY_WAIT_S = 0.2
 
 
 class Opened(Struct):
@@ -60,16 +66,35 @@ class Opened(Struct):
 
 
 def open_all(config: Config) -> Opened:
-    """Raises StoreBusy when the folder is in use, StoreFailed when it cannot be opened."""
+    """Raises StoreBusy when the folder is in use or has no room, StoreFailed when it cannot be
+    opened.
+    """
     data_dir = Path(config.store.data_dir)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = FolderLock(data_dir)
-    lock.acquire()
-    is_new = not (data_dir / "control.sqlite").exists()
-    control = ControlStore.open(data_dir / "control.sqlite")
-    first_run = control.create_source(FIRST_SOURCE) if is_new else None
-    store = Store(data_dir, config.store)
-    store.open()
+    with ExitStack() as undo:
+        lock = FolderLock(data_dir)
+        lock.acquire()
+        undo.callback(lock.release)
+        control = ControlStore.open(data_dir / "control.sqlite")
+        undo.callback(control.close)
+        # Not "the file is new": a first start may have ended between the two.
+        first_run = None if control.list_sources() else control.create_source(FIRST_SOURCE)
+        store = Store(data_dir, config.store)
+        store.open()
+        undo.callback(store.close)
+        opened = _open_rest(config, data_dir, lock, control, store, first_run)
+        undo.pop_all()
+        return opened
+
+
+def _open_rest(
+    config: Config,
+    data_dir: Path,
+    lock: FolderLock,
+    control: ControlStore,
+    store: Store,
+    first_run: SourceKeys | None,
+) -> Opened:
     rejects = RejectBudget(config.intake.rejects_bytes_max, kept_reject_bytes(store))
     counters = LoaderCounters()
     dead_letters = data_dir / "dead-letter"
@@ -80,7 +105,7 @@ def open_all(config: Config) -> Opened:
     for first_seq, requests in _batches(recovery):
         for request in requests:
             request.rejects = rejects.take(request.rejects)
-        load_requests(store, first_seq, requests, dead_letters, counters)
+        _replay(store, first_seq, requests, dead_letters, counters)
         replayed_count += len(requests)
     if replayed_count:
         _log.info("journal replayed", requests=replayed_count)
@@ -89,26 +114,24 @@ def open_all(config: Config) -> Opened:
     _checkpoint(store)
     numbers = RequestNumbers()
     numbers.advance(store.ledger.request_number_max)
-    idempotency = IdempotencyKeys(
-        keys_max=config.intake.idempotency_keys_max, hours=config.intake.idempotency_hours
-    )
-    idempotency.restore(
-        read_keys(
-            store,
-            keys_max=config.intake.idempotency_keys_max,
-            hours=config.intake.idempotency_hours,
-        )
-    )
+    keys_max, hours = config.intake.idempotency_keys_max, config.intake.idempotency_hours
+    idempotency = IdempotencyKeys(keys_max=keys_max, hours=hours)
+    idempotency.restore(read_keys(store, keys_max=keys_max, hours=hours))
     hour = int(time.time()) // HOUR_S
-    writer = JournalWriter.open(journal_dir, config.journal, next_seq=recovery.next_seq)
+    quotas = HourQuotas(hour, control.hour_counts(hour))
     return Opened(
         lock=lock,
         control=control,
         store=store,
-        writer=writer,
+        writer=JournalWriter.open(
+            journal_dir,
+            config.journal,
+            next_seq=recovery.next_seq,
+            newest_used=recovery.newest_used,
+        ),
         numbers=numbers,
         idempotency=idempotency,
-        quotas=HourQuotas(hour, control.hour_counts(hour)),
+        quotas=quotas,
         rejects=rejects,
         loader_counters=counters,
         applied=Mark(store.ledger.applied_seq),
@@ -119,14 +142,47 @@ def open_all(config: Config) -> Opened:
     )
 
 
+def _replay(
+    store: Store,
+    first_seq: int,
+    requests: list[SmallRequest],
+    dead_letters: Path,
+    counters: LoaderCounters,
+) -> None:
+    """Load once more what the loader would have loaded, with its patience but bounded."""
+    requests_max = len(requests)
+    for tries_left in range(_REPLAY_TRIES, -1, -1):
+        try:
+            load_requests(store, first_seq, requests, dead_letters, counters, requests_max)
+            return
+        except StoreBusy as error:
+            if not tries_left:
+                raise
+            _log.warning("records not replayed, trying again", reason=str(error))
+            if isinstance(error, StoreOutOfMemory):
+                requests_max = max(1, requests_max // 2)
+            elif isinstance(error, StoreBroken):
+                store.recover(error.generation)
+            else:
+                time.sleep(_REPLAY_WAIT_S)
+
+
 def close(opened: Opened) -> None:
     """Checkpoint and let go, after every actor has ended."""
-    _checkpoint(opened.store)
-    opened.writer.delete_applied(opened.store.ledger.applied_seq, now=time.time())
-    opened.writer.close()
-    opened.store.close()
-    opened.control.close()
-    opened.lock.release()
+    with ExitStack() as closing:
+        closing.callback(opened.lock.release)
+        closing.callback(opened.control.close)
+        closing.callback(_close_store, opened.store)
+        closing.callback(opened.writer.close)
+        _checkpoint(opened.store)
+        opened.writer.delete_applied(opened.store.ledger.applied_seq, now=time.time())
+
+
+def _close_store(store: Store) -> None:
+    try:
+        store.close()
+    except StoreError as error:
+        _log.warning("store not closed", reason=str(error))
 
 
 def _batches(recovery: Recovery) -> Iterator[tuple[int, list[SmallRequest]]]:
@@ -142,16 +198,30 @@ def _batches(recovery: Recovery) -> Iterator[tuple[int, list[SmallRequest]]]:
             requests, byte_count = [], 0
         if not requests:
             first_seq = sequence
-        request = decode_entry(entry_from_bytes(payload))
+        request = _decode(sequence, payload)
         requests.append(request)
         byte_count += request.bytes_raw
     if requests:
         yield first_seq, requests
 
 
+def _decode(sequence: int, payload: bytes) -> SmallRequest:
+    """The record was decoded before it was acknowledged: only another release cannot read it."""
+    try:
+        return decode_entry(entry_from_bytes(payload))
+    except Exception as error:
+        raise StoreFailed(
+            f"journal record {sequence} cannot be read ({type(error).__name__}): was it written by "
+            "a newer version? Start that one once; nothing was changed"
+        ) from error
+
+
 def _checkpoint(store: Store) -> None:
     """Not worth failing over: the WAL holds everything."""
     try:
         store.checkpoint()
+    except StoreBroken as error:
+        _log.warning("checkpoint failed", reason=str(error))
+        store.recover(error.generation)
     except StoreError as error:
         _log.warning("checkpoint failed", reason=str(error))

@@ -8,9 +8,10 @@ maintenance, console: beside them, restarted when they fail
 ```
 
 Drain, in this order: not ready ► doors stop accepting ► open requests finish within
-`drain_seconds_max` ► bulk workers end ► journal flushed ► loader commits ► quotas stored ►
-console stops ► checkpoint ► exit 0. A second signal ends the process at once; what was
-acknowledged is in the journal or committed.
+`drain_seconds_max` ► bulk workers end ► journal flushed ► loader commits (when the store does not
+take it within as long again, it stays in the journal) ► quotas stored ► console stops ► checkpoint
+► exit 0. A second signal ends the process at once; what was acknowledged is in the journal or
+committed.
 
 A fault of a journal, loader or store that its actor cannot resolve passes through here and ends the
 process non-zero: nothing acknowledged is lost, the next start replays it.
@@ -22,6 +23,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -46,13 +48,14 @@ from .doors.disk import DiskWatch
 from .doors.natero_shortcut import make_shortcut
 from .doors.router import make_handler
 from .doors.small_lane import JournalGate, JournalledGroup
-from .errors import ConfigError, IngesterError
+from .errors import ConfigError, IngesterError, StoreFailed
 from .flow import Doorbell
 from .logs import configure_logging
 from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .startup import Opened
 from .store.control import SourceKeys
+from .store.database import resting_bytes
 
 __all__ = ["Announcement", "serve"]
 
@@ -64,6 +67,9 @@ LISTEN_BACKLOG = 4096
 # acknowledgement beside a bulk decode took 20 ms and more (design.md, measured).
 SWITCH_INTERVAL_S = 0.0005
 _RESTART_WAITS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+# What the loader gets at least to store what is journalled, at the end: the largest backlog.
+_LOAD_SECONDS_MIN = 10
+_CONSOLE_STOP_SECONDS = 2
 
 
 class Announcement(Struct, frozen=True):
@@ -92,6 +98,7 @@ class _Process:
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
+        self.journal_turn = threading.Lock()
         self.admission = Admission(
             config.intake,
             keys=KeyRing({}),
@@ -189,12 +196,15 @@ async def serve(
             stop_console = trio.Event()
             async with trio.open_nursery() as beside:
                 addresses = await beside.start(_console, process, stop_console)
-                beside.start_soon(_keep_running, "maintenance", process, _maintenance)
-                await _run_core(process, addresses, announce, signals, reload)
+                async with trio.open_nursery() as upkeep:
+                    upkeep.start_soon(_keep_running, "maintenance", process, _maintenance)
+                    upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
+                    await _run_core(process, addresses, announce, signals, reload)
+                    upkeep.cancel_scope.cancel()
                 await maintenance.save_quotas(opened.control, opened.quotas)
                 stop_console.set()
-                beside.cancel_scope.deadline = trio.current_time() + 2
-                beside.cancel_scope.cancel()
+                await trio.to_thread.run_sync(opened.store.interrupt)
+                beside.cancel_scope.deadline = trio.current_time() + _CONSOLE_STOP_SECONDS
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(startup.close, opened)
@@ -218,7 +228,7 @@ async def _run_core(
                     process.gate,
                     process.groups_send,
                     writer=opened.writer,
-                    applied=opened.applied,
+                    turn=process.journal_turn,
                 )
             )
             core.start_soon(_loader(process))
@@ -229,6 +239,10 @@ async def _run_core(
             # Each ends what comes after it: workers and journal return, then the loader.
             await process.uploads_send.aclose()
             process.gate.close()
+            load_seconds_max = max(process.config.server.drain_seconds_max, _LOAD_SECONDS_MIN)
+            core.cancel_scope.deadline = trio.current_time() + load_seconds_max
+        if core.cancel_scope.cancelled_caught:
+            _log.warning("not all is in the store yet; the next start loads it from the journal")
         watch.cancel_scope.cancel()
 
 
@@ -306,9 +320,9 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
         decode_turn=process.decode_turn,
         insert_turns=trio.CapacityLimiter(config.intake.bulk_uploads_max),
         refuse_if_full=process.disk.refuse_if_full,
-        # A commit of wide lines needs them all in memory at once: it was seen to fail when they
-        # came to 95 % of the limit.
-        wide_bytes_max=config.store.memory_bytes_max // 2,
+        # What a COMMIT pins; it also writes them to the WAL, through a buffer beside the limit.
+        pinned_bytes_max=config.store.memory_bytes_max * 3 // 8,
+        pinned_bytes_resting=resting_bytes(config.store) * 3 // 8,
         on_trouble=process.trouble.ring,
     )
 
@@ -324,11 +338,57 @@ async def _maintenance(process: _Process) -> None:
     )
 
 
+async def _clean_journal(process: _Process) -> None:
+    await journal.clean(
+        writer=process.opened.writer,
+        applied=process.opened.applied,
+        disk=process.disk,
+        turn=process.journal_turn,
+    )
+
+
 async def _console(
     process: _Process,
     stop: trio.Event,
     task_status: trio.TaskStatus[ConsoleAddresses] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    """Serve the console until `stop`; restarted on the address it got. Raises what goes wrong
+    before it listens for the first time.
+    """
+    started = _StartedOnce(task_status)
+
+    async def serve_it(process: _Process) -> None:
+        await _serve_console(process, stop, started)
+
+    try:
+        await serve_it(process)
+    except Exception as error:
+        if started.addresses is None:
+            raise
+        await _keep_running("console", process, serve_it, failed=error)
+
+
+class _StartedOnce(trio.TaskStatus[ConsoleAddresses]):
+    """Reports the first start; `bind` is where the next one must listen."""
+
+    def __init__(self, task_status: trio.TaskStatus[ConsoleAddresses]) -> None:
+        self._task_status = task_status
+        self.addresses: ConsoleAddresses | None = None
+
+    def started(self, value: ConsoleAddresses | None = None) -> None:
+        assert value is not None
+        if self.addresses is None:
+            self.addresses = value
+            self._task_status.started(value)
+
+    def bind(self, configured: str) -> str:
+        if self.addresses is None:
+            return configured
+        host, _, _ = configured.rpartition(":")
+        return f"{host}:{self.addresses.port}"
+
+
+async def _serve_console(process: _Process, stop: trio.Event, started: _StartedOnce) -> None:
     config = process.config
     certificates: Certificates | None = None
     if config.console.tls_cert_file:
@@ -349,29 +409,40 @@ async def _console(
     )
     await serve_console(
         make_app(services),
-        bind=config.console.bind,
+        bind=started.bind(config.console.bind),
         unix_path=Path(config.store.data_dir) / "control.sock",
         counters=process.console_counters,
         limits=ConsoleLimits(drain_seconds_max=config.server.drain_seconds_max),
         tls=None if certificates is None else (lambda: certificates.context),
         stop=stop,
-        task_status=task_status,
+        task_status=started,
     )
 
 
 async def _keep_running(
-    name: str, process: _Process, actor: Callable[[_Process], Awaitable[None]]
+    name: str,
+    process: _Process,
+    actor: Callable[[_Process], Awaitable[None]],
+    *,
+    failed: Exception | None = None,
 ) -> None:
-    """Restart a peripheral actor with growing waits, and show it. Bugs included: it is no reason
-    to stop taking data.
+    """Run a peripheral actor until it returns; restart it with growing waits, and show it. Bugs
+    included: they are no reason to stop taking data. StoreFailed passes: that is one.
+
+    `failed` is how its first run has ended already.
     """
     while True:
+        if failed is not None:
+            count = process.restarts[name] = process.restarts.get(name, 0) + 1
+            _log.error("actor failed, restarting", actor=name, restarts=count, exc_info=failed)
+            await trio.sleep(_RESTART_WAITS_S[min(count, len(_RESTART_WAITS_S)) - 1])
         try:
             await actor(process)
-        except Exception:  # the actor's own faults; cancellation passes
-            count = process.restarts[name] = process.restarts.get(name, 0) + 1
-            _log.exception("actor failed, restarting", actor=name, restarts=count)
-            await trio.sleep(_RESTART_WAITS_S[min(count, len(_RESTART_WAITS_S)) - 1])
+            return
+        except StoreFailed:
+            raise
+        except Exception as error:  # the actor's own faults; cancellation passes
+            failed = error
 
 
 async def _watch_signals(
@@ -388,10 +459,10 @@ def _reload(process: _Process, reload: Callable[[], Config]) -> None:
     """Take over what can change while running; a bad configuration is refused whole."""
     try:
         config = reload()
-        configure_logging(config.log)
         for certificates in process.certificates:
             certificates.reload()
-    except IngesterError as error:
+        configure_logging(config.log)
+    except (IngesterError, OSError) as error:
         _log.error("configuration refused, the old one stays", reason=str(error))
         return
     process.config = config

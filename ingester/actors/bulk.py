@@ -16,11 +16,15 @@ not be found out: the door closes the connection unanswered).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import NoReturn
+from pathlib import PurePath
+from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
+import structlog
 import trio
 from msgspec import Struct
 
@@ -30,8 +34,9 @@ from ..errors import (
     IngesterError,
     Overloaded,
     StoreBusy,
+    StoreFailed,
 )
-from ..messages import LineReject, RequestRecord
+from ..messages import LineReject, RequestRecord, request_id_text
 from ..protocol.columns import (
     EVENT_SCHEMA,
     REJECT_SCHEMA,
@@ -44,9 +49,11 @@ from ..protocol.events import EventBatch
 from ..store.database import StoreBroken
 from ..store.ledger import AppliedBatch
 from ..store.rejects import RejectBudget
-from ..store.store import ROW_GROUP_ROWS, Store, Transaction
+from ..store.store import PINNED_ROWS, Store, Transaction
 
 __all__ = ["BulkCounters", "BulkWorkerContext", "run"]
+
+_log = structlog.get_logger()
 
 # A slice is one INSERT. Measured 2026-11-21 (1 M events): 4 MiB 3.5, 8 MiB 3.3 CPU-s, and three of
 # them are alive at once.
@@ -58,8 +65,6 @@ TURN_BYTES = 256 * 1024
 TURN_SECONDS = 0.02
 # Rejected lines kept in memory before they go to the transaction.
 REJECT_SLICE_BYTES = 4 * 1024 * 1024
-# A line this long is kept outside the blocks of its column until commit, pinned in memory.
-WIDE_LINE_BYTES = 64 * 1024
 
 _END = b""
 
@@ -68,6 +73,7 @@ class BulkCounters:
     def __init__(self) -> None:
         self.upload_count = 0
         self.refused_count = 0
+        self.fault_count = 0
         self.row_count = 0
         self.slice_count = 0
 
@@ -75,13 +81,17 @@ class BulkCounters:
         return {
             "uploads_total": self.upload_count,
             "refused_total": self.refused_count,
+            "faults_total": self.fault_count,
             "rows_total": self.row_count,
             "slices_total": self.slice_count,
         }
 
 
 class BulkWorkerContext(Struct, frozen=True):
-    """What the workers share. `refuse_if_full` raises Overloaded below the disk reserve."""
+    """What the workers share. `refuse_if_full` raises Overloaded below the disk reserve.
+    `pinned_bytes_max` bounds `PINNED_ROWS` rows in a row, and the rejects of one upload;
+    above `pinned_bytes_resting` the upload asks the store for more memory.
+    """
 
     store: Store
     rejects: RejectBudget
@@ -89,16 +99,21 @@ class BulkWorkerContext(Struct, frozen=True):
     decode_turn: trio.CapacityLimiter
     insert_turns: trio.CapacityLimiter
     refuse_if_full: Callable[[], None]
-    wide_bytes_max: int
+    pinned_bytes_max: int
+    pinned_bytes_resting: int
     on_trouble: Callable[[], None]
 
 
 class _Slice(Struct):
-    batches: list[pa.RecordBatch]
+    """What one INSERT takes. `events` is one chunk: the store works in vectors of 2,048 rows and
+    does not fill them across chunks (measured: 0.1 to 0.2 of 1.9 CPU-s per million rows).
+    """
+
+    events: pa.Table | None
     rejects: list[LineReject]
     row_count: int
     byte_count: int
-    wide_bytes: int
+    lengths: list[np.ndarray[Any, Any]]
 
 
 class _TurnOver:
@@ -106,6 +121,10 @@ class _TurnOver:
 
 
 _TURN_OVER = _TurnOver()
+
+
+class _Fault(IngesterError):
+    """A bug; the door answers 500."""
 
 
 class _Abandoned(IngesterError):
@@ -128,15 +147,40 @@ async def run(
             except StoreBusy as error:
                 upload.outcome = Overloaded(f"the store cannot take this now: {error}", 5)
                 context.on_trouble()
+            except StoreFailed as error:
+                upload.outcome = error
+                raise  # no actor can go on with a store that cannot be read
             except IngesterError as error:
                 upload.outcome = error
                 if isinstance(error, Overloaded):
                     context.on_trouble()
+            except Exception as error:  # a bug that this body has met: it fails this request only
+                upload.outcome = _Fault(type(error).__name__)
+                context.counters.fault_count += 1
+                _log_fault(upload, error)
             finally:
                 if not isinstance(upload.outcome, RequestRecord):
                     context.counters.refused_count += 1
                 upload.pieces.close()
                 upload.done.set()
+
+
+def _log_fault(upload: BulkUpload, error: Exception) -> None:
+    """Where it happened. Not what it says: a message may carry an event."""
+    frames: list[traceback.FrameSummary] = []
+    todo: list[BaseException] = [error]
+    while todo:
+        found = todo.pop()
+        if isinstance(found, BaseExceptionGroup):
+            todo += found.exceptions
+        else:
+            frames += traceback.extract_tb(found.__traceback__)[-6:]
+    _log.error(
+        "an upload met a fault of ours",
+        request_id=request_id_text(upload.request_number),
+        error=type(error).__name__,
+        where=[f"{PurePath(f.filename).name}:{f.lineno} {f.name}" for f in frames],
+    )
 
 
 async def _recover(context: BulkWorkerContext, generation: int) -> None:
@@ -163,7 +207,7 @@ async def _receive_upload(upload: BulkUpload, context: BulkWorkerContext) -> Req
         return await trio.to_thread.run_sync(insert.commit, limiter=limiter)
     finally:
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(transaction.__exit__, limiter=limiter)
+            await trio.to_thread.run_sync(insert.end, limiter=limiter)
 
 
 def _raise_ours(group: BaseExceptionGroup[BaseException]) -> NoReturn:
@@ -183,7 +227,9 @@ async def _decode_slices(
     """Pull pieces, decode them by turns, and hand on slices. Owns `slices`."""
     pieces = _Pieces(upload.pieces)
     decode = _Decode(upload)
-    async with slices:
+    # Closed without a checkpoint: with `async with`, a failure of one side arrives at the other as
+    # a closed channel, cancels both, and is itself lost in the checkpoint of the closing.
+    with slices:
         while True:
             piece = await pieces.next()
             turns = decode.finish() if piece == _END else decode.feed(piece)
@@ -194,7 +240,10 @@ async def _decode_slices(
             ) is not None:
                 if isinstance(turn, _Slice):
                     context.refuse_if_full()
-                    await slices.send(turn)
+                    try:
+                        await slices.send(turn)
+                    except trio.BrokenResourceError:
+                        return  # inserting has failed and raises why
             if piece == _END:
                 return
 
@@ -202,7 +251,7 @@ async def _decode_slices(
 async def _insert_slices(
     slices: trio.MemoryReceiveChannel[_Slice], insert: _Insert, limiter: trio.CapacityLimiter
 ) -> None:
-    async with slices:
+    with slices:
         async for ready in slices:
             await trio.to_thread.run_sync(insert.slice, ready, limiter=limiter)
 
@@ -245,7 +294,8 @@ class _Decode:
         self._inflater = upload.inflater
         self._decoder = upload.decoder
         self._upload = upload
-        self._slice = _Slice([], [], 0, 0, 0)
+        self._slice = _Slice(None, [], 0, 0, [])
+        self._columns: list[pa.RecordBatch] = []
         self._reject_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[_Slice | _TurnOver]:
@@ -278,15 +328,16 @@ class _Decode:
             yield self._take()
 
     def _add(self, batch: EventBatch) -> None:
-        self._slice.batches.append(event_columns(batch))
+        self._columns.append(event_columns(batch))
         self._slice.row_count += len(batch.events)
         self._slice.byte_count += len(batch.data)
-        if len(batch.data) > WIDE_LINE_BYTES:
-            wide = batch.lengths[batch.lengths > WIDE_LINE_BYTES]
-            self._slice.wide_bytes += int(wide.sum())
+        self._slice.lengths.append(batch.lengths)
 
     def _take(self) -> _Slice:
-        taken, self._slice = self._slice, _Slice([], [], 0, 0, 0)
+        taken, self._slice = self._slice, _Slice(None, [], 0, 0, [])
+        if self._columns:
+            taken.events = pa.Table.from_batches(self._columns).combine_chunks()
+        self._columns = []
         self._reject_bytes = 0
         return taken
 
@@ -301,8 +352,9 @@ class _Insert:
         self._transaction = transaction
         self._context = context
         self._batches: list[AppliedBatch] = []
-        self._row_count = 0
-        self._wide_bytes = 0
+        self._pinned = _PinnedRows(context.pinned_bytes_max)
+        self._reject_bytes = 0
+        self._is_committed = False
         self._is_wide = False
 
     def prepare(self) -> None:
@@ -312,23 +364,25 @@ class _Insert:
 
     def slice(self, ready: _Slice) -> None:
         upload = self._upload
-        self._check_width(ready)
+        self._pinned.add(ready.lengths)
+        self._maybe_raise_memory()
         batch_id = self._context.store.ledger.take_batch_id()
         number = upload.request_number
         self._batches.append(AppliedBatch(batch_id, "bulk", 0, 0, ready.row_count, number))
-        if ready.batches:
+        if ready.events is not None:
             constants: dict[str, str | int] = {
                 "request_number": number,
                 "received_at_us": upload.received_at_us,
                 "source": upload.source.name,
                 "batch_id": batch_id,
             }
-            # One chunk: the store works in vectors of 2,048 rows and does not fill them across
-            # chunks (measured: 0.1 to 0.2 of 1.9 CPU-s per million rows).
-            rows = pa.Table.from_batches(ready.batches).combine_chunks()
-            self._transaction.insert("events", rows, constants)
-        rejects = self._context.rejects.take(ready.rejects)
+            self._transaction.insert("events", ready.events, constants)
+        rejects = self._context.rejects.take(
+            ready.rejects, bytes_max=self._context.pinned_bytes_max - self._reject_bytes
+        )
         if rejects:
+            self._reject_bytes += sum(len(r.line) for r in rejects)
+            self._maybe_raise_memory()
             rows = reject_rows(
                 rejects, number, upload.received_at_us, upload.door, upload.source.name
             )
@@ -356,21 +410,44 @@ class _Insert:
             self._batches.append(AppliedBatch(batch_id, "bulk", 0, 0, 0, upload.request_number))
         self._transaction.insert("requests", request_rows([record]))
         self._transaction.commit(self._batches)
+        self._is_committed = True
         return record
 
-    def _check_width(self, ready: _Slice) -> None:
-        """Refuse before the row group under way pins more than the store may use."""
-        if ready.wide_bytes and not self._is_wide:
+    def _maybe_raise_memory(self) -> None:
+        pinned_bytes = max(self._pinned.peak_bytes, self._reject_bytes)
+        if not self._is_wide and pinned_bytes > self._context.pinned_bytes_resting:
             self._is_wide = True
             self._transaction.raise_memory()
-        self._row_count += ready.row_count
-        self._wide_bytes += ready.wide_bytes
-        if self._wide_bytes > self._context.wide_bytes_max:
-            raise BodyTooLarge(
-                f"lines of more than {WIDE_LINE_BYTES // 1024} KiB add up to "
-                f"{self._wide_bytes >> 20} MiB within {ROW_GROUP_ROWS} events; split the upload, "
-                "or raise [store] memory_bytes_max"
-            )
-        if self._row_count >= ROW_GROUP_ROWS:
-            self._row_count %= ROW_GROUP_ROWS
-            self._wide_bytes = ready.wide_bytes
+
+    def end(self) -> None:
+        """End the transaction, however it went."""
+        self._transaction.__exit__()
+        if not self._is_committed:  # nothing was kept: another upload may keep as many
+            self._context.rejects.give_back(self._reject_bytes)
+
+
+class _PinnedRows:
+    """Refuses what a COMMIT could not hold in memory, before the rows are sent to the store."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._row_count = 0
+        self._byte_count = 0
+        self.peak_bytes = 0
+
+    def add(self, lengths: Iterable[np.ndarray[Any, Any]]) -> None:
+        """Count the lines that come next."""
+        for rest in lengths:
+            while len(rest):
+                rows, rest = np.split(rest, [PINNED_ROWS - self._row_count])
+                self._row_count += len(rows)
+                self._byte_count += int(rows.sum())
+                self.peak_bytes = max(self.peak_bytes, self._byte_count)
+                if self._byte_count > self._bytes_max:
+                    raise BodyTooLarge(
+                        f"{self._row_count:,} events in a row add up to {self._byte_count >> 20} "
+                        f"MiB; the store takes {self._bytes_max >> 20} MiB in {PINNED_ROWS:,} "
+                        "events: split the upload, or raise [store] memory_bytes_max"
+                    )
+                if self._row_count == PINNED_ROWS:
+                    self._row_count = self._byte_count = 0

@@ -5,12 +5,13 @@ first. Its rows and its ledger row `applied(first_seq, last_seq)` share one tran
 crash exactly the records past the highest `last_seq` are replayed.
 
 On an error: nothing is lost, the records are in the journal. Busy or broken: wait, reopen, try the
-same batch again. Data at fault (it was validated, so this is a bug): the batch is halved until the
-record is found; that one is put aside under `dead-letter/` and counted.
+same batch again; out of memory: in halves. Data at fault (it was validated, so this is a bug): the
+batch is halved until the record is found; that one is put aside under `dead-letter/` and counted.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,18 +23,15 @@ from msgspec import Struct
 
 from ..config import StoreConfig
 from ..doors.small_lane import JournalGate, JournalledGroup
-from ..errors import StoreBusy, StoreError
+from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Mark
 from ..protocol.columns import (
-    REJECT_SCHEMA,
-    REQUEST_SCHEMA,
-    SMALL_EVENT_SCHEMA,
     reject_rows,
     request_rows,
     small_event_rows,
 )
 from ..protocol.requests import SmallRequest, entry_to_bytes
-from ..store.database import StoreBroken
+from ..store.database import StoreBroken, StoreOutOfMemory
 from ..store.ledger import AppliedBatch
 from ..store.rejects import RejectBudget
 from ..store.store import Store
@@ -85,7 +83,7 @@ async def run(
 ) -> None:
     """Load groups in order. Owns `groups`; returns when every sender has closed."""
     limiter = trio.CapacityLimiter(1)
-    async with groups:
+    with groups:  # not `async with`: the cancellation that follows a failure would hide it
         while (batch := await _receive_batch(groups, config)) is not None:
             for request in batch.requests:
                 request.rejects = rejects.take(request.rejects)
@@ -134,6 +132,7 @@ async def _load_until_done(
     limiter: trio.CapacityLimiter,
 ) -> None:
     attempt = 0
+    requests_max = len(batch.requests)
     while True:
         try:
             await trio.to_thread.run_sync(
@@ -143,6 +142,7 @@ async def _load_until_done(
                 batch.requests,
                 dead_letters,
                 counters,
+                requests_max,
                 limiter=limiter,
             )
             return
@@ -150,15 +150,13 @@ async def _load_until_done(
             counters.retry_count += 1
             if attempt % 20 == 0:
                 _log.warning("batch not loaded, trying again", reason=str(error))
+            if isinstance(error, StoreOutOfMemory):
+                requests_max = max(1, requests_max // 2)
             if isinstance(error, StoreBroken):
                 try:
                     await trio.to_thread.run_sync(store.recover, error.generation, limiter=limiter)
                 except StoreBusy as busy:
                     _log.warning("store not reopened, trying again", reason=str(busy))
-            # A commit that was found in the ledger must not be loaded twice.
-            last_seq = batch.first_seq + len(batch.requests) - 1
-            if store.ledger.applied_seq >= last_seq:
-                return
             await trio.sleep(_RETRY_WAITS_S[min(attempt, len(_RETRY_WAITS_S) - 1)])
             attempt += 1
 
@@ -169,50 +167,57 @@ def load_requests(
     requests: Sequence[SmallRequest],
     dead_letters: Path,
     counters: LoaderCounters,
+    requests_max: int | None = None,
 ) -> None:
-    """Load in one transaction; if the data is at fault, halve until the record is found."""
-    applied_seq = store.ledger.applied_seq
-    if applied_seq >= first_seq:
-        skipped = applied_seq - first_seq + 1
-        first_seq, requests = first_seq + skipped, requests[skipped:]
-    if not requests:
-        return
+    """Load in transactions of at most `requests_max`; a record at fault is put aside.
+
+    What the ledger says is there already, from an attempt that ended in an error, is passed over.
+    """
+    position = 0
+    while True:
+        position = max(position, store.ledger.applied_seq + 1 - first_seq)
+        if position >= len(requests):
+            return
+        end = len(requests) if requests_max is None else position + requests_max
+        _load_or_halve(store, first_seq + position, requests[position:end], dead_letters, counters)
+        position += len(requests[position:end])
+
+
+def _load_or_halve(
+    store: Store,
+    first_seq: int,
+    requests: Sequence[SmallRequest],
+    dead_letters: Path,
+    counters: LoaderCounters,
+) -> None:
     try:
         load_batch(store, first_seq, requests)
-    except StoreBusy:
+    except (StoreBusy, StoreFailed):
         raise
     except StoreError as error:
         if len(requests) > 1:
             middle = len(requests) // 2
-            load_requests(store, first_seq, requests[:middle], dead_letters, counters)
-            load_requests(store, first_seq + middle, requests[middle:], dead_letters, counters)
+            for start, half in ((0, requests[:middle]), (middle, requests[middle:])):
+                _load_or_halve(store, first_seq + start, half, dead_letters, counters)
             return
         _put_aside(dead_letters, first_seq, requests[0], error)
-        counters.dead_letter_count += 1
         with store.begin("small") as transaction:
             batch_id = store.ledger.take_batch_id()
             number = requests[0].entry.request_number
             transaction.commit([AppliedBatch(batch_id, "dead", first_seq, first_seq, 0, number)])
+        counters.dead_letter_count += 1
 
 
 def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -> None:
     """One transaction: events, rejects, requests, and the ledger row."""
     row_count = sum(len(r.lines) for r in requests)
-    refused = [r for r in requests if r.rejects]
+    tables = _rows_of(requests)
     with store.begin("small") as transaction:
         batch_id = store.ledger.take_batch_id()
-        if row_count:
-            transaction.prepare("events", SMALL_EVENT_SCHEMA)
-        if refused:
-            transaction.prepare("rejects", REJECT_SCHEMA)
-        transaction.prepare("requests", REQUEST_SCHEMA)
-        constants: dict[str, str | int] = {"batch_id": batch_id}
-        if row_count:
-            rows = small_event_rows([r for r in requests if r.lines])
-            transaction.insert("events", rows, constants)
-        if refused:
-            transaction.insert("rejects", pa.concat_tables(map(_reject_rows, refused)), constants)
-        transaction.insert("requests", request_rows([r.record() for r in requests]))
+        for name, rows in tables.items():
+            transaction.prepare(name, rows.schema)
+        for name, rows in tables.items():
+            transaction.insert(name, rows, {} if name == "requests" else {"batch_id": batch_id})
         transaction.commit([
             AppliedBatch(
                 batch_id,
@@ -223,6 +228,24 @@ def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -
                 max(r.entry.request_number for r in requests),
             )
         ])
+
+
+def _rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
+    """The rows by table. Raises StoreError: what cannot be made into columns is put aside too,
+    or it would end this process and, as it is replayed, every one after it.
+    """
+    with_lines = [r for r in requests if r.lines]
+    refused = [r for r in requests if r.rejects]
+    tables: dict[str, pa.Table] = {}
+    try:
+        if with_lines:
+            tables["events"] = small_event_rows(with_lines)
+        if refused:
+            tables["rejects"] = pa.concat_tables(map(_reject_rows, refused))
+        tables["requests"] = request_rows([r.record() for r in requests])
+    except Exception as error:  # a bug, by definition
+        raise StoreError(f"{type(error).__name__} while making columns") from error
+    return tables
 
 
 def _reject_rows(request: SmallRequest) -> pa.Table:
@@ -237,7 +260,20 @@ def _reject_rows(request: SmallRequest) -> pa.Table:
 
 
 def _put_aside(dead_letters: Path, sequence: int, request: SmallRequest, error: StoreError) -> None:
-    dead_letters.mkdir(mode=0o700, exist_ok=True)
+    """Durably: the ledger passes over the record next. Raises StoreBusy without space."""
     path = dead_letters / f"{sequence:020d}.entry"
-    path.write_bytes(entry_to_bytes(request.entry))
+    try:
+        dead_letters.mkdir(mode=0o700, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(entry_to_bytes(request.entry))
+            file.flush()
+            os.fsync(file.fileno())
+        for directory in (dead_letters, dead_letters.parent):
+            descriptor = os.open(directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    except OSError as failure:
+        raise StoreBusy(f"a record cannot be put aside: {failure.strerror}") from failure
     _log.error("a record cannot be loaded and was put aside", file=path.name, reason=str(error))

@@ -1,15 +1,19 @@
 """Maintenance actor: checkpoints, rotation, quota counters, by the clock.
 
-Checkpoints are ours to time: one inside a commit stalls it, and one is refused while an upload's
-transaction is open. They run when the WAL passed `checkpoint_bytes`, after `checkpoint_seconds`
-with something to do, and after trouble (a rollback on a full disk gives its space back only with
-the next checkpoint). They need room themselves: none is tried while less is free than the WAL
-holds.
+Checkpoints are ours to time: one inside a commit stalls it, and one that fails takes open uploads
+with it, so they wait for a moment without any. They run when the WAL passed `checkpoint_bytes`,
+after `checkpoint_seconds` with something to do, and after trouble (a rollback on a full disk gives
+its space back only with the next checkpoint). When uploads leave no such moment and the WAL has
+grown to several times its size, one runs beside them: a start replays the whole WAL, and it may
+fill the disk.
+
+A checkpoint needs room itself: none is tried while less is free than the WAL holds, unless there is
+space to give back.
 """
 
 from __future__ import annotations
 
-import time
+from math import inf
 
 import structlog
 import trio
@@ -17,7 +21,7 @@ import trio
 from ..config import StoreConfig
 from ..doors.disk import DiskWatch
 from ..doors.quota import HourQuotas
-from ..errors import StoreBusy, StoreError
+from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Doorbell
 from ..store.control import ControlStore
 from ..store.database import StoreBroken
@@ -28,6 +32,10 @@ __all__ = ["run", "save_quotas"]
 _log = structlog.get_logger()
 
 _ROUND_S = 1.0
+# A WAL of so many times `checkpoint_bytes` does not wait for uploads to end.
+_OVERDUE_FACTOR = 8
+# After a failed checkpoint; each one costs the uploads that are open.
+_FAILED_WAIT_S = 15.0
 
 
 async def run(
@@ -41,36 +49,45 @@ async def run(
 ) -> None:
     """Look once a second, or when `trouble` rings. Ends by cancellation."""
     limiter = trio.CapacityLimiter(1)
-    checkpointed_at = time.monotonic()
+    checkpointed_at = trio.current_time()
+    not_before = -inf
     is_wanted = False
     while True:
         with trio.move_on_after(_ROUND_S) as round_scope:
             await trouble.wait()
         is_wanted = is_wanted or not round_scope.cancelled_caught
-        now = time.monotonic()
+        now = trio.current_time()
         await save_quotas(control, quotas)
-        wal_bytes = sum(part.wal_bytes() for part in store.parts.parts)
+        wal_bytes = store.wal_bytes()
         is_due = wal_bytes > config.checkpoint_bytes or (
-            wal_bytes > 0 and now - checkpointed_at > config.checkpoint_seconds
+            (wal_bytes > 0 or store.is_space_owed)
+            and now - checkpointed_at > config.checkpoint_seconds
         )
-        has_room = disk.free_bytes > wal_bytes
-        if (is_due or is_wanted) and has_room and await _checkpoint(store, limiter):
-            checkpointed_at, is_wanted = now, False
+        disk.look()
+        has_room = disk.free_bytes >= wal_bytes or store.is_space_owed
+        if (is_due or is_wanted) and has_room and now >= not_before:
+            is_overdue = wal_bytes > _OVERDUE_FACTOR * config.checkpoint_bytes
+            try:
+                if await _checkpoint(store, limiter, beside_writers=is_overdue):
+                    checkpointed_at, is_wanted = now, False
+            except StoreFailed:
+                raise
+            except StoreError as error:
+                _log.warning("checkpoint put off", reason=str(error))
+                not_before = now + _FAILED_WAIT_S
         await _maybe_rotate(store, limiter)
 
 
-async def _checkpoint(store: Store, limiter: trio.CapacityLimiter) -> bool:
+async def _checkpoint(store: Store, limiter: trio.CapacityLimiter, *, beside_writers: bool) -> bool:
+    """False when writers are in the way. Raises StoreError; a broken store was reopened."""
     try:
-        return await trio.to_thread.run_sync(store.checkpoint, limiter=limiter)
+        return await trio.to_thread.run_sync(
+            lambda: store.checkpoint(beside_writers=beside_writers), limiter=limiter
+        )
     except StoreBroken as error:
         _log.error("checkpoint failed, the store is reopened", reason=str(error))
-        try:
-            await trio.to_thread.run_sync(store.recover, error.generation, limiter=limiter)
-        except StoreBusy as busy:
-            _log.warning("store not reopened, trying again", reason=str(busy))
-    except StoreError as error:
-        _log.warning("checkpoint put off", reason=str(error))
-    return False
+        await _recover(store, error, limiter)
+        raise
 
 
 async def _maybe_rotate(store: Store, limiter: trio.CapacityLimiter) -> None:
@@ -79,6 +96,18 @@ async def _maybe_rotate(store: Store, limiter: trio.CapacityLimiter) -> None:
             _log.info("rotated to a new part", part=store.parts.newest.number)
     except StoreError as error:
         _log.warning("rotation put off", reason=str(error))
+        if isinstance(error, StoreBroken):
+            await _recover(store, error, limiter)
+        elif isinstance(error, StoreFailed):
+            raise
+
+
+async def _recover(store: Store, error: StoreBroken, limiter: trio.CapacityLimiter) -> None:
+    """Raises StoreFailed when there is no hope, which ends the process."""
+    try:
+        await trio.to_thread.run_sync(store.recover, error.generation, limiter=limiter)
+    except StoreBusy as busy:
+        _log.warning("store not reopened, trying again", reason=str(busy))
 
 
 async def save_quotas(control: ControlStore, quotas: HourQuotas) -> None:

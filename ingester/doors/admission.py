@@ -87,7 +87,13 @@ class Admission:
         self.rejected: Counter[tuple[str, str]] = Counter()
 
     def refuse_if_closed(self) -> None:
-        """Before a body is taken: raises Overloaded when draining, behind, or out of disk."""
+        """Before a body is taken: raises Overloaded when draining, behind, or out of disk.
+
+        Also after a commit whose outcome could not be found out: a repeat of that request would
+        store it twice. The next start reads what is there.
+        """
+        if self.is_failed:
+            raise Overloaded("the store has failed", retry_after_s=5)
         if self.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
         if self.small.is_full:

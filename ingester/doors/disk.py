@@ -6,6 +6,7 @@ needs room. So the doors refuse, and a running upload aborts, while free space i
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ class DiskWatch:
     def __init__(self, directories: Sequence[Path], reserve_bytes: int) -> None:
         self._directories = directories
         self._reserve_bytes = reserve_bytes
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._is_full = False
         self.free_bytes = 0
         self.refused_count = 0
@@ -40,8 +41,7 @@ class DiskWatch:
     def is_full(self) -> bool:
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S:
-            self._looked_at = now
-            self._look()
+            self.look()
         return self._is_full
 
     def refuse_if_full(self) -> None:
@@ -57,7 +57,9 @@ class DiskWatch:
             "refused_total": self.refused_count,
         }
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Measure now. `is_full` does so when it was a while ago."""
+        self._looked_at = time.monotonic()
         is_full = False
         free_bytes = -1
         for directory in self._directories:

@@ -99,12 +99,9 @@ async def _receive(
         with first:
             admission.refuse_if_closed()
             record, sequence = await receive_events(asked, admission)
-            first.settle(record)
+            first.settle(record, sequence)
     headers += _counts(record.accepted, record.rejected)
-    if _wants_queryable(head):
-        is_queryable = not sequence or await wait_queryable(sequence, admission)
-        headers += ((b"Ingester-Queryable", b"true" if is_queryable else b"false"),)
-    return _answer(200, headers)
+    return _answer(200, headers + await _queryable(head, admission, sequence))
 
 
 async def _repeat(
@@ -113,7 +110,9 @@ async def _repeat(
     """The same key again: nothing is stored; another body under it is refused."""
     if await read_fingerprint(asked, admission) != first.fingerprint:
         return _answer(400, headers)
-    answer = _answer(200, headers + _counts(first.accepted, first.rejected))
+    headers += _counts(first.accepted, first.rejected)
+    headers += await _queryable(asked.request.head, admission, first.sequence)
+    answer = _answer(200, headers)
     answer.request_number = first.request_number
     return answer
 
@@ -123,6 +122,9 @@ async def _inspect(
 ) -> Response:
     """The test door: decode, show, store nothing."""
     config = admission.config
+    key = request.head.get(b"idempotency-key")
+    if key is not None and not is_well_formed(key):
+        return _refused(request, admission, True)
     asked = _asked(request, source, None)
     limits = InflateLimits(output_bytes_max=config.body_bytes_max, ratio_max=config.ratio_max)
     inflater = make_inflater(asked.encoding, limits)
@@ -170,11 +172,21 @@ async def _inspect(
     return _answer(200, headers + _counts(decoder.accepted_count, decoder.rejected_count))
 
 
+async def _queryable(head: RequestHead, admission: Admission, sequence: int) -> Headers:
+    """Waits, if asked to, until the rows can be queried, and says whether they can."""
+    if not _wants_queryable(head):
+        return ()
+    is_queryable = not sequence or await wait_queryable(sequence, admission)
+    return ((b"Ingester-Queryable", b"true" if is_queryable else b"false"),)
+
+
 def _wants_queryable(head: RequestHead) -> bool:
-    """`?wait=query` or `Prefer: wait=query` (RFC 7240)."""
-    return (
-        "wait=query" in head.query.split("&")
-        or (head.get(b"prefer") or b"").lower() == b"wait=query"
+    """`?wait=query` or `Prefer: wait=query`, which may stand in a list (RFC 7240)."""
+    return "wait=query" in head.query.split("&") or any(
+        preference.strip().lower() == b"wait=query"
+        for name, value in head.headers
+        if name == b"prefer"
+        for preference in value.split(b",")
     )
 
 
@@ -184,7 +196,9 @@ def _is_test(request: Request, admission: Admission) -> bool:
     if not admission.config.test_hosts:
         return False
     host = (request.head.get(b"host") or b"").decode("latin-1").lower()
-    return host in admission.config.test_hosts or host.split(":")[0] in admission.config.test_hosts
+    # Without its port: `name:8080`, `[::1]:8080`.
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return any(name == known.strip("[]") for known in admission.config.test_hosts)
 
 
 def _asked(request: Request, source: Source, key: bytes | None) -> EventsRequest:

@@ -49,6 +49,11 @@ from .ndjson import BLANK, EXCERPT_BYTES_MAX, LineFramer, OverlongLine
 
 __all__ = ["EventBatch", "EventDecoder"]
 
+# Below this halving costs more than looking at each line (some 20 events).
+_SPAN_BYTES = 8 * 1024
+# One line in so many refused: the next chunk is not halved.
+_DIRTY_SHARE = 32
+
 _LF, _CR, _OPEN, _CLOSE = 10, 13, 0x7B, 0x7D
 
 
@@ -86,6 +91,15 @@ class EventBatch(Struct):
         return f"EventBatch({len(self.events)} events, {len(self.data)} bytes)"
 
 
+class _Rows(Struct):
+    """Accepted lines of a part of a chunk; `starts` count from the start of the chunk."""
+
+    events: list[Any]
+    starts: np.ndarray[Any, Any]
+    lengths: np.ndarray[Any, Any]
+    line_numbers: np.ndarray[Any, Any]
+
+
 class EventDecoder:
     """Decode one body: bytes in (already inflated), batches and rejects out.
 
@@ -106,6 +120,8 @@ class EventDecoder:
         self._head: bytes | None = b"" if is_plain else None
         # The first bytes of a body that is compressed and did not say so.
         self._compressed: bytearray | None = None
+        # Whether halving was of no use for the last chunk that could not be taken whole.
+        self._is_mostly_refused = False
         self._mask = np.empty(0, np.bool_)
         self._bytes = np.empty(0, np.uint8)
 
@@ -144,15 +160,35 @@ class EventDecoder:
                 self._reject(too_long(part.prefix, part.byte_count, self._line_number, self.rules))
             self._line_number += 1
             return None
-        first_line_number = self._line_number
-        batch = self._decode_regular(part, first_line_number)
-        if batch is None:
-            batch = self._decode_by_line(part, first_line_number)
-        self.accepted_count += len(batch.events)
-        return batch if batch.events else None
+        rows = self._decode_regular(part, 0)
+        if rows is None:
+            first_line_number, rejected_before = self._line_number, self.rejected_count
+            rows = _joined(self._decode_span(part, 0))
+            line_count = self._line_number - first_line_number
+            refused_count = self.rejected_count - rejected_before
+            self._is_mostly_refused = refused_count * _DIRTY_SHARE > line_count
+        if not rows.events:
+            return None
+        self.accepted_count += len(rows.events)
+        return EventBatch(rows.events, part, rows.starts, rows.lengths, rows.line_numbers)
 
-    def _decode_regular(self, chunk: bytes, first_line_number: int) -> EventBatch | None:
-        """One typed decode for the whole chunk, or None if only a look at each line can tell."""
+    def _decode_span(self, span: bytes, offset: int) -> list[_Rows]:
+        """A part of a chunk that cannot be taken whole: halve it until the lines at fault are few.
+
+        One bad line in a chunk costs two decodes of it this way instead of one for every line.
+        Where many lines are refused halving finds nothing to take, and each is looked at instead.
+        """
+        middle = span.find(b"\n", len(span) // 2) + 1
+        if self._is_mostly_refused or len(span) <= _SPAN_BYTES or middle == len(span):
+            return [self._decode_by_line(span, offset)]
+        found: list[_Rows] = []
+        for half, half_offset in ((span[:middle], offset), (span[middle:], offset + middle)):
+            rows = self._decode_regular(half, half_offset)
+            found += self._decode_span(half, half_offset) if rows is None else [rows]
+        return found
+
+    def _decode_regular(self, chunk: bytes, offset: int) -> _Rows | None:
+        """One typed decode for all lines, or None if only a look at each line can tell."""
         octets = np.frombuffer(chunk, np.uint8)
         size = len(octets)
         if len(self._mask) < size:
@@ -161,7 +197,6 @@ class EventDecoder:
             self._bytes = np.empty(size + size // 4, np.uint8)
         mask = self._mask[:size]
         ends = np.equal(octets, _LF, out=mask).nonzero()[0]
-        self._line_number = first_line_number + len(ends)
         starts = np.empty(len(ends), np.int64)
         starts[0] = 0
         np.add(ends[:-1], 1, out=starts[1:])
@@ -179,23 +214,23 @@ class EventDecoder:
         events = _decode_typed(chunk, len(starts), self.rules)
         if events is None:
             return None
-        return EventBatch(
-            events,
-            chunk,
-            starts.astype(np.int32),
-            lengths.astype(np.int32),
-            np.arange(first_line_number, first_line_number + len(starts), dtype=np.int64),
-        )
+        numbers = np.arange(self._line_number, self._line_number + len(starts), dtype=np.int64)
+        self._line_number += len(starts)
+        starts += offset
+        return _Rows(events, starts.astype(np.int32), lengths.astype(np.int32), numbers)
 
-    def _decode_by_line(self, chunk: bytes, first_line_number: int) -> EventBatch:
+    def _decode_by_line(self, span: bytes, offset: int) -> _Rows:
         """Look at each line. Blank lines are passed over."""
         events: list[Any] = []
-        lines: list[bytes] = []
+        starts: list[int] = []
+        lengths: list[int] = []
         numbers: list[int] = []
-        number = first_line_number - 1
         refused: dict[bytes, LineReject] = {}
-        for raw in chunk.split(b"\n")[:-1]:
-            number += 1
+        start = offset
+        for raw in span.split(b"\n")[:-1]:
+            number, line_start = self._line_number, start
+            self._line_number += 1
+            start += len(raw) + 1
             line = raw.removesuffix(b"\r")
             text = line.strip(BLANK)
             if not text:
@@ -210,14 +245,14 @@ class EventDecoder:
                 refused[line] = outcome
             else:
                 events.append(outcome)
-                lines.append(text)
+                starts.append(line_start + len(line) - len(line.lstrip(BLANK)))
+                lengths.append(len(text))
                 numbers.append(number)
-        self._line_number = number + 1
-        lengths = np.fromiter(map(len, lines), np.int32, len(lines))
-        starts = np.zeros(len(lines), np.int32)
-        np.cumsum(lengths[:-1], out=starts[1:])
-        return EventBatch(
-            events, b"".join(lines), starts, lengths, np.array(numbers, dtype=np.int64)
+        return _Rows(
+            events,
+            np.array(starts, dtype=np.int32),
+            np.array(lengths, dtype=np.int32),
+            np.array(numbers, dtype=np.int64),
         )
 
     def _reject(self, reject: LineReject, line_number: int = 0) -> None:
@@ -233,6 +268,17 @@ class EventDecoder:
         """The rejects kept since the last call: a long upload stores them as it goes."""
         rejects, self.rejects = self.rejects, []
         return rejects
+
+
+def _joined(parts: list[_Rows]) -> _Rows:
+    if len(parts) == 1:
+        return parts[0]
+    return _Rows(
+        [event for part in parts for event in part.events],
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.line_numbers for part in parts]),
+    )
 
 
 def _decode_typed(chunk: bytes, line_count: int, rules: EventRules) -> list[Any] | None:

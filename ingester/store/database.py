@@ -9,13 +9,18 @@ Invariants
 1. Every use of DuckDB is inside `Lease.using()`; `reopen` interrupts what is in use, waits, and
    closes every cursor, because one live one keeps the instance from being reopened.
 2. `generation` rises with every reopening; an error carries the generation it was seen in, so that
-   of several threads that saw the same failure only the first reopens.
-3. No other code in the package imports duckdb's errors: `mapped_errors` turns them into ours.
+   of several threads that saw the same failure only the first reopens, and the others wait for it.
+3. What is waited for: `lease` and `reopen` wait for a reopening, a reopening waits for cursors in
+   use. So neither is called by a thread inside `using()`.
+4. An instance that could not be opened again stays closed, and `lease` raises StoreBroken until a
+   reopening works: whoever comes tries.
+5. No other code in the package imports duckdb's errors: `mapped_errors` turns them into ours.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +36,7 @@ __all__ = [
     "Database",
     "Lease",
     "StoreBroken",
+    "StoreOutOfMemory",
     "mapped_errors",
     "memory_setting",
     "resting_bytes",
@@ -41,6 +47,11 @@ Cursor: TypeAlias = duckdb.DuckDBPyConnection
 # How long `reopen` waits for interrupted cursors. An interrupt takes 1–500 ms on what the server
 # itself runs (reliability facts, 3.3).
 _REOPEN_WAIT_S = 30.0
+# An interrupt is lost on a cursor between two statements, so it is repeated.
+_INTERRUPT_EVERY_S = 0.1
+# Times in a row that opening again may fail (space, memory, a moment's trouble with the disk)
+# before it counts as lost.
+_REOPEN_FAILURES_MAX = 20
 
 _RESTING_BYTES = 128 * 1024 * 1024
 
@@ -51,6 +62,10 @@ class StoreBroken(StoreBusy):
     def __init__(self, detail: str, generation: int) -> None:
         super().__init__(detail)
         self.generation = generation
+
+
+class StoreOutOfMemory(StoreBusy):
+    """Not within `memory_bytes_max`: a smaller piece of the same may pass."""
 
 
 @contextmanager
@@ -67,10 +82,12 @@ def mapped_errors(generation: int) -> Iterator[None]:
     except duckdb.InterruptException as error:
         raise StoreBusy("interrupted") from error
     except duckdb.OutOfMemoryException as error:
-        raise StoreBusy(f"out of memory: {_first_line(error)}") from error
+        raise StoreOutOfMemory(_first_line(error)) from error
     except (duckdb.IOException, duckdb.TransactionException) as error:
         if "invalidated" in str(error):
             raise StoreBroken(str(error), generation) from error
+        if "failed to pin block" in str(error):  # out of memory, told by a COMMIT
+            raise StoreOutOfMemory(_first_line(error)) from error
         raise StoreBusy(_first_line(error)) from error
     except duckdb.ConnectionException as error:
         raise StoreBroken(_first_line(error), generation) from error
@@ -106,7 +123,8 @@ class Lease:
 
     def interrupt(self) -> None:
         """Stop what the holder is executing; called from another thread."""
-        self._cursor.interrupt()
+        with suppress(duckdb.Error):  # it may have been closed meanwhile
+            self._cursor.interrupt()
 
     def close(self) -> None:
         self._database._forget(self)
@@ -130,6 +148,8 @@ class Database:
         self._idle = threading.Condition()
         self._leases: set[Lease] = set()
         self._is_reopening = False
+        self._is_closed = False
+        self._failures_in_a_row = 0
         self._root: Cursor | None = None
         self.generation = 0
         self.reopened_count = 0
@@ -138,22 +158,18 @@ class Database:
         """Make the instance and attach the parts. Raises StoreFailed."""
         assert self._root is None
         try:
-            with mapped_errors(self.generation):
-                root = duckdb.connect(":memory:", config=self._settings())
-                try:
-                    self._attach(root)
-                except BaseException:
-                    root.close()
-                    raise
+            self._open()
         except StoreError as error:
             raise StoreFailed(f"cannot open the store: {error}") from error
-        self._root = root
 
     def lease(self) -> Lease:
-        """A cursor of its own."""
+        """A cursor of its own. Raises StoreBroken when the last reopening failed."""
         with self._idle:
-            if self._is_reopening or self._root is None:
-                raise StoreBusy("the store is being reopened")
+            self._idle.wait_for(lambda: not self._is_reopening)
+            if self._is_closed:
+                raise StoreBusy("the store is closed")
+            if self._root is None:
+                raise StoreBroken("the store could not be reopened", self.generation)
             with mapped_errors(self.generation):
                 lease = Lease(self, self._root.cursor(), self.generation)
             self._leases.add(lease)
@@ -162,31 +178,69 @@ class Database:
     def reopen(self, generation: int) -> None:
         """Close everything and open again, unless another thread already did.
 
-        Raises StoreBusy when cursors in use do not come back in time, StoreFailed when the
-        instance cannot be opened.
+        Raises StoreBusy when cursors in use do not come back in time or the instance cannot be
+        opened now, StoreFailed when it cannot be opened at all.
         """
         with self._idle:
-            if generation != self.generation or self._is_reopening:
+            self._idle.wait_for(lambda: not self._is_reopening)
+            if generation != self.generation or self._is_closed:
                 return
             self._is_reopening = True
             try:
                 self._close_all()
-                self.open()
-                self.generation += 1
-                self.reopened_count += 1
+                self._reopen()
             finally:
                 self._is_reopening = False
+                self._idle.notify_all()
+
+    def interrupt(self) -> None:
+        """Stop whatever is being executed; its callers see StoreBusy."""
+        with self._idle:
+            for lease in self._leases:
+                if lease.is_in_use:
+                    lease.interrupt()
 
     def close(self) -> None:
+        """Raises StoreBusy when cursors in use do not come back in time."""
         with self._idle:
+            self._idle.wait_for(lambda: not self._is_reopening)
+            self._is_closed = True
             self._close_all()
+
+    def _open(self) -> None:
+        with mapped_errors(self.generation):
+            root = duckdb.connect(":memory:", config=self._settings())
+            try:
+                self._attach(root)
+            except BaseException:
+                _close(root)
+                raise
+        self._root = root
+
+    def _reopen(self) -> None:
+        try:
+            self._open()
+        except StoreFailed:
+            raise
+        except StoreError as error:
+            self._failures_in_a_row += 1
+            is_lost = self._failures_in_a_row >= _REOPEN_FAILURES_MAX
+            if is_lost or not isinstance(error, StoreBusy):
+                raise StoreFailed(f"cannot open the store: {error}") from error
+            raise StoreBusy(f"cannot open the store: {error}") from error
+        self._failures_in_a_row = 0
+        self.generation += 1
+        self.reopened_count += 1
 
     def _close_all(self) -> None:
         in_use = [lease for lease in self._leases if lease.is_in_use]
-        for lease in in_use:
-            lease.interrupt()
-        if not self._idle.wait_for(lambda: not any(x.is_in_use for x in in_use), _REOPEN_WAIT_S):
-            raise StoreBusy("cursors are still in use")
+        gives_up_at = time.monotonic() + _REOPEN_WAIT_S
+        while busy := [lease for lease in in_use if lease.is_in_use]:
+            if time.monotonic() > gives_up_at:
+                raise StoreBusy("cursors are still in use")
+            for lease in busy:
+                lease.interrupt()
+            self._idle.wait(_INTERRUPT_EVERY_S)
         for lease in self._leases:
             _close(lease._cursor)
         self._leases.clear()
@@ -196,7 +250,7 @@ class Database:
 
     def _enter(self, lease: Lease) -> None:
         with self._idle:
-            if lease not in self._leases or self._is_reopening:
+            if lease not in self._leases or self._is_reopening or self._is_closed:
                 raise StoreBroken("the store was reopened", lease.generation)
             assert not lease.is_in_use, "one thread at a time"
             lease.is_in_use = True

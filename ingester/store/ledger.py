@@ -31,7 +31,9 @@ class AppliedBatch(Struct, frozen=True):
 
 
 class Ledger:
-    """The next numbers; safe from several threads."""
+    """The next numbers; safe from several threads. One object for the life of the store: two of
+    them would hand out the same numbers.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,6 +52,14 @@ class Ledger:
         return AppliedBatch(
             self.batch_id, "carry", self.applied_seq, self.applied_seq, 0, self.request_number_max
         )
+
+    def rise(self, marks: Ledger) -> None:
+        """Take over what another one knows. Numbers handed out and not committed stay used."""
+        with self._lock:
+            self.batch_id = max(self.batch_id, marks.batch_id)
+            self.commit_number = max(self.commit_number, marks.commit_number)
+            self.applied_seq = max(self.applied_seq, marks.applied_seq)
+            self.request_number_max = max(self.request_number_max, marks.request_number_max)
 
     def applied(self, batches: Iterable[AppliedBatch]) -> None:
         """Take note of a commit. Called with the commit gate held."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import StoreBusy
@@ -31,8 +32,9 @@ class FolderLock:
             holder = os.read(descriptor, 100).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise StoreBusy(f"{self._path.parent} is in use by process {holder or '?'}") from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
+        with suppress(OSError):  # a full disk is no reason not to start: the lock is held
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
         self._descriptor = descriptor
 
     def release(self) -> None:

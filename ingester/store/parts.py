@@ -1,14 +1,17 @@
 """Open parts: DuckDB files under `open/`, the newest takes inserts, older ones wait to be sealed.
 
 A part is named `part_NNNNNN` after its file `NNNNNN.duckdb`. A file is a part once its first
-transaction (tables, `part_info`, the ledger row carried forward) and a checkpoint are done; a
-crash before that leaves a file without tables, which the next start makes anew. The WAL beside a
-file is never touched by us.
+transaction (tables, `part_info`, the ledger row carried forward) is committed, and takes rows only
+after the checkpoint behind it. A crash or a full disk before that leaves a file that holds nothing
+of anybody's: headers at most, or no tables. It is removed. No other file, and no WAL that belongs
+to one, is ever touched by us.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -23,75 +26,125 @@ __all__ = ["Part", "PartFiles"]
 # 16,384 rows: an unfilled row group stays in memory until its transaction commits, so small ones
 # bound memory; measured 2026-11-21, one thread: as fast as 122,880 within the noise.
 _ATTACH_OPTIONS = "ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0'"
-ROW_GROUP_ROWS = 16_384
+
+
+# The main header and two database headers. A part in use is larger: it was checkpointed.
+_HEADERS_BYTES = 3 * 4096
 
 
 class Part:
-    """One attached file."""
+    """One attached file. `has_rows`: something was committed into it after it was made."""
 
     def __init__(self, path: Path, number: int) -> None:
         self.path = path
         self.number = number
         self.name = f"part_{number:06d}"
+        self.created_at = time.time()
+        self.has_rows = False
+
+    @property
+    def wal_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".wal")
 
     def file_bytes(self) -> int:
         return _size(self.path)
 
     def wal_bytes(self) -> int:
-        return _size(self.path.with_name(self.path.name + ".wal"))
+        return _size(self.wal_path)
 
 
 class PartFiles:
-    """The folder of parts. Used with the store's exclusive access only."""
+    """The folder of parts. Used with the store's exclusive access only.
+
+    `parts`, oldest first, is replaced and never changed: readers in other threads keep theirs.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.parts: list[Part] = []
+        self.parts: tuple[Part, ...] = ()
 
     @property
     def newest(self) -> Part:
         return self.parts[-1]
 
-    def find(self) -> None:
-        """List the files, oldest first."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        numbers = sorted(int(p.stem) for p in self.directory.glob("*.duckdb") if p.stem.isdecimal())
-        self.parts = [Part(self._path(n), n) for n in numbers]
-
     def attach_all(self, cursor: Cursor) -> None:
-        """Attach every part; make the first, or the newest if a crash left it without tables."""
-        for part in list(self.parts):
+        """Attach every part; make the first one if there is none.
+
+        The newest file may be what a crash left of a part under way.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        found = self._find()
+        for part in found[:-1]:
             self._attach(cursor, part)
-            if self._is_complete(cursor, part):
-                continue
-            if part is not self.newest or self._has_tables(cursor, part):
+            if not self._maybe_read_info(cursor, part):
+                raise StoreFailed(f"{part.path.name} is not a part of this store")
+        if found and not self._attach_newest(cursor, found[-1]):
+            found.pop()
+        if not found:
+            found.append(self.create(cursor, AppliedBatch(0, "carry", 0, 0, 0, 0), 0, number=1))
+        self.parts = tuple(found)
+
+    def create(
+        self, cursor: Cursor, carried: AppliedBatch, commit_number: int, *, number: int
+    ) -> Part:
+        """Make a part with the ledger's marks carried forward. It is not in `parts` yet."""
+        part = Part(self._path(number), number)
+        # A WAL without its file is what is left of a removal (`_remove`).
+        if not part.path.exists():
+            part.wal_path.unlink(missing_ok=True)
+        try:
+            self._attach(cursor, part)
+            cursor.execute("BEGIN")
+            for statement in PART_DDL:
+                cursor.execute(statement.format(part=part.name))
+            cursor.execute(
+                f"INSERT INTO {part.name}.part_info VALUES (?, ?, now() AT TIME ZONE 'UTC')",
+                [SCHEMA_VERSION, number],
+            )
+            write_applied(cursor, part.name, [carried], commit_number)
+            cursor.execute("COMMIT")
+            # Replay of DDL is where WAL faults cluster: leave none of it in the WAL.
+            cursor.execute(f"CHECKPOINT {part.name}")
+            _sync_directory(self.directory)
+        except BaseException:
+            self.discard(cursor, part)
+            raise
+        return part
+
+    def append(self, part: Part) -> None:
+        """`part` takes what comes from now on."""
+        self.parts = (*self.parts, part)
+
+    def discard(self, cursor: Cursor, part: Part) -> None:
+        """Undo `create`. What cannot be undone now, the next opening finds, and removes or uses."""
+        with suppress(duckdb.Error):
+            cursor.execute("ROLLBACK")
+        try:
+            cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
+        except duckdb.Error:
+            return  # an invalid instance still holds the file
+        with suppress(OSError):
+            _remove(part)
+
+    def _find(self) -> list[Part]:
+        numbers = sorted(int(p.stem) for p in self.directory.glob("*.duckdb") if p.stem.isdecimal())
+        return [Part(self._path(n), n) for n in numbers]
+
+    def _attach_newest(self, cursor: Cursor, part: Part) -> bool:
+        """False when the file was no part yet and is gone."""
+        try:
+            self._attach(cursor, part)
+        except duckdb.Error:
+            if part.file_bytes() > _HEADERS_BYTES:
+                raise
+        else:
+            if self._maybe_read_info(cursor, part):
+                return True
+            if self._has_tables(cursor, part):
                 raise StoreFailed(f"{part.path.name} is not a part of this store")
             cursor.execute(f"DETACH {part.name}")
-            part.path.unlink()
-            part.path.with_name(part.path.name + ".wal").unlink(missing_ok=True)
-            self.parts.remove(part)
-        if not self.parts:
-            self.create(cursor, AppliedBatch(0, "carry", 0, 0, 0, 0), 0)
-
-    def create(self, cursor: Cursor, carried: AppliedBatch, commit_number: int) -> Part:
-        """Make the next part with the ledger's marks carried forward, and append it."""
-        number = self.parts[-1].number + 1 if self.parts else 1
-        part = Part(self._path(number), number)
-        self._attach(cursor, part)
-        cursor.execute("BEGIN")
-        for statement in PART_DDL:
-            cursor.execute(statement.format(part=part.name))
-        cursor.execute(
-            f"INSERT INTO {part.name}.part_info VALUES (?, ?, now() AT TIME ZONE 'UTC')",
-            [SCHEMA_VERSION, number],
-        )
-        write_applied(cursor, part.name, [carried], commit_number)
-        cursor.execute("COMMIT")
-        # Replay of DDL is where WAL faults cluster: leave none of it in the WAL.
-        cursor.execute(f"CHECKPOINT {part.name}")
-        _sync_directory(self.directory)
-        self.parts.append(part)
-        return part
+        _remove(part)
+        return False
 
     def _path(self, number: int) -> Path:
         return self.directory / f"{number:06d}.duckdb"
@@ -106,10 +159,11 @@ class PartFiles:
         ).fetchone()
         return row is not None and row[0] > 0
 
-    def _is_complete(self, cursor: Cursor, part: Part) -> bool:
+    def _maybe_read_info(self, cursor: Cursor, part: Part) -> bool:
+        """Whether the first transaction is there. Raises StoreFailed for a newer schema."""
         try:
             row = cursor.execute(
-                f"SELECT max(schema_version) FROM {part.name}.part_info"
+                f"SELECT max(schema_version), epoch(min(created_at)) FROM {part.name}.part_info"
             ).fetchone()
         except duckdb.CatalogException:
             return False
@@ -120,7 +174,18 @@ class PartFiles:
                 f"{part.path.name} has schema version {row[0]}, this program knows "
                 f"{SCHEMA_VERSION}: start the newer version again"
             )
+        part.created_at = row[1]
+        row = cursor.execute(
+            f"SELECT count(*) FROM {part.name}.applied WHERE lane <> 'carry'"
+        ).fetchone()
+        part.has_rows = row is not None and row[0] > 0
         return True
+
+
+def _remove(part: Part) -> None:
+    """The WAL first: alone it would be taken for that of the next file of this name."""
+    part.wal_path.unlink(missing_ok=True)
+    part.path.unlink(missing_ok=True)
 
 
 def _size(path: Path) -> int:

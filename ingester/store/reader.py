@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..errors import RequestError, StoreBusy, StoreError
 from ..messages import RequestRecord
-from .database import Cursor, Lease
+from .database import Cursor, Lease, StoreBroken
 from .store import Store
 
 __all__ = ["QueryRefused", "Rows", "check_parts", "kept_reject_bytes", "read_keys", "select"]
@@ -41,11 +41,19 @@ class Rows(Struct, frozen=True):
 
 def select(store: Store, sql: str, *, seconds_max: float) -> Rows:
     """Run one SELECT. Raises QueryRefused, or StoreBusy at the deadline."""
-    with store.raised_memory(), store.database.lease() as lease, _deadline(lease, seconds_max):
+    with (
+        store.raised_memory(),
+        store.database.lease() as lease,
+        _deadline(lease, seconds_max) as is_over,
+    ):
         try:
             with lease.using() as cursor:
                 return _run(cursor, sql)
-        except StoreBusy:
+        except StoreBroken:
+            raise
+        except StoreBusy as error:
+            if is_over.is_set():
+                raise StoreBusy(f"the query took longer than {seconds_max:g} s") from error
             raise
         except StoreError as error:
             raise QueryRefused(str(error)) from error
@@ -66,19 +74,29 @@ def _run(cursor: Cursor, sql: str) -> Rows:
             rows += chunk
             if len(rows) > ROWS_MAX:
                 raise QueryRefused(f"more than {ROWS_MAX:,} rows; add a LIMIT")
+    except duckdb.IOException as error:
+        if "invalidated" in str(error):
+            raise
+        raise QueryRefused(str(error)) from error  # a file the query names, say
     finally:
         cursor.execute("ROLLBACK")
     return Rows([d[0] for d in description], [str(d[1]) for d in description], rows)
 
 
 @contextmanager
-def _deadline(lease: Lease, seconds_max: float) -> Iterator[None]:
-    """Interrupt the lease's cursor when time is up."""
-    timer = threading.Timer(seconds_max, lease.interrupt)
+def _deadline(lease: Lease, seconds_max: float) -> Iterator[threading.Event]:
+    """Interrupt the lease's cursor when time is up; the event tells that it was."""
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        lease.interrupt()
+
+    timer = threading.Timer(seconds_max, end)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield is_over
     finally:
         timer.cancel()
 
@@ -135,22 +153,15 @@ def check_parts(store: Store) -> list[str]:
     with store.database.lease() as lease, lease.using() as cursor:
         for part in store.parts.parts:
             rows = cursor.execute(
-                "SELECT a.batch_id, a.row_count, coalesce(e.rows, 0) FROM "
+                "SELECT batch_id, coalesce(a.row_count, 0), coalesce(e.rows, 0) FROM "
                 f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "
                 "WHERE lane <> 'carry' GROUP BY ALL) a FULL JOIN "
                 f"(SELECT batch_id, count(*) AS rows FROM {part.name}.events GROUP BY ALL) e "
-                "USING (batch_id) WHERE a.row_count IS DISTINCT FROM coalesce(e.rows, 0) LIMIT 20"
+                "USING (batch_id) WHERE coalesce(a.row_count, 0) <> coalesce(e.rows, 0) LIMIT 20"
             ).fetchall()
             problems += [
                 f"{part.path.name}: batch {batch_id} has {found} events, the ledger says {expected}"
                 for batch_id, expected, found in rows
-            ]
-            rows = cursor.execute(
-                f"SELECT commit_number, count(*) FROM {part.name}.applied WHERE lane <> 'carry' "
-                "GROUP BY ALL HAVING count(*) > 1 LIMIT 20"
-            ).fetchall()
-            problems += [
-                f"{part.path.name}: commit {row[0]} was used {row[1]} times" for row in rows
             ]
         names = " UNION ALL ".join(
             f"SELECT request_number FROM {part.name}.requests" for part in store.parts.parts
@@ -160,4 +171,14 @@ def check_parts(store: Store) -> list[str]:
         ).fetchone()
         if row is not None and row[0]:
             problems.append(f"{row[0]} requests are stored twice")
+        for column in ("commit_number", "batch_id"):
+            names = " UNION ALL ".join(
+                f"SELECT {column} FROM {part.name}.applied WHERE lane <> 'carry'"
+                for part in store.parts.parts
+            )
+            rows = cursor.execute(
+                f"SELECT {column}, count(*) FROM ({names}) GROUP BY ALL HAVING count(*) > 1 "
+                f"ORDER BY {column} LIMIT 20"
+            ).fetchall()
+            problems += [f"{column} {row[0]} was used {row[1]} times" for row in rows]
     return problems

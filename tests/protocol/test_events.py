@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -270,3 +272,29 @@ def test_repr_shows_no_payload() -> None:
 def test_arbitrary_bytes_never_raise(body: bytes, step: int) -> None:
     pieces: list[Any] = [body[start : start + step] for start in range(0, len(body), step)]
     check_body(body, pieces, TIGHT)
+
+
+SUITE = Path(__file__).parents[1] / "data" / "json-test-suite.tar.gz"
+
+
+def suite() -> list[tuple[str, bytes]]:
+    with tarfile.open(SUITE) as archive:
+        files = [member for member in archive.getmembers() if member.isfile()]
+        texts = [(Path(m.name).name, archive.extractfile(m)) for m in files]
+        return [(name, file.read()) for name, file in texts if file is not None]
+
+
+@pytest.mark.skipif(not SUITE.exists(), reason="the JSON test suite is not here")
+def test_properties_that_are_no_column_are_json_or_the_line_is_refused() -> None:
+    """What the decoder skips is checked as strictly as what it reads."""
+    seen = set()
+    for name, text in suite():
+        if name[:2] not in ("y_", "n_", "i_") or b"\n" in text.strip() or len(text) > 2000:
+            continue
+        line = event_line()[:-1] + b', "x": ' + text.strip(b"\n") + b"}"
+        check_body(line, [line[:50], line[50:]], EventRules())
+        accepted = decoded([line]).counts[0]
+        if name[:2] != "i_":
+            assert accepted == (name[0] == "y"), name
+        seen.add((name[:2], accepted))
+    assert {("y_", 1), ("n_", 0), ("i_", 0), ("i_", 1)} <= seen

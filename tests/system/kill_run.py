@@ -38,8 +38,8 @@ _REPEATS_AFTER_RESTART = 5
 class Subject(Protocol):
     """What a kill run needs of the thing under test."""
 
-    path: str
-
+    @property
+    def path(self) -> str: ...
     @property
     def address(self) -> tuple[str, int]: ...
     def start(self) -> float: ...
