@@ -23,6 +23,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from .console.server import ConsoleAddresses, serve_console
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import BulkLane, BulkUpload
 from .doors.disk import DiskWatch
+from .doors.natero_shortcut import make_shortcut
 from .doors.router import make_handler
 from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError, StoreFailed
@@ -96,7 +98,7 @@ class _Process:
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
-        self.journal_turn = trio.CapacityLimiter(1)
+        self.journal_turn = threading.Lock()
         self.admission = Admission(
             config.intake,
             keys=KeyRing({}),
@@ -108,7 +110,12 @@ class _Process:
             applied=opened.applied,
             decode_turn=self.decode_turn,
         )
-        self.server = IntakeServer(make_handler(self.admission), config.intake, opened.numbers)
+        self.server = IntakeServer(
+            make_handler(self.admission),
+            config.intake,
+            opened.numbers,
+            {"intake": make_shortcut(self.admission)},
+        )
         self.intake_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
@@ -221,7 +228,7 @@ async def _run_core(
                     process.gate,
                     process.groups_send,
                     writer=opened.writer,
-                    limiter=process.journal_turn,
+                    turn=process.journal_turn,
                 )
             )
             core.start_soon(_loader(process))
@@ -338,7 +345,7 @@ async def _clean_journal(process: _Process) -> None:
         writer=process.opened.writer,
         applied=process.opened.applied,
         disk=process.disk,
-        limiter=process.journal_turn,
+        turn=process.journal_turn,
     )
 
 

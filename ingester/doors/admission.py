@@ -34,19 +34,24 @@ class KeyRing:
     """
 
     def __init__(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
-        self._pairs = pairs
+        self.table = pairs
 
     def replace(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
-        self._pairs = pairs
+        self.table = pairs
 
     def source_of(self, auth_key: str, api_key: str) -> Source | None:
-        found = self._pairs.get(pair_digest(auth_key, api_key))
+        found = self.table.get(pair_digest(auth_key, api_key))
         if found is None:
             return None
         source, valid_until_s = found
         if valid_until_s is not None and time.time() >= valid_until_s:
             return None
         return source
+
+    def source_for_good(self, auth_key: str, api_key: str) -> Source | None:
+        """Like `source_of`, but only for a pair that stays valid until the table is replaced."""
+        found = self.table.get(pair_digest(auth_key, api_key))
+        return None if found is None or found[1] is not None else found[0]
 
 
 class Admission:
@@ -98,6 +103,11 @@ class Admission:
         if self.small.is_full:
             raise Overloaded("the store is behind; send again shortly", retry_after_s=2)
         self.disk.refuse_if_full()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `refuse_if_closed` would raise."""
+        return self.is_draining or self.small.is_full or self.disk.is_full
 
     def readiness(self) -> list[str]:
         """Reasons against sending traffic here; empty when ready."""

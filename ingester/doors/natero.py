@@ -34,7 +34,7 @@ from .idempotency import Remembered, is_well_formed
 from .receive import EventsRequest, now_us, read_fingerprint, receive_events, wait_queryable
 from .viewer import LINES_SHOWN_MAX, warnings_of
 
-__all__ = ["DOOR", "handle"]
+__all__ = ["DOOR", "counts_response", "handle", "overloaded_response"]
 
 DOOR = "natero"
 _TEST_PREFIX = "/test"
@@ -59,9 +59,7 @@ async def handle(request: Request, admission: Admission) -> Response:
         return _refused(request, admission, is_test)
     headers: Headers = ()
     if source.requests_per_hour:
-        quota = admission.quotas.count(
-            f"source:{source.source_id}", source.requests_per_hour, time.time()
-        )
+        quota = admission.quotas.count(source.credential, source.requests_per_hour, time.time())
         headers = quota.headers()
         if quota.is_over:
             return _answer(429, headers, retry_after_s=quota.retry_after_s)
@@ -246,6 +244,15 @@ def _refused(request: Request, admission: Admission, is_test: bool) -> Response:
             or ["the path names no key pair of this server"],
         )
     return _answer(400)
+
+
+def counts_response(accepted: int, rejected: int) -> Response:
+    """The answer to a request whose every line was classified."""
+    return _answer(200, _counts(accepted, rejected))
+
+
+def overloaded_response(retry_after_s: int) -> Response:
+    return _answer(503, retry_after_s=retry_after_s)
 
 
 def _counts(accepted: int, rejected: int) -> Headers:

@@ -16,6 +16,7 @@ import time
 import trio
 from msgspec import Struct
 
+from ..config import IntakeConfig
 from ..flow import Reservation
 from ..messages import RequestRecord, Source
 from ..protocol.event_lines import EventRules
@@ -31,11 +32,19 @@ from .admission import Admission
 from .bulk_lane import BulkUpload, open_pieces
 from .exchange import Request
 
-__all__ = ["EventsRequest", "receive_events", "wait_queryable"]
+__all__ = [
+    "INLINE_BYTES_MAX",
+    "EventsRequest",
+    "new_entry",
+    "now_us",
+    "read_fingerprint",
+    "receive_events",
+    "wait_queryable",
+]
 
 # Below this a body is decoded where it is; above it, in a thread by turns (decoding 64 KiB of
 # events takes 0.2 ms).
-_INLINE_BYTES_MAX = 64 * 1024
+INLINE_BYTES_MAX = 64 * 1024
 # The same for inflating: a megabyte of empty gzip members takes 0.15 s, of zstd frames 0.5 s.
 _INLINE_INFLATE_BYTES_MAX = 16 * 1024
 
@@ -60,7 +69,7 @@ class EventsRequest(Struct, frozen=True):
 
     @property
     def credential(self) -> str:
-        return f"source:{self.source.source_id}"
+        return self.source.credential
 
 
 async def receive_events(asked: EventsRequest, admission: Admission) -> tuple[RequestRecord, int]:
@@ -120,25 +129,20 @@ async def _receive_small(
             reservation.shrink(len(body))
             return await _receive_bulk(asked, admission, [body]), 0
     assert raw is not None
-    entry = JournalEntry(
-        version=ENTRY_VERSION,
-        door=asked.door,
-        source=asked.source.name,
-        credential=asked.credential,
-        request_number=asked.request.number,
-        received_at_us=asked.received_at_us,
+    entry = new_entry(
+        admission.config,
+        asked.door,
+        asked.source,
+        asked.request.number,
+        asked.received_at_us,
+        body,
         encoding=asked.encoding,
         encoding_name=asked.encoding_name,
         is_plain=asked.is_plain,
-        lenient_session=asked.source.lenient_session,
-        line_bytes_max=admission.config.line_bytes_max,
-        depth_max=admission.config.depth_max,
-        rejects_max=admission.config.rejects_per_request_max,
         idempotency_key=asked.idempotency_key,
         fingerprint=_fingerprint(raw) if asked.idempotency_key is not None else None,
-        body=body,
     )
-    if len(raw) <= _INLINE_BYTES_MAX:
+    if len(raw) <= INLINE_BYTES_MAX:
         decoded = decode_body(entry, raw)
     else:
         decoded = await trio.to_thread.run_sync(
@@ -147,6 +151,42 @@ async def _receive_small(
     sequence = await admission.small.append(entry_to_bytes(entry), decoded)
     admission.count(entry.source, len(decoded.lines), decoded.reasons)
     return decoded.record(), sequence
+
+
+def new_entry(
+    config: IntakeConfig,
+    door: str,
+    source: Source,
+    request_number: int,
+    received_at_us: int,
+    body: bytes,
+    *,
+    encoding: Encoding = "identity",
+    encoding_name: str = "identity",
+    is_plain: bool = True,
+    idempotency_key: str | None = None,
+    fingerprint: bytes | None = None,
+) -> JournalEntry:
+    """What the journal freezes of a small request."""
+    # By position: with names it takes 0.7 µs instead of 0.1.
+    return JournalEntry(
+        ENTRY_VERSION,
+        door,
+        source.name,
+        source.credential,
+        request_number,
+        received_at_us,
+        encoding,
+        encoding_name,
+        is_plain,
+        source.lenient_session,
+        config.line_bytes_max,
+        config.depth_max,
+        config.rejects_per_request_max,
+        idempotency_key,
+        fingerprint,
+        body,
+    )
 
 
 def _inflate_small(asked: EventsRequest, admission: Admission, body: bytes) -> bytes | None:
