@@ -310,8 +310,6 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
         decode_turn=process.decode_turn,
         insert_turns=trio.CapacityLimiter(config.intake.bulk_uploads_max),
         refuse_if_full=process.disk.refuse_if_full,
-        # What a COMMIT pins; it also writes them to the WAL, through a buffer beside the limit.
-        pinned_bytes_max=config.store.memory_bytes_max * 3 // 8,
         on_trouble=process.trouble.ring,
     )
 

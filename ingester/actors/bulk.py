@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, NoReturn
@@ -48,8 +48,9 @@ from ..protocol.columns import (
 from ..protocol.events import EventBatch
 from ..store.database import StoreBroken
 from ..store.ledger import AppliedBatch
+from ..store.pinned import PINNED_ROWS
 from ..store.rejects import RejectBudget
-from ..store.store import PINNED_ROWS, Store, Transaction
+from ..store.store import Store, Transaction
 
 __all__ = ["BulkCounters", "BulkWorkerContext", "run"]
 
@@ -88,9 +89,7 @@ class BulkCounters:
 
 
 class BulkWorkerContext(Struct, frozen=True):
-    """What the workers share. `refuse_if_full` raises Overloaded below the disk reserve.
-    `pinned_bytes_max` bounds `PINNED_ROWS` rows in a row, and the rejects of one upload.
-    """
+    """What the workers share. `refuse_if_full` raises Overloaded below the disk reserve."""
 
     store: Store
     rejects: RejectBudget
@@ -98,7 +97,6 @@ class BulkWorkerContext(Struct, frozen=True):
     decode_turn: trio.CapacityLimiter
     insert_turns: trio.CapacityLimiter
     refuse_if_full: Callable[[], None]
-    pinned_bytes_max: int
     on_trouble: Callable[[], None]
 
 
@@ -342,7 +340,6 @@ class _Insert:
         self._transaction = transaction
         self._context = context
         self._batches: list[AppliedBatch] = []
-        self._pinned = _PinnedRows(context.pinned_bytes_max)
         self._reject_bytes = 0
         self._is_committed = False
 
@@ -353,7 +350,8 @@ class _Insert:
 
     def slice(self, ready: _Slice) -> None:
         upload = self._upload
-        self._pinned.add(ready.lengths)
+        if ready.lengths:
+            self._refuse_if_too_wide(np.concatenate(ready.lengths))
         batch_id = self._context.store.ledger.take_batch_id()
         number = upload.request_number
         self._batches.append(AppliedBatch(batch_id, "bulk", 0, 0, ready.row_count, number))
@@ -369,10 +367,12 @@ class _Insert:
             rows = pa.Table.from_batches(ready.batches).combine_chunks()
             self._transaction.insert("events", rows, constants)
         rejects = self._context.rejects.take(
-            ready.rejects, bytes_max=self._context.pinned_bytes_max - self._reject_bytes
+            ready.rejects, bytes_max=self._context.store.pinned_bytes_max - self._reject_bytes
         )
         if rejects:
-            self._reject_bytes += sum(len(r.line) for r in rejects)
+            lengths = np.fromiter((len(r.line) for r in rejects), np.int64, len(rejects))
+            self._reject_bytes += int(lengths.sum())
+            self._transaction.count_pinned("rejects", lengths)
             rows = reject_rows(
                 rejects, number, upload.received_at_us, upload.door, upload.source.name
             )
@@ -403,33 +403,19 @@ class _Insert:
         self._is_committed = True
         return record
 
+    def _refuse_if_too_wide(self, lengths: np.ndarray[Any, Any]) -> None:
+        """Before the rows are sent: the COMMIT would fail, in every attempt."""
+        pinned_bytes = self._transaction.count_pinned("events", lengths)
+        bytes_max = self._context.store.pinned_bytes_max
+        if pinned_bytes > bytes_max:
+            raise BodyTooLarge(
+                f"events in a row add up to {pinned_bytes >> 20} MiB within {PINNED_ROWS:,}; the "
+                f"store takes {bytes_max >> 20} MiB: split the upload, or raise [store] "
+                "memory_bytes_max"
+            )
+
     def end(self) -> None:
         """End the transaction, however it went."""
         self._transaction.__exit__()
         if not self._is_committed:  # nothing was kept: another upload may keep as many
             self._context.rejects.give_back(self._reject_bytes)
-
-
-class _PinnedRows:
-    """Refuses what a COMMIT could not hold in memory, before the rows are sent to the store."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._row_count = 0
-        self._byte_count = 0
-
-    def add(self, lengths: Iterable[np.ndarray[Any, Any]]) -> None:
-        """Count the lines that come next."""
-        for rest in lengths:
-            while len(rest):
-                rows, rest = np.split(rest, [PINNED_ROWS - self._row_count])
-                self._row_count += len(rows)
-                self._byte_count += int(rows.sum())
-                if self._byte_count > self._bytes_max:
-                    raise BodyTooLarge(
-                        f"{self._row_count:,} events in a row add up to {self._byte_count >> 20} "
-                        f"MiB; the store takes {self._bytes_max >> 20} MiB in {PINNED_ROWS:,} "
-                        "events: split the upload, or raise [store] memory_bytes_max"
-                    )
-                if self._row_count == PINNED_ROWS:
-                    self._row_count = self._byte_count = 0

@@ -40,7 +40,9 @@ _HEADERS_BYTES = 3 * 4096
 
 
 class Part:
-    """One attached file. `has_rows`: something was committed into it after it was made."""
+    """One attached file. `has_rows`: something was committed into it after it was made.
+    `tail_bytes`, by table: at most so much of strings is in its last rows and in no checkpoint yet.
+    """
 
     def __init__(self, path: Path, number: int) -> None:
         self.path = path
@@ -48,6 +50,7 @@ class Part:
         self.name = f"part_{number:06d}"
         self.created_at = time.time()
         self.has_rows = False
+        self.tail_bytes: dict[str, int] = {}
 
     @property
     def wal_path(self) -> Path:
@@ -199,6 +202,7 @@ class PartFiles:
             f"SELECT count(*) FROM {part.name}.applied WHERE lane <> 'carry'"
         ).fetchone()
         part.has_rows = row is not None and row[0] > 0
+        part.tail_bytes = dict.fromkeys(("events", "rejects"), part.wal_bytes())
         return True
 
 

@@ -1,7 +1,9 @@
 """The store: transactions into the open part, the commit gate, checkpoints, rotation, recovery.
 
 Everything here blocks and is called from worker threads. One commit gate per process is held only
-to take commit numbers, write `applied`, COMMIT and publish; inserts run outside it.
+to take commit numbers, write `applied`, COMMIT and publish; inserts run outside it. Who waits for
+whom: commit turn ► a cursor in use ► gate. A reopening waits for cursors in use and for nothing
+else; nobody waits for a reopening with a cursor in use.
 
 What a caller may rely on
 1. `Transaction.commit` either returns (rows and ledger are durable), raises StoreBusy or StoreError
@@ -16,12 +18,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from ..config import StoreConfig
@@ -29,16 +32,10 @@ from ..errors import StoreBusy, StoreError, StoreFailed
 from .database import Cursor, Database, StoreBroken, StoreOutOfMemory
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import Part, PartFiles
+from .pinned import PINNED_ROWS, PinnedRows
 from .schema import view_ddl
 
-__all__ = ["PINNED_ROWS", "Store", "Transaction"]
-
-# DuckDB's vector. A COMMIT pins the rows of one at a time, counted from the start of the
-# transaction, and fails when their strings are more than `memory_bytes_max`, whatever else could
-# be spilled (measured, DuckDB 1.5.6, memory 64 MiB: 62 lines of 1 MiB pass and 70 do not; 20 of
-# them in every 2,048 of 30,000 rows pass; 1,200 lines of 40 kB pass and 1,600 do not).
-PINNED_ROWS = 2048
-
+__all__ = ["Store", "Transaction"]
 
 # How long a commit whose outcome is unknown may wait for the ledger to be readable.
 _FIND_OUT_S = 90.0
@@ -66,6 +63,9 @@ class Store:
         self.config = config
         self.parts = PartFiles(data_dir / "open")
         self._temp_directory = data_dir / "tmp"
+        # Commits are one at a time from the look at what is pinned on; taken before a cursor is
+        # used, so that the checkpoint that may be needed first can have one.
+        self._commit_turn = threading.Lock()
         self._gate = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
@@ -116,6 +116,13 @@ class Store:
         """Whether a checkpoint would give back what rolled back transactions have written."""
         return bool(self._rolled_back) or self._has_leaked
 
+    @property
+    def pinned_bytes_max(self) -> int:
+        """What one transaction may pin (`pinned.py`). A COMMIT also writes it to the WAL, through
+        a buffer beside the limit.
+        """
+        return self.config.memory_bytes_max * 3 // 8
+
     def wal_bytes(self) -> int:
         return sum(part.wal_bytes() for part in self.parts.parts)
 
@@ -134,19 +141,37 @@ class Store:
                 self._maybe_write_mark(cursor, part)
                 if not part.wal_bytes():
                     continue
-                try:
-                    cursor.execute(f"CHECKPOINT {part.name}")
-                except duckdb.TransactionException:
+                if not self._checkpoint_part(cursor, part):
                     return False  # a writer came in between
-                except duckdb.Error:
-                    self.checkpoint_failure_count += 1
-                    raise
-                self.checkpoint_count += 1
-                self._rolled_back.discard(part.name)
         if self._has_leaked and not self._open_transactions:
             self._has_leaked = False
             self.recover(self.database.generation)
         return True
+
+    def _checkpoint_part(self, cursor: Cursor, part: Part) -> bool:
+        """With the gate held: no commit gets in between. False when writers are in the way."""
+        try:
+            cursor.execute(f"CHECKPOINT {part.name}")
+        except duckdb.TransactionException:
+            return False
+        except duckdb.Error:
+            self.checkpoint_failure_count += 1
+            raise
+        self.checkpoint_count += 1
+        self._rolled_back.discard(part.name)
+        part.tail_bytes = {}
+        return True
+
+    def _make_room(self, part: Part, pinned: Mapping[str, PinnedRows]) -> None:
+        """Checkpoint before rows become neighbours that DuckDB could not hold at once."""
+        bytes_max = self.config.memory_bytes_max // 2
+        if all(
+            part.tail_bytes.get(table, 0) + rows.widest_bytes <= bytes_max
+            for table, rows in pinned.items()
+        ):
+            return
+        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+            self._checkpoint_part(cursor, part)
 
     def _maybe_write_mark(self, cursor: Cursor, part: Part) -> None:
         """Without a WAL a checkpoint does nothing, and the blocks of a transaction that was rolled
@@ -206,19 +231,30 @@ class Store:
     def begin(self, lane: str) -> Transaction:
         return Transaction(self, lane)
 
-    def _commit(self, part: Part, batches: Sequence[AppliedBatch], cursor: Cursor) -> None:
+    def _commit(
+        self,
+        part: Part,
+        batches: Sequence[AppliedBatch],
+        pinned: Mapping[str, PinnedRows],
+        cursor: Cursor,
+    ) -> None:
         """COMMIT behind the gate and take note. DuckDB's errors pass through."""
         with self._gate:
             write_applied(cursor, part.name, batches, self.ledger.commit_number + 1)
             # Also when COMMIT fails: a number is never used for two commits that may both be there.
             self.ledger.commit_number += len(batches)
             cursor.execute("COMMIT")
-            self._note_applied(part, batches)
+            self._note_applied(part, batches, pinned)
 
-    def _note_applied(self, part: Part, batches: Sequence[AppliedBatch]) -> None:
+    def _note_applied(
+        self, part: Part, batches: Sequence[AppliedBatch], pinned: Mapping[str, PinnedRows]
+    ) -> None:
         self.ledger.applied(batches)
         self.commit_count += 1
         part.has_rows = True
+        for table, rows in pinned.items():
+            before = part.tail_bytes.get(table, 0) if rows.row_count < PINNED_ROWS else 0
+            part.tail_bytes[table] = before + rows.tail_bytes
 
     def _count_transaction(self, change: int) -> None:
         with self._count_lock:
@@ -254,6 +290,7 @@ class Transaction:
         self._store = store
         self.lane = lane
         self._feeds: dict[str, _Feed] = {}
+        self._pinned: dict[str, PinnedRows] = {}
         self._lease = store.database.lease()
         self._part = store.parts.newest
         self._is_open = False
@@ -274,6 +311,13 @@ class Transaction:
         with self._lease.using() as cursor:
             cursor.register(f"feed_{table}", feed)
         self._feeds[table] = feed
+        self._pinned[table] = PinnedRows()
+
+    def count_pinned(self, table: str, lengths: np.ndarray[Any, Any]) -> int:
+        """Take note of the strings of rows that will be inserted; what must be held at once now."""
+        pinned = self._pinned[table]
+        pinned.add(lengths)
+        return pinned.widest_bytes
 
     def insert(
         self, table: str, rows: pa.Table, constants: dict[str, str | int] | None = None
@@ -308,10 +352,12 @@ class Transaction:
         """Make the rows durable and visible, with their ledger rows."""
         assert batches
         try:
-            with self._lease.using() as cursor:
-                self._maybe_begin(cursor)
-                self._store._commit(self._part, batches, cursor)
-                self._is_open = False
+            with self._store._commit_turn:
+                self._store._make_room(self._part, self._pinned)
+                with self._lease.using() as cursor:
+                    self._maybe_begin(cursor)
+                    self._store._commit(self._part, batches, self._pinned, cursor)
+                    self._is_open = False
         except StoreError as error:
             self._find_out(batches, error)
 
@@ -335,7 +381,7 @@ class Transaction:
         self._lease.close()
         if self._store._was_applied(self._part, batches[0], error):
             with self._store._gate:
-                self._store._note_applied(self._part, batches)
+                self._store._note_applied(self._part, batches, self._pinned)
         elif isinstance(error, StoreBusy):
             kind = StoreOutOfMemory if isinstance(error, StoreOutOfMemory) else StoreBusy
             raise kind(f"the commit failed: {error}") from error
