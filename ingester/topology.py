@@ -55,7 +55,6 @@ from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .startup import Opened
 from .store.control import SourceKeys
-from .store.database import resting_bytes
 
 __all__ = ["Announcement", "serve"]
 
@@ -321,9 +320,6 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
         decode_turn=process.decode_turn,
         insert_turns=trio.CapacityLimiter(config.intake.bulk_uploads_max),
         refuse_if_full=process.disk.refuse_if_full,
-        # What a COMMIT pins; it also writes them to the WAL, through a buffer beside the limit.
-        pinned_bytes_max=config.store.memory_bytes_max * 3 // 8,
-        pinned_bytes_resting=resting_bytes(config.store) * 3 // 8,
         upload_file_bytes_min=config.store.upload_file_bytes_min,
         on_trouble=process.trouble.ring,
     )

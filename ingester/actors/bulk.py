@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, NoReturn
@@ -48,8 +48,9 @@ from ..protocol.columns import (
 from ..protocol.events import EventBatch
 from ..store.database import StoreBroken
 from ..store.ledger import AppliedBatch
+from ..store.pinned import PINNED_ROWS
 from ..store.rejects import RejectBudget
-from ..store.store import PINNED_ROWS, Store, Transaction
+from ..store.store import Store, Transaction
 
 __all__ = ["BulkCounters", "BulkWorkerContext", "run"]
 
@@ -88,10 +89,7 @@ class BulkCounters:
 
 
 class BulkWorkerContext(Struct, frozen=True):
-    """What the workers share. `refuse_if_full` raises Overloaded below the disk reserve.
-    `pinned_bytes_max` bounds `PINNED_ROWS` rows in a row, and the rejects of one upload;
-    above `pinned_bytes_resting` the upload asks the store for more memory.
-    """
+    """What the workers share. `refuse_if_full` raises Overloaded below the disk reserve."""
 
     store: Store
     rejects: RejectBudget
@@ -99,8 +97,6 @@ class BulkWorkerContext(Struct, frozen=True):
     decode_turn: trio.CapacityLimiter
     insert_turns: trio.CapacityLimiter
     refuse_if_full: Callable[[], None]
-    pinned_bytes_max: int
-    pinned_bytes_resting: int
     upload_file_bytes_min: int
     on_trouble: Callable[[], None]
 
@@ -353,11 +349,9 @@ class _Insert:
         self._transaction = transaction
         self._context = context
         self._batches: list[AppliedBatch] = []
-        self._pinned = _PinnedRows(context.pinned_bytes_max)
         self._inserted_bytes = 0
         self._reject_bytes = 0
         self._is_committed = False
-        self._is_wide = False
 
     def prepare(self) -> None:
         self._transaction.prepare("events", EVENT_SCHEMA)
@@ -369,8 +363,8 @@ class _Insert:
         is_file = self._inserted_bytes >= self._context.upload_file_bytes_min
         if not is_file:
             self._inserted_bytes += ready.byte_count
-            self._pinned.add(ready.lengths)
-            self._maybe_raise_memory()
+            if ready.lengths:
+                self._refuse_if_too_wide(np.concatenate(ready.lengths))
         batch_id = self._context.store.ledger.take_batch_id()
         number = upload.request_number
         self._batches.append(AppliedBatch(batch_id, "bulk", 0, 0, ready.row_count, number))
@@ -386,11 +380,12 @@ class _Insert:
             else:
                 self._transaction.insert("events", ready.events, constants)
         rejects = self._context.rejects.take(
-            ready.rejects, bytes_max=self._context.pinned_bytes_max - self._reject_bytes
+            ready.rejects, bytes_max=self._context.store.pinned_bytes_max - self._reject_bytes
         )
         if rejects:
-            self._reject_bytes += sum(len(r.line) for r in rejects)
-            self._maybe_raise_memory()
+            lengths = np.fromiter((len(r.line) for r in rejects), np.int64, len(rejects))
+            self._reject_bytes += int(lengths.sum())
+            self._transaction.count_pinned("rejects", lengths)
             rows = reject_rows(
                 rejects, number, upload.received_at_us, upload.door, upload.source.name
             )
@@ -421,41 +416,19 @@ class _Insert:
         self._is_committed = True
         return record
 
-    def _maybe_raise_memory(self) -> None:
-        pinned_bytes = max(self._pinned.peak_bytes, self._reject_bytes)
-        if not self._is_wide and pinned_bytes > self._context.pinned_bytes_resting:
-            self._is_wide = True
-            self._transaction.raise_memory()
+    def _refuse_if_too_wide(self, lengths: np.ndarray[Any, Any]) -> None:
+        """Before the rows are sent: the COMMIT would fail, in every attempt."""
+        pinned_bytes = self._transaction.count_pinned("events", lengths)
+        bytes_max = self._context.store.pinned_bytes_max
+        if pinned_bytes > bytes_max:
+            raise BodyTooLarge(
+                f"events in a row add up to {pinned_bytes >> 20} MiB within {PINNED_ROWS:,}; the "
+                f"store takes {bytes_max >> 20} MiB: split the upload, or raise [store] "
+                "memory_bytes_max"
+            )
 
     def end(self) -> None:
         """End the transaction, however it went."""
         self._transaction.__exit__()
         if not self._is_committed:  # nothing was kept: another upload may keep as many
             self._context.rejects.give_back(self._reject_bytes)
-
-
-class _PinnedRows:
-    """Refuses what a COMMIT could not hold in memory, before the rows are sent to the store."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._row_count = 0
-        self._byte_count = 0
-        self.peak_bytes = 0
-
-    def add(self, lengths: Iterable[np.ndarray[Any, Any]]) -> None:
-        """Count the lines that come next."""
-        for rest in lengths:
-            while len(rest):
-                rows, rest = np.split(rest, [PINNED_ROWS - self._row_count])
-                self._row_count += len(rows)
-                self._byte_count += int(rows.sum())
-                self.peak_bytes = max(self.peak_bytes, self._byte_count)
-                if self._byte_count > self._bytes_max:
-                    raise BodyTooLarge(
-                        f"{self._row_count:,} events in a row add up to {self._byte_count >> 20} "
-                        f"MiB; the store takes {self._bytes_max >> 20} MiB in {PINNED_ROWS:,} "
-                        "events: split the upload, or raise [store] memory_bytes_max"
-                    )
-                if self._row_count == PINNED_ROWS:
-                    self._row_count = self._byte_count = 0

@@ -15,7 +15,9 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import structlog
 import trio
@@ -223,6 +225,10 @@ def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -
         batch_id = store.ledger.take_batch_id()
         for name, rows in tables.items():
             transaction.prepare(name, rows.schema)
+        for name, lengths in _lengths_of(requests).items():
+            pinned_bytes = transaction.count_pinned(name, lengths)
+            if pinned_bytes > store.pinned_bytes_max and len(requests) > 1:
+                raise StoreOutOfMemory(f"{len(requests)} requests are too wide for one commit")
         for name, rows in tables.items():
             transaction.insert(name, rows, {} if name == "requests" else {"batch_id": batch_id})
         transaction.commit([
@@ -253,6 +259,14 @@ def _rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
     except Exception as error:  # a bug, by definition
         raise StoreError(f"{type(error).__name__} while making columns") from error
     return tables
+
+
+def _lengths_of(requests: Sequence[SmallRequest]) -> dict[str, np.ndarray[Any, Any]]:
+    """The lengths of what is wide in the rows of each table."""
+    events = [len(line) for r in requests for line in r.lines]
+    rejects = [len(reject.line) for r in requests for reject in r.rejects]
+    found = {"events": np.array(events, np.int64), "rejects": np.array(rejects, np.int64)}
+    return {table: lengths for table, lengths in found.items() if len(lengths)}
 
 
 def _reject_rows(request: SmallRequest) -> pa.Table:

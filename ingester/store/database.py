@@ -269,7 +269,7 @@ class Database:
     def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
             "threads": self._config.threads,
-            "memory_limit": memory_setting(resting_bytes(self._config)),
+            "memory_limit": memory_setting(self._config.memory_bytes_max),
             "temp_directory": str(self._temp_directory),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

@@ -40,7 +40,9 @@ _HEADERS_BYTES = 3 * 4096
 
 
 class Part:
-    """One attached file. `has_rows`: something was committed into it after it was made."""
+    """One attached file. `has_rows`: something was committed into it after it was made.
+    `tail_bytes`, by table: at most so much of strings is in its last rows and in no checkpoint yet.
+    """
 
     def __init__(self, path: Path, number: int) -> None:
         self.path = path
@@ -52,6 +54,7 @@ class Part:
         self.upload_files: tuple[str, ...] = ()
         self.missing_files: tuple[str, ...] = ()
         self.upload_bytes = 0
+        self.tail_bytes: dict[str, int] = {}
 
     @property
     def wal_path(self) -> Path:
@@ -208,6 +211,7 @@ class PartFiles:
         ).fetchall()
         part.upload_files = tuple(row[0] for row in rows)
         part.upload_bytes = sum(row[1] for row in rows)
+        part.tail_bytes = dict.fromkeys(("events", "rejects"), part.wal_bytes())
         return True
 
 

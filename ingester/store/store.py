@@ -1,7 +1,9 @@
 """The store: transactions into the open part, the commit gate, checkpoints, rotation, recovery.
 
 Everything here blocks and is called from worker threads. One commit gate per process is held only
-to take commit numbers, write `applied`, COMMIT and publish; inserts run outside it.
+to take commit numbers, write `applied`, COMMIT and publish; inserts run outside it. Who waits for
+whom: commit turn ► a cursor in use ► gate. A reopening waits for cursors in use and for nothing
+else; nobody waits for a reopening with a cursor in use.
 
 What a caller may rely on
 1. `Transaction.commit` either returns (rows and ledger are durable), raises StoreBusy or StoreError
@@ -17,11 +19,12 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from ..config import StoreConfig
@@ -36,17 +39,11 @@ from .database import (
 )
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import Part, PartFiles
+from .pinned import PINNED_ROWS, PinnedRows
 from .schema import view_ddl
 from .upload_files import UploadFile, remove_unlisted
 
-__all__ = ["PINNED_ROWS", "Store", "Transaction"]
-
-# DuckDB's vector. A COMMIT pins the rows of one at a time, counted from the start of the
-# transaction, and fails when their strings are more than `memory_bytes_max`, whatever else could
-# be spilled (measured, DuckDB 1.5.6, memory 64 MiB: 62 lines of 1 MiB pass and 70 do not; 20 of
-# them in every 2,048 of 30,000 rows pass; 1,200 lines of 40 kB pass and 1,600 do not).
-PINNED_ROWS = 2048
-
+__all__ = ["Store", "Transaction"]
 
 # How long a commit whose outcome is unknown may wait for the ledger to be readable.
 _FIND_OUT_S = 90.0
@@ -75,6 +72,9 @@ class Store:
         self.parts = PartFiles(data_dir / "open")
         self._temp_directory = data_dir / "tmp"
         self.uploads_directory = (data_dir / "uploads").absolute()
+        # Commits are one at a time from the look at what is pinned on; taken before a cursor is
+        # used, so that the checkpoint that may be needed first can have one.
+        self._commit_turn = threading.Lock()
         self._gate = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
@@ -128,11 +128,22 @@ class Store:
         names = [part.name for part in self.parts.parts]
         self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
+        # Replaying a WAL may have needed all of it; from here on it is lent (`raised_memory`).
+        if not self._memory_raised_count:
+            limit = memory_setting(resting_bytes(self.config))
+            cursor.execute(f"SET GLOBAL memory_limit = '{limit}'")
 
     @property
     def is_space_owed(self) -> bool:
         """Whether a checkpoint would give back what rolled back transactions have written."""
         return bool(self._rolled_back) or self._has_leaked
+
+    @property
+    def pinned_bytes_max(self) -> int:
+        """What one transaction may pin (`pinned.py`). A COMMIT also writes it to the WAL, through
+        a buffer beside the limit.
+        """
+        return self.config.memory_bytes_max * 3 // 8
 
     def wal_bytes(self) -> int:
         return sum(part.wal_bytes() for part in self.parts.parts)
@@ -147,24 +158,47 @@ class Store:
         """
         if self._open_transactions and not beside_writers:
             return False
-        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+        with (
+            self.raised_memory(),
+            self.database.lease() as lease,
+            lease.using() as cursor,
+            self._gate,
+        ):
             for part in self.parts.parts:
                 self._maybe_write_mark(cursor, part)
                 if not part.wal_bytes():
                     continue
-                try:
-                    cursor.execute(f"CHECKPOINT {part.name}")
-                except duckdb.TransactionException:
+                if not self._checkpoint_part(cursor, part):
                     return False  # a writer came in between
-                except duckdb.Error:
-                    self.checkpoint_failure_count += 1
-                    raise
-                self.checkpoint_count += 1
-                self._rolled_back.discard(part.name)
         if self._has_leaked and not self._open_transactions:
             self._has_leaked = False
             self.recover(self.database.generation)
         return True
+
+    def _checkpoint_part(self, cursor: Cursor, part: Part) -> bool:
+        """With the gate held: no commit gets in between. False when writers are in the way."""
+        try:
+            cursor.execute(f"CHECKPOINT {part.name}")
+        except duckdb.TransactionException:
+            return False
+        except duckdb.Error:
+            self.checkpoint_failure_count += 1
+            raise
+        self.checkpoint_count += 1
+        self._rolled_back.discard(part.name)
+        part.tail_bytes = {}
+        return True
+
+    def _make_room(self, part: Part, pinned: Mapping[str, PinnedRows]) -> None:
+        """Checkpoint before rows become neighbours that DuckDB could not hold at once."""
+        bytes_max = self.config.memory_bytes_max // 2
+        if all(
+            part.tail_bytes.get(table, 0) + rows.widest_bytes <= bytes_max
+            for table, rows in pinned.items()
+        ):
+            return
+        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+            self._checkpoint_part(cursor, part)
 
     def _maybe_write_mark(self, cursor: Cursor, part: Part) -> None:
         """Without a WAL a checkpoint does nothing, and the blocks of a transaction that was rolled
@@ -219,6 +253,17 @@ class Store:
                 if not self._memory_raised_count:
                     self._limit_memory(resting_bytes(self.config))
 
+    def _memory_for(
+        self, part: Part, pinned: Mapping[str, PinnedRows]
+    ) -> AbstractContextManager[None]:
+        """More memory for a commit that pins more than what rests with the store allows."""
+        widest = max(
+            (part.tail_bytes.get(table, 0) + rows.widest_bytes for table, rows in pinned.items()),
+            default=0,
+        )
+        is_wide = widest > resting_bytes(self.config) * 3 // 8
+        return self.raised_memory() if is_wide else nullcontext()
+
     def _limit_memory(self, byte_count: int) -> None:
         # Lowering it fails while more is pinned; the next query or upload lowers it then.
         with suppress(StoreError), self.database.lease() as lease, lease.using() as cursor:
@@ -270,6 +315,7 @@ class Store:
         part: Part,
         batches: Sequence[AppliedBatch],
         upload: UploadFile | None,
+        pinned: Mapping[str, PinnedRows],
         cursor: Cursor,
     ) -> None:
         """COMMIT behind the gate and take note. DuckDB's errors pass through."""
@@ -278,7 +324,7 @@ class Store:
             # Also when COMMIT fails: a number is never used for two commits that may both be there.
             self.ledger.commit_number += len(batches)
             cursor.execute("COMMIT")
-            self._note_applied(part, batches)
+            self._note_applied(part, batches, pinned)
             if upload is not None:
                 self._publish(part.name, upload, cursor)
 
@@ -295,10 +341,15 @@ class Store:
             # It is committed and must be seen: opening again makes the views.
             raise StoreBroken(str(error), self.database.generation) from error
 
-    def _note_applied(self, part: Part, batches: Sequence[AppliedBatch]) -> None:
+    def _note_applied(
+        self, part: Part, batches: Sequence[AppliedBatch], pinned: Mapping[str, PinnedRows]
+    ) -> None:
         self.ledger.applied(batches)
         self.commit_count += 1
         part.has_rows = True
+        for table, rows in pinned.items():
+            before = part.tail_bytes.get(table, 0) if rows.row_count < PINNED_ROWS else 0
+            part.tail_bytes[table] = before + rows.tail_bytes
 
     def _count_transaction(self, change: int) -> None:
         with self._count_lock:
@@ -334,10 +385,10 @@ class Transaction:
         self._store = store
         self.lane = lane
         self._feeds: dict[str, _Feed] = {}
+        self._pinned: dict[str, PinnedRows] = {}
         self._lease = store.database.lease()
         self._part = store.parts.newest
         self._is_open = False
-        self._raised = ExitStack()
         self._upload: UploadFile | None = None
         store._count_transaction(1)
 
@@ -349,7 +400,6 @@ class Transaction:
         if self._upload is not None:
             self._upload.discard()
         self._lease.close()
-        self._raised.close()
         self._store._count_transaction(-1)
 
     def prepare(self, table: str, schema: pa.Schema) -> None:
@@ -359,6 +409,13 @@ class Transaction:
         with self._lease.using() as cursor:
             cursor.register(f"feed_{table}", feed)
         self._feeds[table] = feed
+        self._pinned[table] = PinnedRows()
+
+    def count_pinned(self, table: str, lengths: np.ndarray[Any, Any]) -> int:
+        """Take note of the strings of rows that will be inserted; what must be held at once now."""
+        pinned = self._pinned[table]
+        pinned.add(lengths)
+        return pinned.widest_bytes
 
     def insert(
         self, table: str, rows: pa.Table, constants: dict[str, str | int] | None = None
@@ -400,27 +457,28 @@ class Transaction:
             self._upload_request_number = request_number
         self._upload.write(rows, constants)
 
-    def raise_memory(self) -> None:
-        """From here to its end this transaction needs more memory than rests with the store."""
-        self._raised.enter_context(self._store.raised_memory())
-
     def commit(self, batches: Sequence[AppliedBatch]) -> None:
         """Make the rows durable and visible, with their ledger rows."""
         assert batches
         try:
-            with self._lease.using() as cursor:
-                self._maybe_begin(cursor)
-                if self._upload is not None:
-                    self._list_upload(self._upload, cursor)
-                self._store._commit(self._part, batches, self._upload, cursor)
-                self._is_open = False
-                self._upload = None
+            # Outside the commit turn: a large file takes its time to sync.
+            if self._upload is not None:
+                self._upload.finish()
+            store = self._store
+            with store._commit_turn, store._memory_for(self._part, self._pinned):
+                store._make_room(self._part, self._pinned)
+                with self._lease.using() as cursor:
+                    self._maybe_begin(cursor)
+                    if self._upload is not None:
+                        self._list_upload(self._upload, cursor)
+                    store._commit(self._part, batches, self._upload, self._pinned, cursor)
+                    self._is_open = False
+                    self._upload = None
         except StoreError as error:
             self._find_out(batches, error)
 
     def _list_upload(self, upload: UploadFile, cursor: Cursor) -> None:
-        """The file first, then the row that names it."""
-        upload.finish()
+        """The row that names the file, which is durable by now."""
         cursor.execute(
             f"INSERT INTO {self._part.name}.upload_files VALUES (?, ?, ?, ?)",
             [upload.path.name, self._upload_request_number, upload.row_count, upload.byte_count],
@@ -449,7 +507,7 @@ class Transaction:
         if self._store._was_applied(self._part, batches[0], error):
             database = self._store.database
             with database.lease() as lease, lease.using() as cursor, self._store._gate:
-                self._store._note_applied(self._part, batches)
+                self._store._note_applied(self._part, batches, self._pinned)
                 if upload is not None:
                     self._store._publish(self._part.name, upload, cursor)
             return
