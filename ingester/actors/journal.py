@@ -37,7 +37,7 @@ async def run(
     cleaned_at = time.monotonic()
     limiter = trio.CapacityLimiter(1)
     acknowledge_early = os.environ.get("INGESTER_FAULT") == "ack_before_journal"
-    with groups:  # not `async with`: the cancellation that follows a failure would hide it
+    async with groups:
         while (group := await gate.take()) is not None:
             if acknowledge_early:  # a fault for the tests: their harness must notice it
                 group.done.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -209,6 +210,7 @@ def _failing_insert(
         if table == "events":
             left[0] -= 1
             if left[0] == 0:
+                time.sleep(0.3)  # by now the decoder waits to hand over the next slice
                 raise error(self)
         real(self, table, *arguments)
 
@@ -232,7 +234,6 @@ async def test_a_failed_insert_refuses_the_upload_and_the_worker_goes_on(
     fault: str,
     at: int,
 ) -> None:
-    """Also when the decoder waits to hand over the next slice (at: the first of four)."""
     with opened(tmp_path) as store:
         bench = _Bench(store)
         _failing_insert(monkeypatch, FAULTS[fault], at=at)
