@@ -1,7 +1,7 @@
 """Backpressure and wake-ups: byte budgets, doorbells, a rising mark that tasks wait for.
 
-1. A `ByteBudget` is reserved whole and never grown (partial holders would deadlock); waiters are
-   served in order.
+1. A `ByteBudget` is reserved whole and never grown (partial holders would deadlock), but it may
+   shrink; waiters are served in order.
 2. A `Doorbell` may be lost or rung for nothing: whoever waits looks at the truth afterwards.
 3. A `Mark` only rises; `wait_reached(n)` returns once it is at least n.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 import trio
 
-__all__ = ["ByteBudget", "Doorbell", "Mark"]
+__all__ = ["ByteBudget", "Doorbell", "Mark", "Reservation"]
 
 
 class ByteBudget:
@@ -57,12 +57,13 @@ class ByteBudget:
         self._serve()
 
     @contextmanager
-    def reserved(self, byte_count: int) -> Iterator[None]:
+    def reserved(self, byte_count: int) -> Iterator[Reservation]:
         """Hand back what `reserve` or `reserve_nowait` took, however the block ends."""
+        reservation = Reservation(self, byte_count)
         try:
-            yield
+            yield reservation
         finally:
-            self.release(byte_count)
+            reservation.shrink(0)
 
     def _serve(self) -> None:
         while self._waiters and self.used_bytes + self._waiters[0][0] <= self.total_bytes:
@@ -76,6 +77,23 @@ class ByteBudget:
             "total_bytes": self.total_bytes,
             "waiting": len(self._waiters),
         }
+
+
+class Reservation:
+    """What one holder has of a budget."""
+
+    __slots__ = ("_budget", "byte_count")
+
+    def __init__(self, budget: ByteBudget, byte_count: int) -> None:
+        self._budget = budget
+        self.byte_count = byte_count
+
+    def shrink(self, byte_count: int) -> None:
+        """Hand back all but `byte_count`; nothing when that is more than what is held."""
+        excess = self.byte_count - byte_count
+        if excess > 0:
+            self.byte_count = byte_count
+            self._budget.release(excess)
 
 
 class Doorbell:
@@ -109,6 +127,11 @@ class Mark:
         if value <= self.value:
             await trio.lowlevel.checkpoint()
             return
-        event = trio.Event()
-        heappush(self._waiters, (value, next(self._order), event))
-        await event.wait()
+        waiter = (value, next(self._order), trio.Event())
+        heappush(self._waiters, waiter)
+        try:
+            await waiter[2].wait()
+        finally:
+            if not waiter[2].is_set():
+                self._waiters.remove(waiter)
+                heapify(self._waiters)

@@ -69,6 +69,11 @@ class Source(Struct, frozen=True, kw_only=True):
     lenient_session: bool = False
     requests_per_hour: int = 0
 
+    @property
+    def credential(self) -> str:
+        """Its name among the credentials of all doors."""
+        return f"source:{self.source_id}"
+
 
 class RequestRecord(Struct, frozen=True, kw_only=True):
     """What is kept of a request that was acknowledged: a row of `requests`.

@@ -124,7 +124,12 @@ def _open_rest(
         lock=lock,
         control=control,
         store=store,
-        writer=JournalWriter.open(journal_dir, config.journal, next_seq=recovery.next_seq),
+        writer=JournalWriter.open(
+            journal_dir,
+            config.journal,
+            next_seq=recovery.next_seq,
+            newest_used=recovery.newest_used,
+        ),
         numbers=numbers,
         idempotency=idempotency,
         quotas=quotas,

@@ -23,6 +23,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from .console.server import ConsoleAddresses, serve_console
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import BulkLane, BulkUpload
 from .doors.disk import DiskWatch
+from .doors.natero_shortcut import make_shortcut
 from .doors.router import make_handler
 from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError, StoreFailed
@@ -95,6 +97,7 @@ class _Process:
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
+        self.journal_turn = threading.Lock()
         self.admission = Admission(
             config.intake,
             keys=KeyRing({}),
@@ -106,7 +109,12 @@ class _Process:
             applied=opened.applied,
             decode_turn=self.decode_turn,
         )
-        self.server = IntakeServer(make_handler(self.admission), config.intake, opened.numbers)
+        self.server = IntakeServer(
+            make_handler(self.admission),
+            config.intake,
+            opened.numbers,
+            {"intake": make_shortcut(self.admission)},
+        )
         self.intake_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
@@ -189,6 +197,7 @@ async def serve(
                 addresses = await beside.start(_console, process, stop_console)
                 async with trio.open_nursery() as upkeep:
                     upkeep.start_soon(_keep_running, "maintenance", process, _maintenance)
+                    upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
                     await _run_core(process, addresses, announce, signals, reload)
                     upkeep.cancel_scope.cancel()
                 await maintenance.save_quotas(opened.control, opened.quotas)
@@ -218,10 +227,11 @@ async def _run_core(
                     process.gate,
                     process.groups_send,
                     writer=opened.writer,
-                    applied=opened.applied,
+                    turn=process.journal_turn,
                 )
             )
             core.start_soon(_loader(process))
+            watch.start_soon(_end_when_failed, process)
             context = _bulk_context(process)
             for _ in range(process.config.intake.bulk_uploads_max):
                 core.start_soon(partial(bulk.run, process.uploads.clone(), context=context))
@@ -310,6 +320,7 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
         decode_turn=process.decode_turn,
         insert_turns=trio.CapacityLimiter(config.intake.bulk_uploads_max),
         refuse_if_full=process.disk.refuse_if_full,
+        upload_file_bytes_min=config.store.upload_file_bytes_min,
         on_trouble=process.trouble.ring,
     )
 
@@ -322,6 +333,15 @@ async def _maintenance(process: _Process) -> None:
         disk=process.disk,
         trouble=process.trouble,
         config=process.config.store,
+    )
+
+
+async def _clean_journal(process: _Process) -> None:
+    await journal.clean(
+        writer=process.opened.writer,
+        applied=process.opened.applied,
+        disk=process.disk,
+        turn=process.journal_turn,
     )
 
 
@@ -446,6 +466,12 @@ def _reload(process: _Process, reload: Callable[[], Config]) -> None:
     process.config = config
     process.admission.config = config.intake
     _log.info("configuration read again")
+
+
+async def _end_when_failed(process: _Process) -> None:
+    """Design: a fault of the store that cannot be resolved ends the process non-zero."""
+    await process.admission.failed.wait()
+    raise StoreFailed("whether an upload was stored could not be found out; start again to see")
 
 
 async def _end_at_second_signal(signals: AsyncIterator[int]) -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import trio
 
 from ingester.actors.intake_shared import NEVER, IntakeShared
-from ingester.actors.transport import Transport, WaitExpired
+from ingester.actors.short_path import ShortPath
+from ingester.actors.transport import PlainTransport, Transport, WaitExpired
 from ingester.doors.exchange import Request, Response, error_response
 from ingester.errors import (
     BodyTooLarge,
@@ -163,6 +164,7 @@ class Connection:
         "_behind_proxy",
         "_listener",
         "_reader",
+        "_short_path",
         "_streak",
         "_transport",
         "deadline",
@@ -182,6 +184,10 @@ class Connection:
         self._reader = RequestReader(shared.limits, shared.heads)
         self._behind_proxy = bool(shared.trusted) and is_in(address, shared.trusted)
         self._streak = 0
+        self._short_path: ShortPath | None = None
+        shortcut = shared.shortcuts.get(listener)
+        if shortcut is not None and isinstance(transport, PlainTransport):
+            self._short_path = ShortPath(self, transport, shortcut, shared)
 
     def expire(self) -> None:
         """End the wait under way; called by the reaper."""
@@ -241,8 +247,12 @@ class Connection:
             self.is_idle = True
         elif self.deadline == NEVER:
             self.deadline = shared.deadline_in(shared.stall_s)
+        short_path = None if started else self._short_path
         try:
-            data = await self._transport.receive()
+            if short_path is not None:
+                data = await short_path.rest()
+            else:
+                data = await self._transport.receive()
         except WaitExpired:
             if started:
                 shared.stalls += 1
@@ -252,6 +262,9 @@ class Connection:
             data = self._transport.receive_nowait() or b""
         finally:
             self.is_idle = False
+        if short_path is not None and short_path.is_over:
+            await self._finish(unread=False)
+            return False
         if not data:
             return False
         if not started:
@@ -279,7 +292,7 @@ class Connection:
             shared.gone += 1
             return False
         except Exception as error:
-            answer = self._answer_to(error, number)
+            answer = self.answer_to(error, number)
             if answer is None:
                 shared.gone += 1
                 return False
@@ -323,7 +336,7 @@ class Connection:
             self._reader.receive_data(data)
         return True
 
-    def _answer_to(self, error: Exception, number: int) -> Response | None:
+    def answer_to(self, error: Exception, number: int) -> Response | None:
         """The answer to what a handler raised; None when the client is gone."""
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # raised through a nursery of the handler's own
@@ -341,9 +354,6 @@ class Connection:
         self, head: RequestHead, response: Response, number: int, keep_alive: bool
     ) -> None:
         shared = self.shared
-        first_lines = shared.first_lines(response.request_number or number)
-        if response.content_type:
-            first_lines += b"Content-Type: %b\r\n" % response.content_type
         headers = response.headers
         if shared.cors is not None and response.door != PREFLIGHT_DOOR:
             headers = (*headers, *shared.cors.headers(head))
@@ -354,7 +364,7 @@ class Connection:
             keep_alive=keep_alive,
             minor_version=head.minor_version,
             head_only=head.method == "HEAD",
-            first_lines=first_lines,
+            first_lines=shared.first_lines_of(response, number),
         )
         shared.count_answer(response.door, response.status)
         await self.send(data)

@@ -18,17 +18,18 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 import trio
 
 from ingester.actors.connection import Connection
 from ingester.actors.intake_shared import IntakeShared, IntakeStatistics
+from ingester.actors.readiness import Readiness
 from ingester.actors.tls import Certificates
 from ingester.actors.transport import PlainTransport, TlsTransport, Transport
 from ingester.config import IntakeConfig
-from ingester.doors.exchange import Handler, error_response
+from ingester.doors.exchange import Handler, Shortcut, error_response
 from ingester.errors import ClientGone
 from ingester.messages import RequestNumbers
 from ingester.protocol.forwarded import address_text, is_in
@@ -51,8 +52,15 @@ _TURNED_AWAY_S = 1.0
 class IntakeServer:
     """Serves one handler on any number of listeners. `run` may be called once per listener set."""
 
-    def __init__(self, handler: Handler, config: IntakeConfig, numbers: RequestNumbers) -> None:
-        self._shared = IntakeShared(handler, config, numbers.next)
+    def __init__(
+        self,
+        handler: Handler,
+        config: IntakeConfig,
+        numbers: RequestNumbers,
+        shortcuts: Mapping[str, Shortcut] | None = None,
+    ) -> None:
+        """`shortcuts` by listener."""
+        self._shared = IntakeShared(handler, config, numbers.next, shortcuts or {})
         self._connections_max = config.connections_max
         self._per_address_max = config.connections_per_address_max
         self._connections: set[Connection] = set()
@@ -74,11 +82,13 @@ class IntakeServer:
     ) -> None:
         """Serve until `drain` and the last connection's end. Owns `listeners`."""
         self._shared.tick()
+        readiness = Readiness()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._reap)
+            nursery.start_soon(readiness.run)
             async with trio.open_nursery() as serving:
                 for one in listeners:
-                    serving.start_soon(self._serve_listener, one, listener, tls)
+                    serving.start_soon(self._serve_listener, one, listener, tls, readiness)
                 task_status.started()
             nursery.cancel_scope.cancel()
 
@@ -119,7 +129,11 @@ class IntakeServer:
                 connection.expire()
 
     async def _serve_listener(
-        self, listener: trio.SocketListener, name: str, tls: Certificates | None
+        self,
+        listener: trio.SocketListener,
+        name: str,
+        tls: Certificates | None,
+        readiness: Readiness,
     ) -> None:
         async with listener, trio.open_nursery() as clients:
             with trio.CancelScope() as scope:
@@ -133,9 +147,15 @@ class IntakeServer:
                     sock, address = accepted
                     if self._is_full(address):
                         self._refused_count += 1
-                        clients.start_soon(self._turn_away, sock, tls is None)
+                        plain = PlainTransport(sock, readiness)
+                        clients.start_soon(self._turn_away, plain, tls is None)
                     else:
-                        connection = self._admit(sock, address, name, tls)
+                        transport = (
+                            PlainTransport(sock, readiness)
+                            if tls is None
+                            else TlsTransport(sock, tls.context, readiness)
+                        )
+                        connection = self._admit(transport, address, name)
                         clients.start_soon(self._serve_client, connection, address)
             self._accept_scopes.discard(scope)
             await listener.aclose()  # refuse new clients while the open ones finish
@@ -172,12 +192,7 @@ class IntakeServer:
             and not is_in(address, self._shared.trusted)  # a proxy stands for many clients
         )
 
-    def _admit(
-        self, sock: socket.socket, address: str, name: str, tls: Certificates | None
-    ) -> Connection:
-        transport: Transport = (
-            PlainTransport(sock) if tls is None else TlsTransport(sock, tls.context)
-        )
+    def _admit(self, transport: Transport, address: str, name: str) -> Connection:
         connection = Connection(transport, address, name, self._shared)
         self._connections.add(connection)
         self._per_address[address] = self._per_address.get(address, 0) + 1
@@ -198,9 +213,8 @@ class IntakeServer:
                 del self._per_address[address]
             self._note_if_empty()
 
-    async def _turn_away(self, sock: socket.socket, is_plain: bool) -> None:
+    async def _turn_away(self, transport: PlainTransport, is_plain: bool) -> None:
         """Say 503, give the client a moment to read it, close. Over TLS only close."""
-        transport = PlainTransport(sock)
         self._turned_away_count += 1
         try:
             if is_plain and self._turned_away_count <= _TURNED_AWAY_MAX:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from pathlib import PurePath
 
@@ -17,16 +17,21 @@ import trio
 from msgspec import Struct
 
 from ingester.config import IntakeConfig
-from ingester.doors.exchange import Handler
+from ingester.doors.exchange import Handler, Response, Shortcut
 from ingester.protocol.cors import CorsRules
 from ingester.protocol.forwarded import parse_networks
-from ingester.protocol.http1 import HeadCache, HeadLimits
+from ingester.protocol.http1 import HeadCache, HeadLimits, response_bytes
 
 __all__ = ["NEVER", "IntakeShared", "IntakeStatistics"]
 
 log = structlog.get_logger(__name__)
 
 NEVER = math.inf
+
+# Answers of which the common bytes are kept.
+USUAL_MAX = 256
+
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class IntakeStatistics(Struct, frozen=True, kw_only=True):
@@ -53,7 +58,11 @@ class IntakeShared:
     """Read by every connection; `tick` and the counters are all that changes."""
 
     def __init__(
-        self, handler: Handler, config: IntakeConfig, next_number: Callable[[], int]
+        self,
+        handler: Handler,
+        config: IntakeConfig,
+        next_number: Callable[[], int],
+        shortcuts: Mapping[str, Shortcut],
     ) -> None:
         self.handler = handler
         self.next_number = next_number
@@ -69,7 +78,10 @@ class IntakeShared:
         self.bytes_per_second_min = config.bytes_per_second_min
         self.trusted = parse_networks("intake.trusted_proxies", config.trusted_proxies)
         self.cors = CorsRules(config.cors_origins) if config.cors_origins else None
+        # By listener. What CORS adds depends on the request: then all take the long way.
+        self.shortcuts = {} if self.cors is not None else shortcuts
         self.draining = False
+        self._usual: dict[tuple[int, Headers], tuple[bytes, bytes]] = {}
 
         # At least four looks per shortest deadline, at most 20 a second.
         self.tick_s = max(0.05, min(0.25, self.stall_s / 4, self.keep_alive_s / 4))
@@ -96,6 +108,36 @@ class IntakeShared:
     def first_lines(self, number: int) -> bytes:
         """The header lines of every answer."""
         return b"%bIngester-Request-Id: %016x\r\n" % (self.date_line, number)
+
+    def first_lines_of(self, response: Response, number: int) -> bytes:
+        lines = self.first_lines(response.request_number or number)
+        if response.content_type:
+            lines += b"Content-Type: %b\r\n" % response.content_type
+        return lines
+
+    def answer_bytes(self, response: Response, number: int, *, keep_alive: bool) -> bytes:
+        """The whole answer to an HTTP/1.1 request that was not HEAD, without CORS.
+
+        What such answers have in common is formatted once.
+        """
+        first_lines = self.first_lines_of(response, number)
+        if response.body or not keep_alive:
+            return response_bytes(
+                response.status,
+                response.headers,
+                response.body,
+                keep_alive=keep_alive,
+                first_lines=first_lines,
+            )
+        key = (response.status, response.headers)
+        found = self._usual.get(key)
+        if found is None:
+            if len(self._usual) >= USUAL_MAX:
+                self._usual.clear()
+            whole = response_bytes(*key, b"", keep_alive=True, first_lines=b"\0")
+            before, _, after = whole.partition(b"\0")
+            found = self._usual[key] = before, after
+        return b"%b%b%b" % (found[0], first_lines, found[1])
 
     def count_answer(self, door: str, status: int) -> None:
         label = (door, status)

@@ -3,9 +3,8 @@
 trio's `SocketStream` yields to the scheduler on every successful read and write, and a cancel
 scope around each wait costs more than parsing the request; on the way of a small request both
 are most of the cost. So the plain transport owns the non-blocking socket, sends without a
-scheduling point when the kernel takes everything, and waits for readability before it reads
-(after an answer there is nothing to read yet). Its waits carry no deadline: `interrupt` ends the
-one under way, which then raises `WaitExpired`.
+scheduling point when the kernel takes everything, and reads only what `Readiness` told of. Its
+waits carry no deadline: `interrupt` ends the one under way, which then raises `WaitExpired`.
 
 1. One task uses a transport at a time; `interrupt` may be called by any other.
 2. A reset, a broken pipe or a TLS fault is `ClientGone`; never an `OSError`.
@@ -17,10 +16,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
+from ingester.actors.readiness import Readiness
 from ingester.errors import ClientGone
 from ingester.protocol.http1 import PIECE_BYTES_MAX
 
@@ -60,46 +61,99 @@ class Transport(Protocol):
 
 
 class PlainTransport:
-    """A connected, non-blocking socket. Owns it."""
+    """A connected, non-blocking socket. Owns it.
 
-    __slots__ = ("_fileno", "_receive_bytes", "_send_bytes", "_sock")
+    `is_readable`: bytes or the end were told of and not read to the last. `on_readable` is asked
+    when that is told while the task waits for it: True leaves the task waiting.
+    """
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = (
+        "_fileno",
+        "_has_ended",
+        "_is_expired",
+        "_readiness",
+        "_receive_bytes",
+        "_send_bytes",
+        "_sock",
+        "_waiting",
+        "is_readable",
+        "on_readable",
+    )
+
+    def __init__(self, sock: socket.socket, readiness: Readiness) -> None:
         self._sock = sock
         self._fileno = sock.fileno()
         self._receive_bytes = sock.recv
         self._send_bytes = sock.send
+        self._readiness = readiness
+        self._waiting: trio.lowlevel.Task | None = None
+        self._has_ended = False
+        self._is_expired = False
+        self.is_readable = False
+        self.on_readable: Callable[[], bool] | None = None
+        readiness.add(self._fileno, self._note_readable)
 
     async def handshake(self) -> None:
         return
 
+    async def wait_readable(self) -> None:
+        """Until something may be read, or `wake` is called. Raises WaitExpired."""
+        if self.is_readable:
+            await trio.lowlevel.checkpoint()
+            return
+        self._waiting = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort_wait)
+        if self._is_expired:
+            self._is_expired = False
+            raise WaitExpired
+
+    def _abort_wait(self, _: object) -> trio.lowlevel.Abort:
+        self._waiting = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _note_readable(self, has_ended: bool) -> None:
+        self.is_readable = True
+        self._has_ended = self._has_ended or has_ended
+        if self._waiting is not None and (self.on_readable is None or not self.on_readable()):
+            self.wake()
+
+    def wake(self) -> None:
+        """End the wait for something to read, if there is one."""
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
     async def receive(self) -> bytes:
         while True:
-            try:
-                await trio.lowlevel.wait_readable(self._fileno)
-                return self._receive_bytes(PIECE_BYTES_MAX)
-            except BlockingIOError:
-                continue  # a spurious wake-up
-            except trio.ClosedResourceError:
-                raise WaitExpired from None
-            except OSError:
-                raise ClientGone("the connection was reset") from None
+            await self.wait_readable()
+            data = self.receive_nowait()
+            if data is not None:
+                return data
 
     def receive_nowait(self) -> bytes | None:
         try:
-            return self._receive_bytes(PIECE_BYTES_MAX)
+            data = self._receive_bytes(PIECE_BYTES_MAX)
         except BlockingIOError:
+            self.is_readable = False
             return None
+        except OSError:
+            raise ClientGone("the connection was reset") from None
+        if len(data) < PIECE_BYTES_MAX:
+            # All of it: what comes later is told anew. The end is told only once.
+            self.is_readable = self._has_ended
+        return data
+
+    def send_nowait(self, data: bytes) -> int:
+        """How much of it the kernel took."""
+        try:
+            return self._send_bytes(data)
+        except BlockingIOError:
+            return 0
         except OSError:
             raise ClientGone("the connection was reset") from None
 
     async def send(self, data: bytes) -> None:
-        try:
-            sent_bytes = self._send_bytes(data)
-        except BlockingIOError:
-            sent_bytes = 0
-        except OSError:
-            raise ClientGone("the connection was reset") from None
+        sent_bytes = self.send_nowait(data)
         if sent_bytes < len(data):
             await self._send_rest(memoryview(data)[sent_bytes:])
 
@@ -123,10 +177,16 @@ class PlainTransport:
             self._sock.shutdown(socket.SHUT_WR)
 
     def interrupt(self) -> None:
-        # Wakes the waiting task with ClosedResourceError; the descriptor stays open.
+        task, self._waiting = self._waiting, None
+        if task is not None:
+            self._is_expired = True
+            trio.lowlevel.reschedule(task)
+            return
+        # Wakes a task that waits to send with ClosedResourceError; the descriptor stays open.
         trio.lowlevel.notify_closing(self._fileno)
 
     def close(self) -> None:
+        self._readiness.remove(self._fileno)
         self._sock.close()
 
 
@@ -155,8 +215,8 @@ class TlsTransport:
 
     __slots__ = ("_stream", "_wire")
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self._wire = PlainTransport(sock)
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, readiness: Readiness) -> None:
+        self._wire = PlainTransport(sock, readiness)
         self._stream = trio.SSLStream(
             _WireStream(self._wire), context, server_side=True, https_compatible=True
         )

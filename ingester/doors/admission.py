@@ -34,19 +34,24 @@ class KeyRing:
     """
 
     def __init__(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
-        self._pairs = pairs
+        self.table = pairs
 
     def replace(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
-        self._pairs = pairs
+        self.table = pairs
 
     def source_of(self, auth_key: str, api_key: str) -> Source | None:
-        found = self._pairs.get(pair_digest(auth_key, api_key))
+        found = self.table.get(pair_digest(auth_key, api_key))
         if found is None:
             return None
         source, valid_until_s = found
         if valid_until_s is not None and time.time() >= valid_until_s:
             return None
         return source
+
+    def source_for_good(self, auth_key: str, api_key: str) -> Source | None:
+        """Like `source_of`, but only for a pair that stays valid until the table is replaced."""
+        found = self.table.get(pair_digest(auth_key, api_key))
+        return None if found is None or found[1] is not None else found[0]
 
 
 class Admission:
@@ -77,22 +82,37 @@ class Admission:
         self.budget = ByteBudget(config.body_budget_bytes)
         self.viewer = Viewer(config.viewer_requests_max)
         self.is_draining = False
-        self.is_failed = False
+        self.failed = trio.Event()
         self.accepted_count = 0
         self.rejected: Counter[tuple[str, str]] = Counter()
 
+    def fail(self) -> None:
+        """The store cannot be mended in this process: refuse from now on; the topology ends it."""
+        self.failed.set()
+
     def refuse_if_closed(self) -> None:
-        """Before a body is taken: raises Overloaded when draining, behind, or out of disk."""
+        """Before a body is taken: raises Overloaded when draining, behind, or out of disk.
+
+        Also after a commit whose outcome could not be found out: a repeat of that request would
+        store it twice. The next start reads what is there.
+        """
+        if self.failed.is_set():
+            raise Overloaded("the store has failed", retry_after_s=5)
         if self.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
         if self.small.is_full:
             raise Overloaded("the store is behind; send again shortly", retry_after_s=2)
         self.disk.refuse_if_full()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `refuse_if_closed` would raise."""
+        return self.is_draining or self.small.is_full or self.disk.is_full
+
     def readiness(self) -> list[str]:
         """Reasons against sending traffic here; empty when ready."""
         reasons = []
-        if self.is_failed:
+        if self.failed.is_set():
             reasons.append("the store has failed")
         if self.is_draining:
             reasons.append("draining")

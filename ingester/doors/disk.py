@@ -6,6 +6,7 @@ needs room. So the doors refuse, and a running upload aborts, while free space i
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ class DiskWatch:
     def __init__(self, directories: Sequence[Path], reserve_bytes: int) -> None:
         self._directories = directories
         self._reserve_bytes = reserve_bytes
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._is_full = False
         self.free_bytes = 0
         self.refused_count = 0

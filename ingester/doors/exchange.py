@@ -18,7 +18,16 @@ from msgspec import Struct
 
 from ingester.protocol.http1 import RequestHead
 
-__all__ = ["BodyStream", "Handler", "Request", "Response", "error_response"]
+__all__ = [
+    "Answer",
+    "BodyStream",
+    "Handler",
+    "Request",
+    "Response",
+    "Shortcut",
+    "Take",
+    "error_response",
+]
 
 JSON_TYPE = b"application/json"
 
@@ -79,6 +88,14 @@ class Request(Struct, gc=False):
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+# A shortcut spares the usual small request its task: it is asked about a head and gives back who
+# takes the request, or None for one that is the handler's. `take(number, body, answer)` has the
+# whole body, does not wait, and sees to it that `answer` is called exactly once, later, from the
+# event loop. What it raises is answered like a fault of the handler.
+Answer = Callable[[Response], None]
+Take = Callable[[int, bytes, Answer], None]
+Shortcut = Callable[[RequestHead], Take | None]
 
 
 def error_response(

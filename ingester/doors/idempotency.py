@@ -22,13 +22,16 @@ __all__ = ["Claim", "IdempotencyKeys", "Remembered", "is_well_formed"]
 
 
 class Remembered(Struct, frozen=True):
-    """The first request under a key."""
+    """The first request under a key. `sequence` is its place in the journal, 0 when it is
+    queryable already.
+    """
 
     request_number: int
     accepted: int
     rejected: int
     fingerprint: bytes
     received_at_us: int
+    sequence: int = 0
 
 
 class IdempotencyKeys:
@@ -90,8 +93,8 @@ class Claim:
         self._keys = keys
         self._digest = digest
 
-    def settle(self, record: RequestRecord) -> None:
-        self._keys._remember(self._digest, _remembered(record))
+    def settle(self, record: RequestRecord, sequence: int = 0) -> None:
+        self._keys._remember(self._digest, _remembered(record, sequence))
 
     def __enter__(self) -> Claim:
         return self
@@ -105,13 +108,14 @@ def is_well_formed(key: bytes) -> bool:
     return 1 <= len(key) <= 128 and all(0x21 <= byte <= 0x7E for byte in key)
 
 
-def _remembered(record: RequestRecord) -> Remembered:
+def _remembered(record: RequestRecord, sequence: int = 0) -> Remembered:
     return Remembered(
         record.request_number,
         record.accepted,
         record.rejected,
         record.fingerprint or b"",
         record.received_at_us,
+        sequence,
     )
 
 

@@ -11,6 +11,7 @@ and stores nothing; the viewer shows what came.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import trio
 
@@ -24,7 +25,7 @@ from ..errors import (
 )
 from ..messages import Source
 from ..protocol.event_lines import EventRules
-from ..protocol.events import EventDecoder
+from ..protocol.events import EventBatch, EventDecoder
 from ..protocol.http1 import RequestHead
 from ..protocol.inflate import InflateLimits, make_inflater, parse_content_encoding
 from .admission import Admission
@@ -33,7 +34,7 @@ from .idempotency import Remembered, is_well_formed
 from .receive import EventsRequest, now_us, read_fingerprint, receive_events, wait_queryable
 from .viewer import LINES_SHOWN_MAX, warnings_of
 
-__all__ = ["DOOR", "handle"]
+__all__ = ["DOOR", "counts_response", "handle", "overloaded_response"]
 
 DOOR = "natero"
 _TEST_PREFIX = "/test"
@@ -58,9 +59,7 @@ async def handle(request: Request, admission: Admission) -> Response:
         return _refused(request, admission, is_test)
     headers: Headers = ()
     if source.requests_per_hour:
-        quota = admission.quotas.count(
-            f"source:{source.source_id}", source.requests_per_hour, time.time()
-        )
+        quota = admission.quotas.count(source.credential, source.requests_per_hour, time.time())
         headers = quota.headers()
         if quota.is_over:
             return _answer(429, headers, retry_after_s=quota.retry_after_s)
@@ -76,7 +75,7 @@ async def handle(request: Request, admission: Admission) -> Response:
         return _answer(error.status_hint, headers, retry_after_s=retry_after_s, close=is_broken)
     except StoreFailed as error:
         # Whether it was stored could not be found out: any answer might be wrong.
-        admission.is_failed = True
+        admission.fail()
         raise ClientGone("unanswered on purpose") from error
 
 
@@ -101,12 +100,9 @@ async def _receive(
         with first:
             admission.refuse_if_closed()
             record, sequence = await receive_events(asked, admission)
-            first.settle(record)
+            first.settle(record, sequence)
     headers += _counts(record.accepted, record.rejected)
-    if _wants_queryable(head):
-        is_queryable = not sequence or await wait_queryable(sequence, admission)
-        headers += ((b"Ingester-Queryable", b"true" if is_queryable else b"false"),)
-    return _answer(200, headers)
+    return _answer(200, headers + await _queryable(head, admission, sequence))
 
 
 async def _repeat(
@@ -115,7 +111,9 @@ async def _repeat(
     """The same key again: nothing is stored; another body under it is refused."""
     if await read_fingerprint(asked, admission) != first.fingerprint:
         return _answer(400, headers)
-    answer = _answer(200, headers + _counts(first.accepted, first.rejected))
+    headers += _counts(first.accepted, first.rejected)
+    headers += await _queryable(asked.request.head, admission, first.sequence)
+    answer = _answer(200, headers)
     answer.request_number = first.request_number
     return answer
 
@@ -125,6 +123,9 @@ async def _inspect(
 ) -> Response:
     """The test door: decode, show, store nothing."""
     config = admission.config
+    key = request.head.get(b"idempotency-key")
+    if key is not None and not is_well_formed(key):
+        return _refused(request, admission, True)
     asked = _asked(request, source, None)
     limits = InflateLimits(output_bytes_max=config.body_bytes_max, ratio_max=config.ratio_max)
     inflater = make_inflater(asked.encoding, limits)
@@ -133,12 +134,16 @@ async def _inspect(
     lines: list[bytes] = []
     created: list[float] = []
 
-    def decode(piece: bytes | None) -> None:
-        if piece is None:
+    def turns(piece: bytes) -> Iterator[bool]:
+        """Decode a piece in turns: its 64 KiB may stand for 64 MiB. An empty one is the end."""
+        for raw in inflater.feed(piece):
+            show(decoder.feed(raw))
+            yield True
+        if not piece:
             inflater.finish()
-            batches = decoder.finish()
-        else:
-            batches = [b for raw in inflater.feed(piece) for b in decoder.feed(raw)]
+            show(decoder.finish())
+
+    def show(batches: list[EventBatch]) -> None:
         for batch in batches:
             if len(lines) < LINES_SHOWN_MAX:
                 created.extend(event.createdAt for event in batch.events)
@@ -147,9 +152,13 @@ async def _inspect(
 
     status = 400
     try:
-        while piece := await request.body.receive():
-            await trio.to_thread.run_sync(decode, piece, limiter=admission.decode_turn)
-        await trio.to_thread.run_sync(decode, None, limiter=admission.decode_turn)
+        while True:
+            piece = await request.body.receive()
+            turn = turns(piece)
+            while await trio.to_thread.run_sync(next, turn, False, limiter=admission.decode_turn):
+                pass
+            if not piece:
+                break
         status = 200
     except RequestError as error:
         status = error.status_hint
@@ -172,11 +181,21 @@ async def _inspect(
     return _answer(200, headers + _counts(decoder.accepted_count, decoder.rejected_count))
 
 
+async def _queryable(head: RequestHead, admission: Admission, sequence: int) -> Headers:
+    """Waits, if asked to, until the rows can be queried, and says whether they can."""
+    if not _wants_queryable(head):
+        return ()
+    is_queryable = not sequence or await wait_queryable(sequence, admission)
+    return ((b"Ingester-Queryable", b"true" if is_queryable else b"false"),)
+
+
 def _wants_queryable(head: RequestHead) -> bool:
-    """`?wait=query` or `Prefer: wait=query` (RFC 7240)."""
-    return (
-        "wait=query" in head.query.split("&")
-        or (head.get(b"prefer") or b"").lower() == b"wait=query"
+    """`?wait=query` or `Prefer: wait=query`, which may stand in a list (RFC 7240)."""
+    return "wait=query" in head.query.split("&") or any(
+        preference.strip().lower() == b"wait=query"
+        for name, value in head.headers
+        if name == b"prefer"
+        for preference in value.split(b",")
     )
 
 
@@ -186,7 +205,9 @@ def _is_test(request: Request, admission: Admission) -> bool:
     if not admission.config.test_hosts:
         return False
     host = (request.head.get(b"host") or b"").decode("latin-1").lower()
-    return host in admission.config.test_hosts or host.split(":")[0] in admission.config.test_hosts
+    # Without its port: `name:8080`, `[::1]:8080`.
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return any(name == known.strip("[]") for known in admission.config.test_hosts)
 
 
 def _asked(request: Request, source: Source, key: bytes | None) -> EventsRequest:
@@ -223,6 +244,15 @@ def _refused(request: Request, admission: Admission, is_test: bool) -> Response:
             or ["the path names no key pair of this server"],
         )
     return _answer(400)
+
+
+def counts_response(accepted: int, rejected: int) -> Response:
+    """The answer to a request whose every line was classified."""
+    return _answer(200, _counts(accepted, rejected))
+
+
+def overloaded_response(retry_after_s: int) -> Response:
+    return _answer(503, retry_after_s=retry_after_s)
 
 
 def _counts(accepted: int, rejected: int) -> Headers:

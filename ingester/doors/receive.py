@@ -3,7 +3,9 @@
 The lane is chosen by received *and* decoded size: up to `small_body_bytes_max` of both goes the
 small way (decoded whole, journalled as received, acknowledged after the sync), anything larger is
 streamed. A megabyte of gzip may be a gigabyte of lines: an inflate that passes the bound is
-dropped, and the body starts again in the bulk lane with what was read so far.
+dropped, and the body starts again in the bulk lane with what was read so far. Those bytes stay
+within the budget while the upload waits for a worker, or many waiting uploads would hold as many
+megabytes that nobody counts.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import time
 import trio
 from msgspec import Struct
 
+from ..config import IntakeConfig
+from ..flow import Reservation
 from ..messages import RequestRecord, Source
 from ..protocol.event_lines import EventRules
 from ..protocol.events import EventDecoder
@@ -28,11 +32,21 @@ from .admission import Admission
 from .bulk_lane import BulkUpload, open_pieces
 from .exchange import Request
 
-__all__ = ["EventsRequest", "receive_events", "wait_queryable"]
+__all__ = [
+    "INLINE_BYTES_MAX",
+    "EventsRequest",
+    "new_entry",
+    "now_us",
+    "read_fingerprint",
+    "receive_events",
+    "wait_queryable",
+]
 
 # Below this a body is decoded where it is; above it, in a thread by turns (decoding 64 KiB of
 # events takes 0.2 ms).
-_INLINE_BYTES_MAX = 64 * 1024
+INLINE_BYTES_MAX = 64 * 1024
+# The same for inflating: a megabyte of empty gzip members takes 0.15 s, of zstd frames 0.5 s.
+_INLINE_INFLATE_BYTES_MAX = 16 * 1024
 
 FINGERPRINT_BYTES = 16
 
@@ -55,7 +69,7 @@ class EventsRequest(Struct, frozen=True):
 
     @property
     def credential(self) -> str:
-        return f"source:{self.source.source_id}"
+        return self.source.credential
 
 
 async def receive_events(asked: EventsRequest, admission: Admission) -> tuple[RequestRecord, int]:
@@ -69,23 +83,22 @@ async def receive_events(asked: EventsRequest, admission: Admission) -> tuple[Re
         reserved = _reservation(asked, len(whole), small_max)
         if not admission.budget.reserve_nowait(reserved):
             reserved = await admission.budget.reserve(reserved)
-        with admission.budget.reserved(reserved):
-            return await _receive_small(asked, admission, whole)
+        with admission.budget.reserved(reserved) as reservation:
+            return await _receive_small(asked, admission, whole, reservation)
     if whole is not None or (announced is not None and announced > small_max):
         return await _receive_bulk(asked, admission, [whole] if whole else []), 0
     expected = small_max if announced is None else announced
     reserved = await admission.budget.reserve(_reservation(asked, expected, small_max))
-    with admission.budget.reserved(reserved):
+    with admission.budget.reserved(reserved) as reservation:
         pieces: list[bytes] = []
         size = 0
         while piece := await asked.request.body.receive():
             pieces.append(piece)
             size += len(piece)
             if size > small_max:
-                break
-        else:
-            return await _receive_small(asked, admission, b"".join(pieces))
-    return await _receive_bulk(asked, admission, pieces), 0
+                reservation.shrink(size)
+                return await _receive_bulk(asked, admission, pieces), 0
+        return await _receive_small(asked, admission, b"".join(pieces), reservation)
 
 
 async def wait_queryable(sequence: int, admission: Admission) -> bool:
@@ -102,33 +115,34 @@ def _reservation(asked: EventsRequest, byte_count: int, small_max: int) -> int:
 
 
 async def _receive_small(
-    asked: EventsRequest, admission: Admission, body: bytes
+    asked: EventsRequest, admission: Admission, body: bytes, reservation: Reservation
 ) -> tuple[RequestRecord, int]:
     raw: bytes | None = body
     if asked.encoding != "identity":
-        raw = _inflate_small(asked, admission, body)
+        if len(body) <= _INLINE_INFLATE_BYTES_MAX:
+            raw = _inflate_small(asked, admission, body)
+        else:
+            raw = await trio.to_thread.run_sync(
+                _inflate_small, asked, admission, body, limiter=admission.decode_turn
+            )
         if raw is None:
+            reservation.shrink(len(body))
             return await _receive_bulk(asked, admission, [body]), 0
     assert raw is not None
-    entry = JournalEntry(
-        version=ENTRY_VERSION,
-        door=asked.door,
-        source=asked.source.name,
-        credential=asked.credential,
-        request_number=asked.request.number,
-        received_at_us=asked.received_at_us,
+    entry = new_entry(
+        admission.config,
+        asked.door,
+        asked.source,
+        asked.request.number,
+        asked.received_at_us,
+        body,
         encoding=asked.encoding,
         encoding_name=asked.encoding_name,
         is_plain=asked.is_plain,
-        lenient_session=asked.source.lenient_session,
-        line_bytes_max=admission.config.line_bytes_max,
-        depth_max=admission.config.depth_max,
-        rejects_max=admission.config.rejects_per_request_max,
         idempotency_key=asked.idempotency_key,
         fingerprint=_fingerprint(raw) if asked.idempotency_key is not None else None,
-        body=body,
     )
-    if len(raw) <= _INLINE_BYTES_MAX:
+    if len(raw) <= INLINE_BYTES_MAX:
         decoded = decode_body(entry, raw)
     else:
         decoded = await trio.to_thread.run_sync(
@@ -137,6 +151,42 @@ async def _receive_small(
     sequence = await admission.small.append(entry_to_bytes(entry), decoded)
     admission.count(entry.source, len(decoded.lines), decoded.reasons)
     return decoded.record(), sequence
+
+
+def new_entry(
+    config: IntakeConfig,
+    door: str,
+    source: Source,
+    request_number: int,
+    received_at_us: int,
+    body: bytes,
+    *,
+    encoding: Encoding = "identity",
+    encoding_name: str = "identity",
+    is_plain: bool = True,
+    idempotency_key: str | None = None,
+    fingerprint: bytes | None = None,
+) -> JournalEntry:
+    """What the journal freezes of a small request."""
+    # By position: with names it takes 0.7 µs instead of 0.1.
+    return JournalEntry(
+        ENTRY_VERSION,
+        door,
+        source.name,
+        source.credential,
+        request_number,
+        received_at_us,
+        encoding,
+        encoding_name,
+        is_plain,
+        source.lenient_session,
+        config.line_bytes_max,
+        config.depth_max,
+        config.rejects_per_request_max,
+        idempotency_key,
+        fingerprint,
+        body,
+    )
 
 
 def _inflate_small(asked: EventsRequest, admission: Admission, body: bytes) -> bytes | None:
@@ -184,9 +234,14 @@ async def read_fingerprint(asked: EventsRequest, admission: Admission) -> bytes:
     """Read and decode a body for its fingerprint only: a repeat under an idempotency key."""
     inflater = make_inflater(asked.encoding, _limits(admission))
     digest = hashlib.sha256()
-    while piece := await asked.request.body.receive():
+
+    def take(piece: bytes) -> None:
         for raw in inflater.feed(piece):
             digest.update(raw)
+
+    while piece := await asked.request.body.receive():
+        # A piece of 64 KiB may inflate to 64 MiB.
+        await trio.to_thread.run_sync(take, piece, limiter=admission.decode_turn)
     inflater.finish()
     return digest.digest()[:FINGERPRINT_BYTES]
 

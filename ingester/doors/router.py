@@ -36,7 +36,9 @@ def make_handler(admission: Admission) -> Handler:
 def _health(admission: Admission) -> Response:
     reasons = admission.readiness()
     if reasons:
-        return _json(503, {"status": "not ready", "reasons": reasons})
+        answer = _json(503, {"status": "not ready", "reasons": reasons})
+        answer.headers = ((b"Retry-After", b"5"),)
+        return answer
     return _json(200, {"status": "ready"})
 
 

@@ -7,7 +7,7 @@ bound what waits for the loader.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 from msgspec import Struct
@@ -16,7 +16,10 @@ from ..errors import Overloaded
 from ..flow import Doorbell
 from ..protocol.requests import SmallRequest
 
-__all__ = ["JournalGate", "JournalGroup", "JournalledGroup"]
+__all__ = ["RETRY_AFTER_S", "JournalGate", "JournalGroup", "JournalledGroup"]
+
+# What a client is told when its request could not be written.
+RETRY_AFTER_S = 2
 
 # What the objects of one decoded request and one row cost in memory beside their bytes
 # (measured with tracemalloc: 1.4 kB for a request of one event).
@@ -36,15 +39,22 @@ class JournalledGroup(Struct, frozen=True):
 
 
 class JournalGroup:
-    """What is written and synced together. Settled once: `done`, with `failure` or without."""
+    """What is written and synced together. Settled once, with `failure` or without."""
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
         self.requests: list[SmallRequest] = []
+        self.notices: list[Callable[[str | None], None]] = []
         self.byte_count = 0
         self.first_seq = 0
         self.done = trio.Event()
         self.failure: str | None = None
+
+    def settle(self) -> None:
+        """Tell everybody in it."""
+        self.done.set()
+        for notice in self.notices:
+            notice(self.failure)
 
 
 class JournalGate:
@@ -66,6 +76,22 @@ class JournalGate:
 
     async def append(self, payload: bytes, request: SmallRequest) -> int:
         """Wait until `request` is in the journal; its sequence. Raises Overloaded."""
+        group, position = self._add(payload, request)
+        await group.done.wait()
+        if group.failure is not None:
+            raise Overloaded(group.failure, retry_after_s=RETRY_AFTER_S)
+        return group.first_seq + position
+
+    def append_nowait(
+        self, payload: bytes, request: SmallRequest, notice: Callable[[str | None], None]
+    ) -> None:
+        """Like `append`; `notice(failure)` is called when the request is in the journal (None), or
+        could not be written. It must not wait, nor raise.
+        """
+        group, _ = self._add(payload, request)
+        group.notices.append(notice)
+
+    def _add(self, payload: bytes, request: SmallRequest) -> tuple[JournalGroup, int]:
         assert not self._is_closed
         group = self._group
         position = len(group.payloads)
@@ -77,10 +103,7 @@ class JournalGate:
         self.backlog_bytes += size
         if position == 0:
             self._bell.ring()
-        await group.done.wait()
-        if group.failure is not None:
-            raise Overloaded(group.failure, retry_after_s=2)
-        return group.first_seq + position
+        return group, position
 
     def applied(self, byte_count: int) -> None:
         """The loader has stored this much."""
@@ -105,5 +128,11 @@ class JournalGate:
             if self._is_closed:
                 return None
             await self._bell.wait()
+        return self.take_nowait()
+
+    def take_nowait(self) -> JournalGroup | None:
+        """What has gathered; None when nothing has."""
+        if not self._group.payloads:
+            return None
         group, self._group = self._group, JournalGroup()
         return group

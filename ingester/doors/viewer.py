@@ -1,11 +1,13 @@
 """Instrumentation viewer: the last requests of the test door, in memory only.
 
 What it shows is meant for the one who instruments a product: what was received, line by line with
-the verdict, and the usual mistakes by name. Keys are masked before anything is kept.
+the verdict, and the usual mistakes by name. Keys are masked before anything is kept, also where a
+proxy repeats the path in a header.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,8 +18,14 @@ from ..protocol.http1 import RequestHead
 __all__ = ["LINES_SHOWN_MAX", "Viewer", "warnings_of"]
 
 LINES_SHOWN_MAX = 100
-_LINE_CHARACTERS_MAX = 2000
-_MASKED_HEADERS = frozenset({b"authorization", b"cookie", b"x-api-key", b"proxy-authorization"})
+_LINE_BYTES_MAX = 2000
+_HEADER_BYTES_MAX = 500
+# Of a request's events, and the same again of its rejects: the ring of 500 is 32 MB when full.
+_SHOWN_CHARACTERS_MAX = 32 * 1024
+_MASK = "***"
+_MASKED_NAMES = re.compile(rb"auth|cookie|token|secret|password|api-?key|signature")
+# A path segment this long may be a key.
+_KEY_CHARACTERS_MIN = 8
 # Before 2001 in milliseconds, but a plausible date in seconds.
 _SECONDS_LOOK_BELOW = 1_000_000_000_000
 
@@ -49,6 +57,7 @@ class Viewer:
         self.request_count += 1
         if self._is_off:
             return
+        keys = [part for part in head.path.split("/") if len(part) >= _KEY_CHARACTERS_MIN]
         self._ring.append({
             "request_id": request_id_text(number),
             "received_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -57,13 +66,14 @@ class Viewer:
             "source": source,
             "status": status,
             "headers": [
-                [name.decode("latin-1"), _header_text(name, value)] for name, value in head.headers
+                [name.decode("latin-1"), _header_text(name, value, keys)]
+                for name, value in head.headers
             ],
             "bytes_in": bytes_in,
             "bytes_raw": bytes_raw,
             "accepted": accepted,
             "rejected": rejected,
-            "events": [_text(line) for line in lines[:LINES_SHOWN_MAX]],
+            "events": _texts(lines),
             "rejects": [
                 {
                     "line": reject.line_number,
@@ -71,9 +81,11 @@ class Viewer:
                     "field": reject.field,
                     "reason": reject.reason,
                     "detail": reject.detail,
-                    "excerpt": _text(reject.line),
+                    "excerpt": excerpt,
                 }
-                for reject in rejects[:LINES_SHOWN_MAX]
+                for reject, excerpt in zip(
+                    rejects, _texts([reject.line for reject in rejects]), strict=False
+                )
             ],
             "warnings": list(warnings),
         })
@@ -104,9 +116,23 @@ def warnings_of(
     return warnings
 
 
-def _header_text(name: bytes, value: bytes) -> str:
-    return "***" if name in _MASKED_HEADERS else value.decode("latin-1")
+def _header_text(name: bytes, value: bytes, keys: Sequence[str]) -> str:
+    if _MASKED_NAMES.search(name):
+        return _MASK
+    text = value.decode("latin-1")
+    for key in keys:
+        text = text.replace(key, _MASK)
+    return text[:_HEADER_BYTES_MAX]
 
 
-def _text(line: bytes) -> str:
-    return line[:_LINE_CHARACTERS_MAX].decode("utf-8", "backslashreplace")
+def _texts(lines: Sequence[bytes]) -> list[str]:
+    """The first lines, as many as are shown."""
+    texts: list[str] = []
+    left = _SHOWN_CHARACTERS_MAX
+    for line in lines[:LINES_SHOWN_MAX]:
+        text = line[:_LINE_BYTES_MAX].decode("utf-8", "backslashreplace")
+        left -= len(text)
+        if left < 0:
+            break
+        texts.append(text)
+    return texts

@@ -74,6 +74,7 @@ class Recovery:
         self._expected = 0  # the sequence after the newest record that counts; 0: none yet
         self._last_stop = ""  # where and why the newest scan ended
         self._next_seq: int | None = None
+        self._used: tuple[Path, int] | None = None
         self._records = self._read()
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
@@ -86,6 +87,12 @@ class Recovery:
             pass
         assert self._next_seq is not None
         return self._next_seq
+
+    @property
+    def newest_used(self) -> tuple[Path, int] | None:
+        """The newest segment and how many of its bytes are not trailing zeros; once read."""
+        assert self._next_seq is not None
+        return self._used
 
     def _read(self) -> Iterator[tuple[int, bytes]]:
         for extent in self._extents:
@@ -132,6 +139,7 @@ class Recovery:
         self._last_stop = f"{extent.path.name}, offset {scan.offset}: {reason}"
         if extent.bound is None and scan.reason != "end":
             torn_bytes = _bytes_before_zeros(extent.path, scan.offset)
+            self._used = extent.path, scan.offset + torn_bytes
             if torn_bytes:
                 report.torn_tail_bytes = torn_bytes
                 report.torn_tail = self._last_stop

@@ -35,7 +35,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ingester.config import JournalConfig
 from ingester.errors import JournalFailed
@@ -133,12 +133,15 @@ class JournalWriter:
         config: JournalConfig,
         *,
         next_seq: int,
+        newest_used: tuple[Path, int] | None = None,
         calls: FileCalls | None = None,
         start: Callable[[Callable[[], None]], Thread | None] = start_thread,
     ) -> JournalWriter:
         """Begin a fresh segment at `next_seq` (from `recover`), which voids a torn tail before it.
 
-        When that fails, for want of space say, the writer is there all the same and the next append
+        `newest_used` (from `recover`) says how much of the newest inherited segment is in use: a
+        killed process leaves it at its full size, and kills would pile up. When the fresh segment
+        cannot be made, for want of space say, the writer is there all the same and the next append
         tries again. Raises `OSError` when the folder cannot be made or listed.
         """
         if not directory.is_dir():
@@ -161,6 +164,8 @@ class JournalWriter:
             writer._sync_newest(writer._closed[-1].path)
         with contextlib.suppress(JournalFailed):
             writer._start_segment(config.segment_bytes, fill_bytes=_FIRST_FILL_BYTES)
+        if newest_used is not None:
+            writer._cut(*newest_used)
         return writer
 
     def append(self, payloads: Sequence[bytes]) -> tuple[int, int]:
@@ -259,6 +264,19 @@ class JournalWriter:
                 self._calls.fdatasync(fd)
             finally:
                 self._calls.close(fd)
+
+    def _cut(self, path: Path, byte_count: int) -> None:
+        """Drop the trailing zeros of an inherited segment. A failure only costs space."""
+        with contextlib.suppress(OSError):
+            fd = self._calls.open(path, os.O_RDWR)
+            try:
+                self._calls.truncate(fd, byte_count)
+            finally:
+                self._calls.close(fd)
+            self._closed = [
+                structs.replace(segment, byte_count=byte_count) if segment.path == path else segment
+                for segment in self._closed
+            ]
 
     def _first_seq_after_oldest(self) -> int:
         """Where the records of the oldest closed segment end; from there on they are void."""

@@ -32,6 +32,7 @@ from msgspec import UNSET, Struct, UnsetType, structs
 
 from ..messages import LineReject, RejectReason
 from .event_lines import (
+    BACKSLASH,
     GZIP_HEAD,
     ZSTD_HEAD,
     Event,
@@ -48,6 +49,14 @@ from .event_lines import (
 from .ndjson import BLANK, EXCERPT_BYTES_MAX, LineFramer, OverlongLine
 
 __all__ = ["EventBatch", "EventDecoder"]
+
+# Below this halving costs more than looking at each line (some 20 events).
+_SPAN_BYTES = 8 * 1024
+# One line in so many refused: the next chunk is not halved.
+_DIRTY_SHARE = 32
+
+# Flags of 64 bytes are one 64-bit word of packed bits.
+_WORD = 64
 
 _LF, _CR, _OPEN, _CLOSE = 10, 13, 0x7B, 0x7D
 
@@ -86,6 +95,15 @@ class EventBatch(Struct):
         return f"EventBatch({len(self.events)} events, {len(self.data)} bytes)"
 
 
+class _Rows(Struct):
+    """Accepted lines of a part of a chunk; `starts` count from the start of the chunk."""
+
+    events: list[Any]
+    starts: np.ndarray[Any, Any]
+    lengths: np.ndarray[Any, Any]
+    line_numbers: np.ndarray[Any, Any]
+
+
 class EventDecoder:
     """Decode one body: bytes in (already inflated), batches and rejects out.
 
@@ -106,6 +124,8 @@ class EventDecoder:
         self._head: bytes | None = b"" if is_plain else None
         # The first bytes of a body that is compressed and did not say so.
         self._compressed: bytearray | None = None
+        # Whether halving was of no use for the last chunk that could not be taken whole.
+        self._is_mostly_refused = False
         self._mask = np.empty(0, np.bool_)
         self._bytes = np.empty(0, np.uint8)
 
@@ -144,24 +164,43 @@ class EventDecoder:
                 self._reject(too_long(part.prefix, part.byte_count, self._line_number, self.rules))
             self._line_number += 1
             return None
-        first_line_number = self._line_number
-        batch = self._decode_regular(part, first_line_number)
-        if batch is None:
-            batch = self._decode_by_line(part, first_line_number)
-        self.accepted_count += len(batch.events)
-        return batch if batch.events else None
+        rows = self._decode_regular(part, 0)
+        if rows is None:
+            first_line_number, rejected_before = self._line_number, self.rejected_count
+            rows = _joined(self._decode_span(part, 0))
+            line_count = self._line_number - first_line_number
+            refused_count = self.rejected_count - rejected_before
+            self._is_mostly_refused = refused_count * _DIRTY_SHARE > line_count
+        if not rows.events:
+            return None
+        self.accepted_count += len(rows.events)
+        return EventBatch(rows.events, part, rows.starts, rows.lengths, rows.line_numbers)
 
-    def _decode_regular(self, chunk: bytes, first_line_number: int) -> EventBatch | None:
-        """One typed decode for the whole chunk, or None if only a look at each line can tell."""
+    def _decode_span(self, span: bytes, offset: int) -> list[_Rows]:
+        """A part of a chunk that cannot be taken whole: halve it until the lines at fault are few.
+
+        One bad line in a chunk costs two decodes of it this way instead of one for every line.
+        Where many lines are refused halving finds nothing to take, and each is looked at instead.
+        """
+        middle = span.find(b"\n", len(span) // 2) + 1
+        if self._is_mostly_refused or len(span) <= _SPAN_BYTES or middle == len(span):
+            return [self._decode_by_line(span, offset)]
+        found: list[_Rows] = []
+        for half, half_offset in ((span[:middle], offset), (span[middle:], offset + middle)):
+            rows = self._decode_regular(half, half_offset)
+            found += self._decode_span(half, half_offset) if rows is None else [rows]
+        return found
+
+    def _decode_regular(self, chunk: bytes, offset: int) -> _Rows | None:
+        """One typed decode for all lines, or None if only a look at each line can tell."""
         octets = np.frombuffer(chunk, np.uint8)
         size = len(octets)
-        if len(self._mask) < size:
+        if len(self._mask) < size + _WORD:
             # Kept between chunks: fresh arrays of this size cost page faults (measured 4×).
-            self._mask = np.empty(size + size // 4, np.bool_)
+            self._mask = np.empty(size + size // 4 + _WORD, np.bool_)
             self._bytes = np.empty(size + size // 4, np.uint8)
         mask = self._mask[:size]
         ends = np.equal(octets, _LF, out=mask).nonzero()[0]
-        self._line_number = first_line_number + len(ends)
         starts = np.empty(len(ends), np.int64)
         starts[0] = 0
         np.add(ends[:-1], 1, out=starts[1:])
@@ -173,29 +212,31 @@ class EventDecoder:
         if longest > self.rules.line_bytes_max:
             return None
         brackets = np.bitwise_and(octets, 0xDF, out=self._bytes[:size])
-        opens = np.equal(brackets, 0x5B, out=mask).nonzero()[0]  # 0x5B `[`, 0x7B `{`
-        if _maybe_too_deep(opens, longest, self.rules.depth_max) or not _is_clean(chunk):
+        np.equal(brackets, 0x5B, out=mask)  # 0x5B `[`, 0x7B `{`
+        padded = self._mask[: size + -size % _WORD]
+        padded[size:] = False
+        if _maybe_too_deep(padded, longest, self.rules.depth_max) or not _is_clean(chunk):
             return None
         events = _decode_typed(chunk, len(starts), self.rules)
         if events is None:
             return None
-        return EventBatch(
-            events,
-            chunk,
-            starts.astype(np.int32),
-            lengths.astype(np.int32),
-            np.arange(first_line_number, first_line_number + len(starts), dtype=np.int64),
-        )
+        numbers = np.arange(self._line_number, self._line_number + len(starts), dtype=np.int64)
+        self._line_number += len(starts)
+        starts += offset
+        return _Rows(events, starts.astype(np.int32), lengths.astype(np.int32), numbers)
 
-    def _decode_by_line(self, chunk: bytes, first_line_number: int) -> EventBatch:
+    def _decode_by_line(self, span: bytes, offset: int) -> _Rows:
         """Look at each line. Blank lines are passed over."""
         events: list[Any] = []
-        lines: list[bytes] = []
+        starts: list[int] = []
+        lengths: list[int] = []
         numbers: list[int] = []
-        number = first_line_number - 1
         refused: dict[bytes, LineReject] = {}
-        for raw in chunk.split(b"\n")[:-1]:
-            number += 1
+        start = offset
+        for raw in span.split(b"\n")[:-1]:
+            number, line_start = self._line_number, start
+            self._line_number += 1
+            start += len(raw) + 1
             line = raw.removesuffix(b"\r")
             text = line.strip(BLANK)
             if not text:
@@ -210,14 +251,14 @@ class EventDecoder:
                 refused[line] = outcome
             else:
                 events.append(outcome)
-                lines.append(text)
+                starts.append(line_start + len(line) - len(line.lstrip(BLANK)))
+                lengths.append(len(text))
                 numbers.append(number)
-        self._line_number = number + 1
-        lengths = np.fromiter(map(len, lines), np.int32, len(lines))
-        starts = np.zeros(len(lines), np.int32)
-        np.cumsum(lengths[:-1], out=starts[1:])
-        return EventBatch(
-            events, b"".join(lines), starts, lengths, np.array(numbers, dtype=np.int64)
+        return _Rows(
+            events,
+            np.array(starts, dtype=np.int32),
+            np.array(lengths, dtype=np.int32),
+            np.array(numbers, dtype=np.int64),
         )
 
     def _reject(self, reject: LineReject, line_number: int = 0) -> None:
@@ -233,6 +274,17 @@ class EventDecoder:
         """The rejects kept since the last call: a long upload stores them as it goes."""
         rejects, self.rejects = self.rejects, []
         return rejects
+
+
+def _joined(parts: list[_Rows]) -> _Rows:
+    if len(parts) == 1:
+        return parts[0]
+    return _Rows(
+        [event for part in parts for event in part.events],
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.line_numbers for part in parts]),
+    )
 
 
 def _decode_typed(chunk: bytes, line_count: int, rules: EventRules) -> list[Any] | None:
@@ -274,19 +326,24 @@ def _is_clean(chunk: bytes) -> bool:
             chunk.decode()
         except UnicodeDecodeError:
             return False
-    if b"\\" not in chunk:
+    if BACKSLASH not in chunk:
         return True
     # Emoji written as escapes by an ASCII-only encoder are pairs, and fine.
     return not lone_surrogate_at(chunk)
 
 
-def _maybe_too_deep(opens: np.ndarray[Any, Any], longest: int, depth_max: int) -> bool:
+def _maybe_too_deep(is_open: np.ndarray[Any, Any], longest: int, depth_max: int) -> bool:
     """Whether some line may hold more than `depth_max` opening brackets.
 
-    `opens`: positions of all `{` and `[`, in strings too. A line with more than `depth_max` of
-    them has two that are `depth_max` apart in this list and less than a line's length apart in
-    the chunk; if no such two exist, no line is too deep.
+    `is_open`: True where a byte is `{` or `[`, in strings too; its size a multiple of `_WORD`.
+    Counted by words of 64 bytes: a line lies within `longest // 64 + 2` of them, so if no run of
+    so many words has more than `depth_max`, no line has. (Half the cost of looking for positions.)
     """
-    if len(opens) <= depth_max:
-        return False
-    return bool(((opens[depth_max:] - opens[:-depth_max]) < longest).any())
+    counts = np.bitwise_count(np.packbits(is_open).view(np.uint64))
+    totals = np.cumsum(counts, dtype=np.int64)
+    words = longest // 64 + 2
+    if len(totals) <= words:
+        return int(totals[-1]) > depth_max
+    return int(totals[words - 1]) > depth_max or bool(
+        ((totals[words:] - totals[:-words]) > depth_max).any()
+    )

@@ -8,7 +8,7 @@ again: source, rules, receive time, request number, idempotency key, the body as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,9 +35,10 @@ ENTRY_VERSION = 1
 _NOT_LIMITED = InflateLimits(output_bytes_max=0, ratio_max=1 << 62)
 # A decoder call holds the interpreter lock: no longer than for this many bytes at a time.
 _TURN_BYTES = 256 * 1024
+_LF = 0x0A
 
 
-class JournalEntry(Struct, frozen=True, array_like=True):
+class JournalEntry(Struct, frozen=True, array_like=True, gc=False):
     """One acknowledged request. `encoding` is how `body` is to be inflated; `encoding_name` what
     the client called it; `is_plain` whether it named none (contract 3.5, `wrong_encoding`).
     """
@@ -67,14 +68,14 @@ class JournalEntry(Struct, frozen=True, array_like=True):
         return EventRules(self.line_bytes_max, self.depth_max, self.lenient_session)
 
 
-class SmallRequest(Struct):
+class SmallRequest(Struct, gc=False):
     """An entry and what its lines came to. `lines[i]` is event i as sent."""
 
     entry: JournalEntry
-    events: list[Any]
-    lines: list[bytes]
-    line_numbers: list[int]
-    rejects: list[LineReject]
+    events: Sequence[Any]
+    lines: Sequence[bytes]
+    line_numbers: Sequence[int]
+    rejects: Sequence[LineReject]
     reasons: Mapping[RejectReason, int]
     rejected_count: int
     bytes_raw: int
@@ -99,6 +100,10 @@ class SmallRequest(Struct):
             fingerprint=entry.fingerprint,
         )
 
+
+# What requests of one event have in common: thousands of them wait for the loader at a time.
+_FIRST_LINE = (1,)
+_NO_REASONS: Mapping[RejectReason, int] = {}
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(JournalEntry)
@@ -125,10 +130,12 @@ def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:
         # The usual small request: one event. Costs 2 µs instead of 20. A refusal is left to the
         # general way, which knows how many are kept.
         line = raw.rstrip(b" \t\r\n")
-        if b"\n" not in line:
+        if _LF not in line:
             outcome = decode_line(line, 1, entry.rules)
             if not isinstance(outcome, LineReject):
-                return SmallRequest(entry, [outcome], [line], [1], [], {}, 0, len(raw))
+                return SmallRequest(
+                    entry, (outcome,), (line,), _FIRST_LINE, (), _NO_REASONS, 0, len(raw)
+                )
     decoder = EventDecoder(entry.rules, rejects_max=entry.rejects_max, is_plain=entry.is_plain)
     events: list[Any] = []
     lines: list[bytes] = []

@@ -26,7 +26,7 @@ from .database import Cursor
 from .ledger import AppliedBatch, write_applied
 from .schema import PART_DDL, SCHEMA_VERSION
 
-__all__ = ["Part", "PartFiles"]
+__all__ = ["Part", "PartFiles", "sync_directory"]
 
 # 16,384 rows: an unfilled row group stays in memory until its transaction commits, so small ones
 # bound memory; measured 2026-11-21, one thread: as fast as 122,880 within the noise.
@@ -50,6 +50,10 @@ class Part:
         self.name = f"part_{number:06d}"
         self.created_at = time.time()
         self.has_rows = False
+        # Names of its upload files, and of those that are gone; replaced, never changed.
+        self.upload_files: tuple[str, ...] = ()
+        self.missing_files: tuple[str, ...] = ()
+        self.upload_bytes = 0
         self.tail_bytes: dict[str, int] = {}
 
     @property
@@ -115,7 +119,7 @@ class PartFiles:
             cursor.execute("COMMIT")
             # Replay of DDL is where WAL faults cluster: leave none of it in the WAL.
             cursor.execute(f"CHECKPOINT {part.name}")
-            _sync_directory(self.directory)
+            sync_directory(self.directory)
         except BaseException:
             self.discard(cursor, part)
             raise
@@ -202,6 +206,11 @@ class PartFiles:
             f"SELECT count(*) FROM {part.name}.applied WHERE lane <> 'carry'"
         ).fetchone()
         part.has_rows = row is not None and row[0] > 0
+        rows = cursor.execute(
+            f"SELECT file_name, byte_count FROM {part.name}.upload_files ORDER BY request_number"
+        ).fetchall()
+        part.upload_files = tuple(row[0] for row in rows)
+        part.upload_bytes = sum(row[1] for row in rows)
         part.tail_bytes = dict.fromkeys(("events", "rejects"), part.wal_bytes())
         return True
 
@@ -233,7 +242,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

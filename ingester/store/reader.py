@@ -16,6 +16,8 @@ from msgspec import Struct
 from ..errors import RequestError, StoreBusy, StoreError
 from ..messages import RequestRecord
 from .database import Cursor, Lease, StoreBroken
+from .parts import Part
+from .schema import parquet_relation
 from .store import Store
 
 __all__ = ["QueryRefused", "Rows", "check_parts", "kept_reject_bytes", "read_keys", "select"]
@@ -41,7 +43,11 @@ class Rows(Struct, frozen=True):
 
 def select(store: Store, sql: str, *, seconds_max: float) -> Rows:
     """Run one SELECT. Raises QueryRefused, or StoreBusy at the deadline."""
-    with store.database.lease() as lease, _deadline(lease, seconds_max) as is_over:
+    with (
+        store.raised_memory(),
+        store.database.lease() as lease,
+        _deadline(lease, seconds_max) as is_over,
+    ):
         try:
             with lease.using() as cursor:
                 return _run(cursor, sql)
@@ -150,16 +156,31 @@ def kept_reject_bytes(store: Store) -> int:
     return total
 
 
+def _batch_ids(store: Store, part: Part) -> str:
+    """The batch of every event of a part, its upload files included."""
+    select = f"SELECT batch_id FROM {part.name}.events"
+    files = [
+        store.uploads_directory / name
+        for name in part.upload_files
+        if name not in part.missing_files
+    ]
+    if files:
+        select += f" UNION ALL SELECT batch_id FROM {parquet_relation(files)}"
+    return select
+
+
 def check_parts(store: Store) -> list[str]:
     """Problems: batches whose rows are not what the ledger says, numbers used twice."""
     problems: list[str] = []
     with store.database.lease() as lease, lease.using() as cursor:
         for part in store.parts.parts:
+            problems += [f"{name}: the upload file is missing" for name in part.missing_files]
             rows = cursor.execute(
                 "SELECT batch_id, coalesce(a.row_count, 0), coalesce(e.rows, 0) FROM "
                 f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "
                 "WHERE lane <> 'carry' GROUP BY ALL) a FULL JOIN "
-                f"(SELECT batch_id, count(*) AS rows FROM {part.name}.events GROUP BY ALL) e "
+                f"(SELECT batch_id, count(*) AS rows FROM ({_batch_ids(store, part)}) "
+                "GROUP BY ALL) e "
                 "USING (batch_id) WHERE coalesce(a.row_count, 0) <> coalesce(e.rows, 0) LIMIT 20"
             ).fetchall()
             problems += [

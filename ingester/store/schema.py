@@ -16,8 +16,9 @@ file that sealing replaces.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["PART_DDL", "SCHEMA_VERSION", "VIEW_NAMES", "view_ddl"]
+__all__ = ["PART_DDL", "SCHEMA_VERSION", "VIEW_NAMES", "parquet_relation", "view_ddl"]
 
 SCHEMA_VERSION = 1
 
@@ -32,6 +33,8 @@ PART_DDL = (
     "user_id VARCHAR USING COMPRESSION uncompressed, "
     "created_at TIMESTAMP, action VARCHAR, session_id VARCHAR USING COMPRESSION uncompressed, "
     "body JSON USING COMPRESSION zstd, batch_id BIGINT)",
+    "CREATE TABLE {part}.upload_files(file_name VARCHAR, request_number BIGINT, "
+    "row_count BIGINT, byte_count BIGINT)",
     "CREATE TABLE {part}.rejects(request_number BIGINT, line_number BIGINT, "
     "received_at TIMESTAMP, door VARCHAR, source VARCHAR, reason VARCHAR, field VARCHAR, "
     "detail VARCHAR, line BLOB, batch_id BIGINT)",
@@ -45,7 +48,7 @@ _REQUEST_ID = "printf('%016x', request_number) AS request_id"
 
 _VIEWS = {
     "events": f"SELECT {_ID}, received_at, source, account_id, user_id, created_at, action, "
-    "session_id, body, batch_id FROM {part}.events",
+    "session_id, body, batch_id FROM {events}",
     "rejects": f"SELECT {_ID}, received_at, door, source, {_REQUEST_ID}, line_number, reason, "
     "field, detail, line, batch_id FROM {part}.rejects",
     "requests": f"SELECT {_REQUEST_ID}, received_at, door, source, accepted, rejected, bytes_in, "
@@ -55,11 +58,24 @@ _VIEWS = {
 VIEW_NAMES = tuple(_VIEWS)
 
 
-def view_ddl(parts: Sequence[str]) -> list[str]:
-    """Statements that (re)make the public views over `parts` (attached names, oldest first)."""
+def view_ddl(parts: Sequence[str], upload_files: Sequence[Path]) -> list[str]:
+    """Statements that (re)make the public views over `parts` (attached names, oldest first) and
+    the Parquet files that they list.
+    """
     assert parts
+    selects: dict[str, list[str]] = {name: [] for name in _VIEWS}
+    for part in parts:
+        for name, select in _VIEWS.items():
+            selects[name].append(select.format(part=part, events=f"{part}.events"))
+    if upload_files:
+        selects["events"].append(_VIEWS["events"].format(events=parquet_relation(upload_files)))
     return [
-        f"CREATE OR REPLACE VIEW memory.main.{name} AS "
-        + " UNION ALL ".join(select.format(part=part) for part in parts)
-        for name, select in _VIEWS.items()
+        f"CREATE OR REPLACE VIEW memory.main.{name} AS " + " UNION ALL ".join(found)
+        for name, found in selects.items()
     ]
+
+
+def parquet_relation(paths: Sequence[Path]) -> str:
+    """A table function over files with the columns of `events`."""
+    names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{names}])"

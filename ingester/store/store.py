@@ -18,8 +18,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,19 @@ import pyarrow as pa
 
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
-from .database import Cursor, Database, StoreBroken, StoreOutOfMemory
+from .database import (
+    Cursor,
+    Database,
+    StoreBroken,
+    StoreOutOfMemory,
+    memory_setting,
+    resting_bytes,
+)
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import Part, PartFiles
 from .pinned import PINNED_ROWS, PinnedRows
 from .schema import view_ddl
+from .upload_files import UploadFile, remove_unlisted
 
 __all__ = ["Store", "Transaction"]
 
@@ -63,12 +71,15 @@ class Store:
         self.config = config
         self.parts = PartFiles(data_dir / "open")
         self._temp_directory = data_dir / "tmp"
+        self.uploads_directory = (data_dir / "uploads").absolute()
         # Commits are one at a time from the look at what is pinned on; taken before a cursor is
         # used, so that the checkpoint that may be needed first can have one.
         self._commit_turn = threading.Lock()
         self._gate = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
+        self._memory_lock = threading.Lock()
+        self._memory_raised_count = 0
         self.ledger = Ledger()
         self.database = Database(config, self._temp_directory, self._attach)
         self.commit_count = 0
@@ -105,11 +116,22 @@ class Store:
             self.recover(self.database.generation)
 
     def _attach(self, cursor: Cursor) -> None:
+        # Upload files are never changed once they can be seen.
+        cursor.execute("SET GLOBAL parquet_metadata_cache = true")
         self.parts.attach_all(cursor)
+        self.uploads_directory.mkdir(mode=0o700, exist_ok=True)
+        listed = {name for part in self.parts.parts for name in part.upload_files}
+        missing = set(remove_unlisted(self.uploads_directory, listed))
+        for part in self.parts.parts:
+            part.missing_files = tuple(name for name in part.upload_files if name in missing)
         self._rolled_back.clear()
         names = [part.name for part in self.parts.parts]
-        _make_views(cursor, names)
+        self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
+        # Replaying a WAL may have needed all of it; from here on it is lent (`raised_memory`).
+        if not self._memory_raised_count:
+            limit = memory_setting(resting_bytes(self.config))
+            cursor.execute(f"SET GLOBAL memory_limit = '{limit}'")
 
     @property
     def is_space_owed(self) -> bool:
@@ -136,7 +158,12 @@ class Store:
         """
         if self._open_transactions and not beside_writers:
             return False
-        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+        with (
+            self.raised_memory(),
+            self.database.lease() as lease,
+            lease.using() as cursor,
+            self._gate,
+        ):
             for part in self.parts.parts:
                 self._maybe_write_mark(cursor, part)
                 if not part.wal_bytes():
@@ -188,7 +215,8 @@ class Store:
     def maybe_rotate(self) -> bool:
         """Start the next part when the newest is over its size, or over its age and not empty."""
         newest = self.parts.newest
-        too_big = newest.file_bytes() + newest.wal_bytes() > self.config.part_bytes_max
+        size = newest.file_bytes() + newest.wal_bytes() + newest.upload_bytes
+        too_big = size > self.config.part_bytes_max
         too_old = time.time() - newest.created_at > self.config.part_hours_max * 3600
         if not newest.has_rows or not (too_big or too_old):
             return False
@@ -204,11 +232,42 @@ class Store:
                 number=self.parts.newest.number + 1,
             )
             try:
-                _make_views(cursor, [*(p.name for p in self.parts.parts), part.name])
+                self._make_views(cursor, [*self.parts.parts, part])
             except BaseException:
                 self.parts.discard(cursor, part)
                 raise
             self.parts.append(part)
+
+    @contextmanager
+    def raised_memory(self) -> Iterator[None]:
+        """Let DuckDB use `memory_bytes_max` for a while: queries, uploads with wide lines."""
+        with self._memory_lock:
+            self._memory_raised_count += 1
+            if self._memory_raised_count == 1:
+                self._limit_memory(self.config.memory_bytes_max)
+        try:
+            yield
+        finally:
+            with self._memory_lock:
+                self._memory_raised_count -= 1
+                if not self._memory_raised_count:
+                    self._limit_memory(resting_bytes(self.config))
+
+    def _memory_for(
+        self, part: Part, pinned: Mapping[str, PinnedRows]
+    ) -> AbstractContextManager[None]:
+        """More memory for a commit that pins more than what rests with the store allows."""
+        widest = max(
+            (part.tail_bytes.get(table, 0) + rows.widest_bytes for table, rows in pinned.items()),
+            default=0,
+        )
+        is_wide = widest > resting_bytes(self.config) * 3 // 8
+        return self.raised_memory() if is_wide else nullcontext()
+
+    def _limit_memory(self, byte_count: int) -> None:
+        # Lowering it fails while more is pinned; the next query or upload lowers it then.
+        with suppress(StoreError), self.database.lease() as lease, lease.using() as cursor:
+            cursor.execute(f"SET GLOBAL memory_limit = '{memory_setting(byte_count)}'")
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.parts.directory).free
@@ -219,6 +278,8 @@ class Store:
             "parts": len(self.parts.parts),
             "part_file_bytes": newest.file_bytes(),
             "part_wal_bytes": newest.wal_bytes(),
+            "upload_files": sum(len(part.upload_files) for part in self.parts.parts),
+            "upload_file_bytes": sum(part.upload_bytes for part in self.parts.parts),
             "commits_total": self.commit_count,
             "checkpoints_total": self.checkpoint_count,
             "checkpoint_failures_total": self.checkpoint_failure_count,
@@ -228,6 +289,24 @@ class Store:
             "commit_number": self.ledger.commit_number,
         }
 
+    def _make_views(self, cursor: Cursor, parts: Sequence[Part]) -> None:
+        """All of the public views, or none: one over a lost part would break every query."""
+        files = [
+            self.uploads_directory / name
+            for part in parts
+            for name in part.upload_files
+            if name not in part.missing_files
+        ]
+        cursor.execute("BEGIN")
+        try:
+            for statement in view_ddl([part.name for part in parts], files):
+                cursor.execute(statement)
+            cursor.execute("COMMIT")
+        except BaseException:
+            with suppress(duckdb.Error):
+                cursor.execute("ROLLBACK")
+            raise
+
     def begin(self, lane: str) -> Transaction:
         return Transaction(self, lane)
 
@@ -235,6 +314,7 @@ class Store:
         self,
         part: Part,
         batches: Sequence[AppliedBatch],
+        upload: UploadFile | None,
         pinned: Mapping[str, PinnedRows],
         cursor: Cursor,
     ) -> None:
@@ -245,6 +325,21 @@ class Store:
             self.ledger.commit_number += len(batches)
             cursor.execute("COMMIT")
             self._note_applied(part, batches, pinned)
+            if upload is not None:
+                self._publish(part.name, upload, cursor)
+
+    def _publish(self, part_name: str, upload: UploadFile, cursor: Cursor) -> None:
+        """Show the rows of a committed upload file. Called with the commit gate held."""
+        part = next(part for part in self.parts.parts if part.name == part_name)
+        if upload.path.name in part.upload_files:
+            return  # the store was opened again meanwhile, and has read its list
+        part.upload_files = (*part.upload_files, upload.path.name)
+        part.upload_bytes += upload.byte_count
+        try:
+            self._make_views(cursor, self.parts.parts)
+        except duckdb.Error as error:
+            # It is committed and must be seen: opening again makes the views.
+            raise StoreBroken(str(error), self.database.generation) from error
 
     def _note_applied(
         self, part: Part, batches: Sequence[AppliedBatch], pinned: Mapping[str, PinnedRows]
@@ -294,6 +389,7 @@ class Transaction:
         self._lease = store.database.lease()
         self._part = store.parts.newest
         self._is_open = False
+        self._upload: UploadFile | None = None
         store._count_transaction(1)
 
     def __enter__(self) -> Transaction:
@@ -301,6 +397,8 @@ class Transaction:
 
     def __exit__(self, *_: object) -> None:
         self._rollback()
+        if self._upload is not None:
+            self._upload.discard()
         self._lease.close()
         self._store._count_transaction(-1)
 
@@ -348,18 +446,43 @@ class Transaction:
             finally:
                 feed.table = rows.schema.empty_table()
 
+    def write_upload(
+        self, rows: pa.Table, constants: Mapping[str, str | int], *, request_number: int
+    ) -> None:
+        """The same as `insert` into `events`, but into the transaction's upload file."""
+        if self._upload is None:
+            self._upload = UploadFile(
+                self._store.uploads_directory, self._part.number, request_number
+            )
+            self._upload_request_number = request_number
+        self._upload.write(rows, constants)
+
     def commit(self, batches: Sequence[AppliedBatch]) -> None:
         """Make the rows durable and visible, with their ledger rows."""
         assert batches
         try:
-            with self._store._commit_turn:
-                self._store._make_room(self._part, self._pinned)
+            # Outside the commit turn: a large file takes its time to sync.
+            if self._upload is not None:
+                self._upload.finish()
+            store = self._store
+            with store._commit_turn, store._memory_for(self._part, self._pinned):
+                store._make_room(self._part, self._pinned)
                 with self._lease.using() as cursor:
                     self._maybe_begin(cursor)
-                    self._store._commit(self._part, batches, self._pinned, cursor)
+                    if self._upload is not None:
+                        self._list_upload(self._upload, cursor)
+                    store._commit(self._part, batches, self._upload, self._pinned, cursor)
                     self._is_open = False
+                    self._upload = None
         except StoreError as error:
             self._find_out(batches, error)
+
+    def _list_upload(self, upload: UploadFile, cursor: Cursor) -> None:
+        """The row that names the file, which is durable by now."""
+        cursor.execute(
+            f"INSERT INTO {self._part.name}.upload_files VALUES (?, ?, ?, ?)",
+            [upload.path.name, self._upload_request_number, upload.row_count, upload.byte_count],
+        )
 
     def _maybe_begin(self, cursor: Cursor) -> None:
         if not self._is_open:
@@ -379,24 +502,19 @@ class Transaction:
         """A COMMIT that raised may have happened. Returns if it did, raises StoreBusy if not."""
         self._rollback()
         self._lease.close()
+        # Until the ledger has been read the file may be listed: it is left alone.
+        upload, self._upload = self._upload, None
         if self._store._was_applied(self._part, batches[0], error):
-            with self._store._gate:
+            database = self._store.database
+            with database.lease() as lease, lease.using() as cursor, self._store._gate:
                 self._store._note_applied(self._part, batches, self._pinned)
-        elif isinstance(error, StoreBusy):
+                if upload is not None:
+                    self._store._publish(self._part.name, upload, cursor)
+            return
+        if upload is not None:
+            upload.discard()
+        if isinstance(error, StoreBusy):
             kind = StoreOutOfMemory if isinstance(error, StoreOutOfMemory) else StoreBusy
             raise kind(f"the commit failed: {error}") from error
         else:
             raise error
-
-
-def _make_views(cursor: Cursor, parts: Sequence[str]) -> None:
-    """All of the public views, or none: one over a part that is gone would break every query."""
-    cursor.execute("BEGIN")
-    try:
-        for statement in view_ddl(parts):
-            cursor.execute(statement)
-        cursor.execute("COMMIT")
-    except BaseException:
-        with suppress(duckdb.Error):
-            cursor.execute("ROLLBACK")
-        raise

@@ -54,7 +54,7 @@ class _Bench:
 
     async def run(self) -> None:
         writer = cast(JournalWriter, self.writer)
-        await journal.run(self.gate, self.send, writer=writer, applied=Mark())
+        await journal.run(self.gate, self.send, writer=writer, turn=threading.Lock())
 
     async def append(self, number: int) -> None:
         request = small_request(number)
@@ -204,7 +204,7 @@ async def test_cancelling_the_actor_leaves_no_group_half_told(tmp_path: Path) ->
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
-            await journal.run(bench.gate, bench.send, writer=writer, applied=Mark())
+            await journal.run(bench.gate, bench.send, writer=writer, turn=threading.Lock())
 
         nursery.start_soon(run)
         for number in range(1, 4):

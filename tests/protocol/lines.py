@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from ingester.messages import LineReject
 from ingester.protocol.event_lines import EventRules
 from ingester.protocol.events import EventBatch, EventDecoder
+from ingester.protocol.inflate import Encoding
+from ingester.protocol.requests import ENTRY_VERSION, JournalEntry
 
 __all__ = [
     "GOOD",
@@ -21,6 +23,7 @@ __all__ = [
     "LineByLine",
     "bodies",
     "decoded",
+    "entry",
     "event_line",
     "is_valid",
     "lines",
@@ -54,6 +57,40 @@ def nested(depth: int, kind: bytes = b"[]") -> bytes:
     closing = b"}" if kind == b"{}" else b"]"
     inner = opening * (depth - 1) + b"1" + closing * (depth - 1) if depth > 1 else b"1"
     return event_line()[:-1] + b', "x": ' + inner + b"}"
+
+
+def entry(
+    body: bytes,
+    *,
+    rules: EventRules | None = None,
+    number: int = 11,
+    time_us: int = 13,
+    source: str = "shop",
+    encoding: Encoding = "identity",
+    is_plain: bool = True,
+    rejects_max: int = 10_000,
+    key: str | None = None,
+) -> JournalEntry:
+    """What the journal holds of a request with `body`."""
+    rules = rules or EventRules()
+    return JournalEntry(
+        version=ENTRY_VERSION,
+        door="natero",
+        source=source,
+        credential="source:1",
+        request_number=number,
+        received_at_us=time_us,
+        encoding=encoding,
+        encoding_name=encoding,
+        is_plain=is_plain,
+        lenient_session=rules.lenient_session,
+        line_bytes_max=rules.line_bytes_max,
+        depth_max=rules.depth_max,
+        rejects_max=rejects_max,
+        idempotency_key=key,
+        fingerprint=None if key is None else b"f" * 16,
+        body=body,
+    )
 
 
 class Decoded(NamedTuple):

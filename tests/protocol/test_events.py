@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,14 +93,14 @@ def test_depth_is_seen_wherever_it_stands_in_a_chunk(data: st.DataObject) -> Non
     check_body(body, [body], TIGHT)
 
 
-@given(st.lists(st.lists(st.booleans(), max_size=30), min_size=1, max_size=12), st.integers(1, 6))
+@given(st.lists(st.lists(st.booleans(), max_size=300), min_size=1, max_size=12), st.integers(1, 99))
 def test_the_depth_guess_never_misses(marks: list[list[bool]], depth_max: int) -> None:
     chunk = b"".join(bytes(b"["[0] if mark else b"x"[0] for mark in m) + b"\n" for m in marks)
     octets = np.frombuffer(chunk, np.uint8)
     longest = max(len(mark) for mark in marks)
-    opens = (octets == ord("[")).nonzero()[0]
+    is_open = np.pad(octets == ord("["), (0, -len(octets) % 64))
     if any(sum(mark) > depth_max for mark in marks):
-        assert _maybe_too_deep(opens, longest, depth_max)
+        assert _maybe_too_deep(is_open, longest, depth_max)
 
 
 def test_regular_lines_take_the_fast_way() -> None:
@@ -270,3 +272,29 @@ def test_repr_shows_no_payload() -> None:
 def test_arbitrary_bytes_never_raise(body: bytes, step: int) -> None:
     pieces: list[Any] = [body[start : start + step] for start in range(0, len(body), step)]
     check_body(body, pieces, TIGHT)
+
+
+SUITE = Path(__file__).parents[1] / "data" / "json-test-suite.tar.gz"
+
+
+def suite() -> list[tuple[str, bytes]]:
+    with tarfile.open(SUITE) as archive:
+        files = [member for member in archive.getmembers() if member.isfile()]
+        texts = [(Path(m.name).name, archive.extractfile(m)) for m in files]
+        return [(name, file.read()) for name, file in texts if file is not None]
+
+
+@pytest.mark.skipif(not SUITE.exists(), reason="the JSON test suite is not here")
+def test_properties_that_are_no_column_are_json_or_the_line_is_refused() -> None:
+    """What the decoder skips is checked as strictly as what it reads."""
+    seen = set()
+    for name, text in suite():
+        if name[:2] not in ("y_", "n_", "i_") or b"\n" in text.strip() or len(text) > 2000:
+            continue
+        line = event_line()[:-1] + b', "x": ' + text.strip(b"\n") + b"}"
+        check_body(line, [line[:50], line[50:]], EventRules())
+        accepted = decoded([line]).counts[0]
+        if name[:2] != "i_":
+            assert accepted == (name[0] == "y"), name
+        seen.add((name[:2], accepted))
+    assert {("y_", 1), ("n_", 0), ("i_", 0), ("i_", 1)} <= seen

@@ -150,7 +150,7 @@ def test_a_failed_rotation_leaves_the_store_as_it_was(
             elif step == "ledger":
                 patch.setattr(parts_module, "write_applied", fail)
             else:
-                patch.setattr(store_module, "_make_views", fail)
+                patch.setattr(store_module.Store, "_make_views", fail)
             for _ in range(2):
                 with pytest.raises(StoreError):
                     store.rotate()
@@ -229,7 +229,7 @@ def test_a_crash_after_the_first_transaction_of_a_part_keeps_the_part(
             raise OSError("crash")
 
         with monkeypatch.context() as patch:
-            patch.setattr(parts_module, "_sync_directory", sync)
+            patch.setattr(parts_module, "sync_directory", sync)
             patch.setattr(store.parts, "discard", lambda *_: None)
             with pytest.raises(OSError, match="crash"):
                 store.rotate()

@@ -83,7 +83,7 @@ class Connection:
         self._socket = None
         self._buffer = b""
 
-    def socket(self) -> socket.socket:
+    def stream(self) -> socket.socket:
         """The open socket; connects when there is none."""
         if self._socket is None:
             try:
@@ -137,7 +137,7 @@ class Connection:
     def send_raw(self, data: bytes) -> None:
         """Bytes as they are; the caller reads (or does not read) the answer."""
         try:
-            self.socket().sendall(data)
+            self.stream().sendall(data)
         except OSError as error:
             raise NoAnswer(f"cannot send: {error}") from error
 
@@ -160,7 +160,7 @@ class Connection:
         return answer
 
     def _send(self, head: bytes, pieces: Iterable[bytes], pause_s: float) -> None:
-        stream = self.socket()
+        stream = self.stream()
         try:
             # The first piece travels with the head, as most clients do it.
             rest = iter(pieces)

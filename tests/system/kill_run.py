@@ -38,8 +38,8 @@ _REPEATS_AFTER_RESTART = 5
 class Subject(Protocol):
     """What a kill run needs of the thing under test."""
 
-    path: str
-
+    @property
+    def path(self) -> str: ...
     @property
     def address(self) -> tuple[str, int]: ...
     def start(self) -> float: ...
@@ -140,6 +140,7 @@ class IngesterSubject:
 
     server: Server
     keys: SourceKeys
+    _start_count: int = 0
 
     @property
     def path(self) -> str:
@@ -150,6 +151,12 @@ class IngesterSubject:
         return self.server.address
 
     def start(self) -> float:
+        # In turn: every bulk upload to a file of its own, and every one into the open part.
+        self._start_count += 1
+        is_file = self._start_count % 2 == 1
+        environment = dict(self.server.environment)
+        environment["INGESTER_STORE_UPLOAD_FILE_BYTES_MIN"] = "1" if is_file else "1GiB"
+        self.server.environment = environment
         return self.server.start()
 
     def start_and_kill(self, after_s: float) -> None:

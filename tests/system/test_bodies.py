@@ -334,7 +334,7 @@ def test_a_client_that_leaves_in_the_middle_stores_nothing(
         else:
             connection.send_raw(sent)
         if half_closed:
-            connection.socket().shutdown(1)
+            connection.stream().shutdown(1)
             with contextlib.suppress(NoAnswer):
                 assert connection.read_answer().status == 400
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,15 @@ from tests.system.server import Server
 
 _ROUNDS_SHORT = 20
 _ROUNDS_LONG = 300
+_ROUNDS_SMALL_FILES = 100
+
+# Rotation, checkpoints and new segments happen in every round.
+_SMALL_FILES = {
+    "INGESTER_STORE_PART_BYTES_MAX": str(8 * 1024 * 1024),
+    "INGESTER_STORE_CHECKPOINT_BYTES": str(1024 * 1024),
+    "INGESTER_JOURNAL_SEGMENT_BYTES": str(2 * 1024 * 1024),
+    "INGESTER_JOURNAL_RETENTION_BYTES_MAX": str(1024 * 1024),
+}
 
 
 def _kill_run(
@@ -51,6 +61,16 @@ def test_acknowledged_requests_survive_kill_exactly_once(tmp_path: Path, long_fo
     assert report.rounds == rounds
     assert report.total.acknowledged_rows > 0
     assert report.total.lost_rows == report.total.duplicated_rows == 0
+    shutil.rmtree(tmp_path / "data")  # the long form leaves some GB
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_acknowledged_requests_survive_kill_between_rotations(tmp_path: Path) -> None:
+    report = _kill_run(tmp_path, _ROUNDS_SMALL_FILES, _SMALL_FILES)
+    assert report.problems == [], f"{report}\n" + "\n".join(report.problems[:20])
+    assert report.total.lost_rows == report.total.duplicated_rows == 0
+    shutil.rmtree(tmp_path / "data")
 
 
 @pytest.mark.timeout(300)

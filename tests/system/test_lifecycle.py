@@ -233,6 +233,28 @@ def test_sources_can_be_changed_while_the_server_runs(tmp_path: Path) -> None:
         assert server.value("SELECT count(*) FROM events WHERE source = 'one'") == 2
 
 
+def test_kills_do_not_pile_up_journal_segments(tmp_path: Path) -> None:
+    """A segment cut short by a kill must not keep the space set aside for its future: a server
+    that is killed every few seconds would fill the disk with empty segments."""
+    segment_bytes = 16 * 1024 * 1024
+    environment = {
+        "INGESTER_JOURNAL_SEGMENT_BYTES": str(segment_bytes),
+        "INGESTER_JOURNAL_RETENTION_BYTES_MAX": str(segment_bytes),
+    }
+    with running(tmp_path, environment) as server:
+        keys = server.create_source("segments")
+        for _ in range(6):
+            server.settle(keys)  # one small event
+            server.kill()
+            server.start()
+        files = (server.data_dir / "journal").iterdir()
+        allocated = sum(path.stat().st_blocks * 512 for path in files)
+        # The retention, the active segment and the next one made ahead.
+        assert allocated <= 3 * segment_bytes
+        server.settle(keys)
+        assert server.value("SELECT count(*) FROM events") == 7
+
+
 def test_a_second_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         keys = server.create_source("lock")

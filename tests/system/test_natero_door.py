@@ -144,6 +144,17 @@ def _raw(**changes: bytes) -> bytes:
 
 _SNAKE = b'{"account_id":"ACCOUNT","user_id":"u","action":"a","session_id":"s","created_at":5}'
 
+_ACTIONS: dict[str, dict[str, object]] = {
+    "identifyUser": {"details": {"email": "a@example.org"}},
+    "identify_account": {"details": {"plan": None}},
+    "sessionSync": {"activeDuration": 12.5},
+    "moduleEnd": {"module": "m", "timeSpent": 3},
+    "feature": {"feature": "f", "module": "m", "total": 2, "product": "p"},
+    "page_view_end": {},
+    "sessionIdle": {},
+    "anything else": {"details": "no object"},
+}
+
 _VALID: dict[str, bytes] = {
     "plain": _line(),
     "1,024 characters": _line(userId="x" * 1024),
@@ -175,19 +186,7 @@ _VALID: dict[str, bytes] = {
     "big numbers elsewhere": _raw(x=b"123456789012345678901234567890", y=b"-1.5e-300"),
     "NUL escaped elsewhere": _raw(x=rb'"\u0000"'),
     "non-ASCII": _raw(userId='"żółć 漢字 🙂"'.encode()),
-    **{
-        f"action {name}": _line(action=name, **more)
-        for name, more in {
-            "identifyUser": {"details": {"email": "a@example.org"}},
-            "identify_account": {"details": {"plan": None}},
-            "sessionSync": {"activeDuration": 12.5},
-            "moduleEnd": {"module": "m", "timeSpent": 3},
-            "feature": {"feature": "f", "module": "m", "total": 2, "product": "p"},
-            "page_view_end": {},
-            "sessionIdle": {},
-            "anything else": {"details": "no object"},
-        }.items()
-    },
+    **{f"action {name}": _line(action=name, **more) for name, more in _ACTIONS.items()},
 }
 
 # name: (line, reasons it may have, field or None)

@@ -249,7 +249,7 @@ def test_expect_100_continue_is_answered_before_the_body(door: Door) -> None:
     headers = {"Expect": "100-continue", "Content-Length": str(len(body))}
     with door.server.connect(10.0) as connection:
         connection.send_raw(head_bytes("POST", door.keys.path, headers))
-        assert connection.socket().recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert connection.stream().recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.send_raw(body)
         assert connection.read_answer().counts == (2, 0)
         bad = head_bytes("POST", "/v1/no/pair", headers)
