@@ -224,9 +224,7 @@ async def _decode_slices(
     """Pull pieces, decode them by turns, and hand on slices. Owns `slices`."""
     pieces = _Pieces(upload.pieces)
     decode = _Decode(upload)
-    # Closed without a checkpoint: with `async with`, a failure of one side arrives at the other as
-    # a closed channel, cancels both, and is itself lost in the checkpoint of the closing.
-    with slices:
+    async with slices:
         while True:
             piece = await pieces.next()
             turns = decode.finish() if piece == _END else decode.feed(piece)
@@ -248,7 +246,7 @@ async def _decode_slices(
 async def _insert_slices(
     slices: trio.MemoryReceiveChannel[_Slice], insert: _Insert, limiter: trio.CapacityLimiter
 ) -> None:
-    with slices:
+    async with slices:
         async for ready in slices:
             await trio.to_thread.run_sync(insert.slice, ready, limiter=limiter)
 

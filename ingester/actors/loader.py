@@ -87,7 +87,7 @@ async def run(
 ) -> None:
     """Load groups in order. Owns `groups`; returns when every sender has closed."""
     limiter = trio.CapacityLimiter(1)
-    with groups:  # not `async with`: the cancellation that follows a failure would hide it
+    async with groups:
         while (batch := await _receive_batch(groups, config)) is not None:
             for request in batch.requests:
                 if request.rejects:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -330,3 +332,33 @@ def test_what_the_ledger_has_is_passed_over(tmp_path: Path) -> None:
         load_requests(store, 1, [], tmp_path / "dead", counters)
         assert value(store, "SELECT count(*) FROM requests") == 10
         assert value(store, "SELECT count(*) FROM part_000001.applied WHERE lane = 'small'") == 3
+
+
+_WIDE_REQUESTS_AND_CRASH = """
+import os, sys
+from pathlib import Path
+from ingester.actors.loader import load_batch
+from tests.actors.requests import event_line, small_request
+from tests.store.stores import opened
+with opened(Path(sys.argv[1]), memory_bytes_max=64 << 20) as store:
+    for first in range(1, 101, 10):
+        line = event_line(first, 1_000_000)
+        load_batch(store, first, [small_request(n, line) for n in range(first, first + 10)])
+    os._exit(0)
+"""
+
+
+def test_wide_rows_of_many_batches_are_no_trouble_after_a_crash(tmp_path: Path) -> None:
+    """100 MB in neighbouring rows, 64 MiB of memory: no commit and no checkpoint holds them."""
+    subprocess.run(
+        [sys.executable, "-c", _WIDE_REQUESTS_AND_CRASH, str(tmp_path)],
+        cwd=Path(__file__).resolve().parents[2],
+        check=True,
+        timeout=60,
+    )
+    with opened(tmp_path, memory_bytes_max=64 << 20) as store:
+        assert value(store, "SELECT count(*) FROM events") == 100
+        counters = LoaderCounters()
+        load_requests(store, 101, [small_request(101)], tmp_path / "dead", counters)
+        assert store.checkpoint()
+        assert value(store, "SELECT count(*) FROM events") == 101
