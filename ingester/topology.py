@@ -62,10 +62,6 @@ _log = structlog.get_logger()
 
 UPLOADS_CAPACITY = 0
 LISTEN_BACKLOG = 4096
-# A thread that waits for the interpreter lock gets it after this long. Python's own default: with
-# 0.5 ms every read and write of a small request beside a busy thread costs a forced switch
-# (measured 2026-11-21: beside a bulk upload 5.7 instead of 7.9 k small requests/s).
-SWITCH_INTERVAL_S = 0.005
 _RESTART_WAITS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # What the loader gets at least to store what is journalled, at the end: the largest backlog.
 _LOAD_SECONDS_MIN = 10
@@ -186,7 +182,6 @@ async def serve(
     bound_arenas()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         opened = await trio.to_thread.run_sync(startup.open_all, config)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         # What exists now lives as long as the process; a full collection need not walk it.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
