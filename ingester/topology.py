@@ -62,9 +62,6 @@ _log = structlog.get_logger()
 
 UPLOADS_CAPACITY = 0
 LISTEN_BACKLOG = 4096
-# A thread that waits for the interpreter lock gets it after this long. With the default of 5 ms an
-# acknowledgement beside a bulk decode took 20 ms and more (design.md, measured).
-SWITCH_INTERVAL_S = 0.0005
 _RESTART_WAITS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # What the loader gets at least to store what is journalled, at the end: the largest backlog.
 _LOAD_SECONDS_MIN = 10
@@ -185,7 +182,6 @@ async def serve(
     bound_arenas()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         opened = await trio.to_thread.run_sync(startup.open_all, config)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         # What exists now lives as long as the process; a full collection need not walk it.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)

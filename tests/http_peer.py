@@ -14,7 +14,7 @@ import trio
 from ingester.actors.intake import IntakeServer
 from ingester.actors.tls import Certificates
 from ingester.config import IntakeConfig
-from ingester.doors.exchange import Handler, Request, Response
+from ingester.doors.exchange import Handler, Request, Response, Shortcut
 from ingester.errors import BodyTooLarge, Overloaded
 from ingester.messages import RequestNumbers
 
@@ -120,8 +120,10 @@ async def serving(
     *,
     tls: Certificates | None = None,
     listener: str = "intake",
+    shortcut: Shortcut | None = None,
 ) -> AsyncIterator[Served]:
-    server = IntakeServer(handler, config or IntakeConfig(), RequestNumbers())
+    shortcuts = {} if shortcut is None else {"intake": shortcut}
+    server = IntakeServer(handler, config or IntakeConfig(), RequestNumbers(), shortcuts)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     with trio.fail_after(60):

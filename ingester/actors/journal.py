@@ -45,31 +45,41 @@ async def run(
 
     `turn` is shared with `clean`: the writer is used by one thread at a time.
     """
+    async with groups:
+        with WorkerThread("journal") as thread:
+            await _write_groups(gate, groups, writer, turn, thread)
+
+
+async def _write_groups(
+    gate: JournalGate,
+    groups: trio.MemorySendChannel[JournalledGroup],
+    writer: JournalWriter,
+    turn: Lock,
+    thread: WorkerThread,
+) -> None:
     acknowledge_early = os.environ.get("INGESTER_FAULT") == "ack_before_journal"
     written: JournalGroup | None = None
-    # Not `async with`: the cancellation that follows a failure would hide it.
-    with groups, WorkerThread("journal") as thread:
-        while True:
-            group = gate.take_nowait()
-            if group is None and written is None:
-                group = await gate.take()
-                if group is None:
-                    return
-            if group is not None:
-                if acknowledge_early:  # a fault for the tests: their harness must notice it
-                    group.settle()
-                    group.notices.clear()
-                    await trio.sleep(0.2)
-                thread.submit(partial(_append, writer, turn, group.payloads))
-            if written is not None:
-                _settle(written, gate, groups)
-            written = group
+    while True:
+        group = gate.take_nowait()
+        if group is None and written is None:
+            group = await gate.take()
             if group is None:
-                continue
-            try:
-                group.first_seq, _ = await thread.result()
-            except JournalFailed as error:
-                group.failure = f"the journal cannot be written: {error}"
+                return
+        if group is not None:
+            if acknowledge_early:  # a fault for the tests: their harness must notice it
+                group.settle()
+                group.notices.clear()
+                await trio.sleep(0.2)
+            thread.submit(partial(_append, writer, turn, group.payloads))
+        if written is not None:
+            _settle(written, gate, groups)
+        written = group
+        if group is None:
+            continue
+        try:
+            group.first_seq, _ = await thread.result()
+        except JournalFailed as error:
+            group.failure = f"the journal cannot be written: {error}"
 
 
 def _append(writer: JournalWriter, turn: Lock, payloads: Sequence[bytes]) -> tuple[int, int]:

@@ -38,8 +38,6 @@ __all__ = [
     "StoreBroken",
     "StoreOutOfMemory",
     "mapped_errors",
-    "memory_setting",
-    "resting_bytes",
 ]
 
 Cursor: TypeAlias = duckdb.DuckDBPyConnection
@@ -52,8 +50,6 @@ _INTERRUPT_EVERY_S = 0.1
 # Times in a row that opening again may fail (space, memory, a moment's trouble with the disk)
 # before it counts as lost.
 _REOPEN_FAILURES_MAX = 20
-
-_RESTING_BYTES = 128 * 1024 * 1024
 
 
 class StoreBroken(StoreBusy):
@@ -269,7 +265,7 @@ class Database:
     def _settings(self) -> dict[str, str | bool | int | float | list[str]]:
         return {
             "threads": self._config.threads,
-            "memory_limit": memory_setting(self._config.memory_bytes_max),
+            "memory_limit": f"{self._config.memory_bytes_max // 1024}KiB",
             "temp_directory": str(self._temp_directory),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -280,17 +276,6 @@ class Database:
             # No merging of row groups, unless the store says so for one checkpoint (`pinned.py`).
             "max_vacuum_tasks": 0,
         }
-
-
-def resting_bytes(config: StoreConfig) -> int:
-    """What DuckDB may use while nobody needs more. It fills whatever it is given with blocks it
-    wrote: with 256 MiB an upload peaks 80 MB higher than with 128, and is no faster.
-    """
-    return min(_RESTING_BYTES, config.memory_bytes_max)
-
-
-def memory_setting(byte_count: int) -> str:
-    return f"{byte_count // 1024}KiB"
 
 
 def _close(cursor: Cursor) -> None:

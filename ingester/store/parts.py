@@ -234,8 +234,7 @@ def _tail_bytes(cursor: Cursor, table: str, length: str) -> int:
     """How wide the last rows are. The bound is a constant: only their row groups are read."""
     ((row_count,),) = cursor.execute(f"SELECT count(*) FROM {table}").fetchall()
     ((byte_count,),) = cursor.execute(
-        f"SELECT coalesce(sum({length}), 0) FROM {table} "
-        f"WHERE rowid >= {row_count - PINNED_ROWS}"
+        f"SELECT coalesce(sum({length}), 0) FROM {table} WHERE rowid >= {row_count - PINNED_ROWS}"
     ).fetchall()
     return int(byte_count)
 

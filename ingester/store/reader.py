@@ -44,7 +44,6 @@ class Rows(Struct, frozen=True):
 def select(store: Store, sql: str, *, seconds_max: float) -> Rows:
     """Run one SELECT. Raises QueryRefused, or StoreBusy at the deadline."""
     with (
-        store.raised_memory(),
         store.database.lease() as lease,
         _deadline(lease, seconds_max) as is_over,
     ):

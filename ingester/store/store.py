@@ -18,8 +18,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ from .database import (
     Database,
     StoreBroken,
     StoreOutOfMemory,
-    memory_setting,
-    resting_bytes,
 )
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import WIDE_TABLES, Part, PartFiles
@@ -83,8 +81,6 @@ class Store:
         self._gate = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
-        self._memory_lock = threading.Lock()
-        self._memory_raised_count = 0
         self.ledger = Ledger()
         self.database = Database(config, self._temp_directory, self._attach)
         self.commit_count = 0
@@ -133,10 +129,6 @@ class Store:
         names = [part.name for part in self.parts.parts]
         self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
-        # Replaying a WAL may have needed all of it; from here on it is lent (`raised_memory`).
-        if not self._memory_raised_count:
-            limit = memory_setting(resting_bytes(self.config))
-            cursor.execute(f"SET GLOBAL memory_limit = '{limit}'")
 
     @property
     def is_space_owed(self) -> bool:
@@ -163,12 +155,7 @@ class Store:
         """
         if self._open_transactions and not beside_writers:
             return False
-        with (
-            self.raised_memory(),
-            self.database.lease() as lease,
-            lease.using() as cursor,
-            self._gate,
-        ):
+        with self.database.lease() as lease, lease.using() as cursor, self._gate:
             for part in self.parts.parts:
                 self._maybe_write_mark(cursor, part)
                 if not part.wal_bytes():
@@ -244,37 +231,6 @@ class Store:
                 self.parts.discard(cursor, part)
                 raise
             self.parts.append(part)
-
-    @contextmanager
-    def raised_memory(self) -> Iterator[None]:
-        """Let DuckDB use `memory_bytes_max` for a while: queries, uploads with wide lines."""
-        with self._memory_lock:
-            self._memory_raised_count += 1
-            if self._memory_raised_count == 1:
-                self._limit_memory(self.config.memory_bytes_max)
-        try:
-            yield
-        finally:
-            with self._memory_lock:
-                self._memory_raised_count -= 1
-                if not self._memory_raised_count:
-                    self._limit_memory(resting_bytes(self.config))
-
-    def _memory_for(
-        self, part: Part, pinned: Mapping[str, PinnedRows]
-    ) -> AbstractContextManager[None]:
-        """More memory for a commit that pins more than what rests with the store allows."""
-        widest = max(
-            (part.fresh[table].widest_with(rows) for table, rows in pinned.items()),
-            default=0,
-        )
-        is_wide = widest > resting_bytes(self.config) * 3 // 8
-        return self.raised_memory() if is_wide else nullcontext()
-
-    def _limit_memory(self, byte_count: int) -> None:
-        # Lowering it fails while more is pinned; the next query or upload lowers it then.
-        with suppress(StoreError), self.database.lease() as lease, lease.using() as cursor:
-            cursor.execute(f"SET GLOBAL memory_limit = '{memory_setting(byte_count)}'")
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.parts.directory).free
@@ -480,7 +436,7 @@ class Transaction:
             if self._upload is not None:
                 self._upload.finish()
             store = self._store
-            with store._commit_turn, store._memory_for(self._part, self._pinned):
+            with store._commit_turn:
                 store._make_room(self._part, self._pinned)
                 with self._lease.using() as cursor:
                     self._maybe_begin(cursor)

@@ -107,10 +107,10 @@ async def test_a_failed_write_refuses_exactly_its_group() -> None:
     bench.writer.may_write.clear()
     bench.writer.failures = 1
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.run)
+        await trio.testing.wait_all_tasks_blocked()  # else it may come between the two
         for number in (1, 2):
             nursery.start_soon(bench.append, number)
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(bench.run)
         await trio.testing.wait_all_tasks_blocked()
         for number in (3, 4, 5):
             nursery.start_soon(bench.append, number)

@@ -171,7 +171,7 @@ class Rig:
                 sequence += len(group.payloads)
                 self.journalled += map(entry_from_bytes, group.payloads)
             self.gate.applied(group.byte_count)
-            group.done.set()
+            group.settle()
 
     async def run_worker(self) -> None:
         """Take uploads as a bulk worker does, without a store."""

@@ -37,7 +37,7 @@ def outcome(request: SmallRequest) -> tuple[Any, ...]:
         )
     ]
     counts = (len(accepted), request.rejected_count)
-    return accepted, request.rejects, dict(request.reasons), counts
+    return accepted, list(request.rejects), dict(request.reasons), counts
 
 
 @settings(max_examples=300, deadline=None)
