@@ -273,6 +273,8 @@ class Database:
             "python_enable_replacements": False,
             # Checkpoints are ours to time: one inside a commit stalls it.
             "checkpoint_threshold": "1TiB",
+            # No merging of row groups, unless the store says so for one checkpoint (`pinned.py`).
+            "max_vacuum_tasks": 0,
         }
 
 

@@ -20,7 +20,11 @@ __all__ = ["AppliedBatch", "Ledger", "is_applied", "read_ledger", "write_applied
 
 
 class AppliedBatch(Struct, frozen=True):
-    """One row of `applied`. Sequences are 0 for batches that had no journal record."""
+    """One row of `applied`. Sequences are 0 for batches that had no journal record.
+
+    Two lanes are no batches: `carry` is a mark, `wide` says that the part has wide rows; it has
+    number 0.
+    """
 
     batch_id: int
     lane: str
@@ -72,11 +76,13 @@ def read_ledger(cursor: Cursor, parts: Iterable[str]) -> Ledger:
     """Read the marks of all parts that are not sealed (at least the newest)."""
     ledger = Ledger()
     for part in parts:
-        row = cursor.execute(
+        # All of the result: with one row fetched its transaction would stay open, on the cursor
+        # that lives as long as the instance, and every checkpoint would have to keep old versions.
+        ((*row,),) = cursor.execute(
             "SELECT max(batch_id), max(commit_number), max(last_seq), max(request_number_max) "
             f"FROM {part}.applied"
-        ).fetchone()
-        if row is None or row[0] is None:
+        ).fetchall()
+        if row[0] is None:
             continue
         ledger.batch_id = max(ledger.batch_id, row[0])
         ledger.commit_number = max(ledger.commit_number, row[1])

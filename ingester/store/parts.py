@@ -24,15 +24,18 @@ import duckdb
 from ..errors import StoreFailed
 from .database import Cursor
 from .ledger import AppliedBatch, write_applied
+from .pinned import PINNED_ROWS, TailRows
 from .schema import PART_DDL, SCHEMA_VERSION
 
-__all__ = ["Part", "PartFiles", "sync_directory"]
+__all__ = ["WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
 
 # 16,384 rows: an unfilled row group stays in memory until its transaction commits, so small ones
 # bound memory; measured 2026-11-21, one thread: as fast as 122,880 within the noise.
 _ATTACH_OPTIONS = "ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0'"
 
 
+# The tables with strings of any length, and how long they are.
+WIDE_TABLES = {"events": "strlen(body)", "rejects": "octet_length(line)"}
 # What is not worth cutting off.
 _TAIL_BYTES_MIN = 1024 * 1024
 # The main header and two database headers. A part in use is larger: it was checkpointed.
@@ -41,7 +44,9 @@ _HEADERS_BYTES = 3 * 4096
 
 class Part:
     """One attached file. `has_rows`: something was committed into it after it was made.
-    `tail_bytes`, by table: at most so much of strings is in its last rows and in no checkpoint yet.
+
+    By table: `tail` is its last rows, `fresh` those of them that are in no checkpoint. `is_wide`:
+    it has neighbours that a checkpoint must not merge (`pinned.py`).
     """
 
     def __init__(self, path: Path, number: int) -> None:
@@ -54,7 +59,9 @@ class Part:
         self.upload_files: tuple[str, ...] = ()
         self.missing_files: tuple[str, ...] = ()
         self.upload_bytes = 0
-        self.tail_bytes: dict[str, int] = {}
+        self.is_wide = False
+        self.tail = {table: TailRows() for table in WIDE_TABLES}
+        self.fresh = {table: TailRows() for table in WIDE_TABLES}
 
     @property
     def wal_path(self) -> Path:
@@ -211,8 +218,25 @@ class PartFiles:
         ).fetchall()
         part.upload_files = tuple(row[0] for row in rows)
         part.upload_bytes = sum(row[1] for row in rows)
-        part.tail_bytes = dict.fromkeys(("events", "rejects"), part.wal_bytes())
+        row = cursor.execute(
+            f"SELECT count(*) FROM {part.name}.applied WHERE lane = 'wide'"
+        ).fetchone()
+        part.is_wide = row is not None and row[0] > 0
+        for table, length in WIDE_TABLES.items():
+            # All rows of a WAL, if there is one: it may have brought them in many transactions.
+            part.fresh[table] = TailRows(part.wal_bytes())
+            if not part.is_wide:
+                part.tail[table] = TailRows(_tail_bytes(cursor, f"{part.name}.{table}", length))
         return True
+
+
+def _tail_bytes(cursor: Cursor, table: str, length: str) -> int:
+    """How wide the last rows are. The bound is a constant: only their row groups are read."""
+    ((row_count,),) = cursor.execute(f"SELECT count(*) FROM {table}").fetchall()
+    ((byte_count,),) = cursor.execute(
+        f"SELECT coalesce(sum({length}), 0) FROM {table} WHERE rowid >= {row_count - PINNED_ROWS}"
+    ).fetchall()
+    return int(byte_count)
 
 
 def _maybe_end(cursor: Cursor, part: Part) -> int | None:

@@ -177,7 +177,7 @@ def check_parts(store: Store) -> list[str]:
             rows = cursor.execute(
                 "SELECT batch_id, coalesce(a.row_count, 0), coalesce(e.rows, 0) FROM "
                 f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "
-                "WHERE lane <> 'carry' GROUP BY ALL) a FULL JOIN "
+                "WHERE lane NOT IN ('carry', 'wide') GROUP BY ALL) a FULL JOIN "
                 f"(SELECT batch_id, count(*) AS rows FROM ({_batch_ids(store, part)}) "
                 "GROUP BY ALL) e "
                 "USING (batch_id) WHERE coalesce(a.row_count, 0) <> coalesce(e.rows, 0) LIMIT 20"
@@ -196,7 +196,7 @@ def check_parts(store: Store) -> list[str]:
             problems.append(f"{row[0]} requests are stored twice")
         for column in ("commit_number", "batch_id"):
             names = " UNION ALL ".join(
-                f"SELECT {column} FROM {part.name}.applied WHERE lane <> 'carry'"
+                f"SELECT {column} FROM {part.name}.applied WHERE lane NOT IN ('carry', 'wide')"
                 for part in store.parts.parts
             )
             rows = cursor.execute(

@@ -36,8 +36,8 @@ from .database import (
     StoreOutOfMemory,
 )
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
-from .parts import Part, PartFiles
-from .pinned import PINNED_ROWS, PinnedRows
+from .parts import WIDE_TABLES, Part, PartFiles
+from .pinned import PinnedRows, TailRows
 from .schema import view_ddl
 from .upload_files import UploadFile, remove_unlisted
 
@@ -46,6 +46,11 @@ __all__ = ["Store", "Transaction"]
 # How long a commit whose outcome is unknown may wait for the ledger to be readable.
 _FIND_OUT_S = 90.0
 _FIND_OUT_EVERY_S = 0.1
+
+
+# Wider neighbours are never merged. Less than half of `memory_bytes_max`, so that a start with
+# a smaller one finds nothing that it cannot hold.
+_MERGED_BYTES_MAX = 32 * 1024 * 1024
 
 
 class _Feed:
@@ -165,24 +170,26 @@ class Store:
     def _checkpoint_part(self, cursor: Cursor, part: Part) -> bool:
         """With the gate held: no commit gets in between. False when writers are in the way."""
         try:
+            if not part.is_wide:
+                cursor.execute("SET GLOBAL max_vacuum_tasks = 100")
             cursor.execute(f"CHECKPOINT {part.name}")
         except duckdb.TransactionException:
             return False
         except duckdb.Error:
             self.checkpoint_failure_count += 1
             raise
+        finally:
+            with suppress(duckdb.Error):
+                cursor.execute("SET GLOBAL max_vacuum_tasks = 0")
         self.checkpoint_count += 1
         self._rolled_back.discard(part.name)
-        part.tail_bytes = {}
+        part.fresh = {table: TailRows() for table in part.fresh}
         return True
 
     def _make_room(self, part: Part, pinned: Mapping[str, PinnedRows]) -> None:
         """Checkpoint before rows become neighbours that DuckDB could not hold at once."""
         bytes_max = self.config.memory_bytes_max // 2
-        if all(
-            part.tail_bytes.get(table, 0) + rows.widest_bytes <= bytes_max
-            for table, rows in pinned.items()
-        ):
+        if all(part.fresh[table].widest_with(rows) <= bytes_max for table, rows in pinned.items()):
             return
         with self.database.lease() as lease, lease.using() as cursor, self._gate:
             self._checkpoint_part(cursor, part)
@@ -279,6 +286,8 @@ class Store:
             write_applied(cursor, part.name, batches, self.ledger.commit_number + 1)
             # Also when COMMIT fails: a number is never used for two commits that may both be there.
             self.ledger.commit_number += len(batches)
+            if not part.is_wide and self._makes_wide(part, pinned):
+                write_applied(cursor, part.name, [AppliedBatch(0, "wide", 0, 0, 0, 0)], 0)
             cursor.execute("COMMIT")
             self._note_applied(part, batches, pinned)
             if upload is not None:
@@ -303,9 +312,14 @@ class Store:
         self.ledger.applied(batches)
         self.commit_count += 1
         part.has_rows = True
+        part.is_wide = part.is_wide or self._makes_wide(part, pinned)
         for table, rows in pinned.items():
-            before = part.tail_bytes.get(table, 0) if rows.row_count < PINNED_ROWS else 0
-            part.tail_bytes[table] = before + rows.tail_bytes
+            part.tail[table].add(rows)
+            part.fresh[table].add(rows)
+
+    def _makes_wide(self, part: Part, pinned: Mapping[str, PinnedRows]) -> bool:
+        bytes_max = min(_MERGED_BYTES_MAX, self.config.memory_bytes_max // 2)
+        return any(part.tail[table].widest_with(rows) > bytes_max for table, rows in pinned.items())
 
     def _count_transaction(self, change: int) -> None:
         with self._count_lock:
@@ -365,7 +379,8 @@ class Transaction:
         with self._lease.using() as cursor:
             cursor.register(f"feed_{table}", feed)
         self._feeds[table] = feed
-        self._pinned[table] = PinnedRows()
+        if table in WIDE_TABLES:
+            self._pinned[table] = PinnedRows()
 
     def count_pinned(self, table: str, lengths: np.ndarray[Any, Any]) -> int:
         """Take note of the strings of rows that will be inserted; what must be held at once now."""

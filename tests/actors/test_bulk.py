@@ -6,11 +6,12 @@ import contextlib
 import gzip
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import trio
 
@@ -39,26 +40,12 @@ KiB, MiB = 1024, 1024 * 1024
 PIECE = 64 * KiB
 
 
-# Where the rows of an upload go: all to a file of its own, or all into the open part.
-_upload_file_bytes_min = [1]
-
-
-@pytest.fixture(autouse=True, params=[0, 1 << 40], ids=["file", "part"])
-def _destination(request: pytest.FixtureRequest) -> Iterator[None]:
-    _upload_file_bytes_min.append(request.param)
-    yield
-    _upload_file_bytes_min.pop()
-
-
-def _all_into_the_part() -> None:
-    """For what concerns inserted rows only."""
-    _upload_file_bytes_min[-1] = 1 << 40
-
-
 class _Bench:
     """Workers over a real store, and the door's side of an upload."""
 
-    def __init__(self, store: Store, *, workers: int = 1) -> None:
+    def __init__(
+        self, store: Store, *, workers: int = 1, upload_file_bytes_min: int = 1 << 40
+    ) -> None:
         self.store = store
         self.workers = workers
         self.trouble_count = 0
@@ -71,7 +58,7 @@ class _Bench:
             decode_turn=trio.CapacityLimiter(1),
             insert_turns=trio.CapacityLimiter(workers),
             refuse_if_full=lambda: self.disk_error(),
-            upload_file_bytes_min=_upload_file_bytes_min[-1],
+            upload_file_bytes_min=upload_file_bytes_min,
             on_trouble=self._on_trouble,
         )
         self.send, self.receive = trio.open_memory_channel[BulkUpload](0)
@@ -98,6 +85,8 @@ class _Bench:
     def assert_at_rest(self) -> None:
         assert self.store.statistics()["open_transactions"] == 0
         assert not self.store.database._leases
+        listed = {name for part in self.store.parts.parts for name in part.upload_files}
+        assert {path.name for path in self.store.uploads_directory.iterdir()} == listed
 
     async def upload(
         self, body: bytes | Iterable[bytes], *, whole: bool = True, **settings: Any
@@ -133,10 +122,17 @@ def _accepted(outcome: RequestRecord | IngesterError) -> int:
     return outcome.accepted
 
 
-async def test_an_upload_is_committed_in_slices_and_counted(tmp_path: Path) -> None:
+# Into the open part, into a file from the second slice on, and all of it into a file.
+LANES = pytest.mark.parametrize("file_bytes_min", [1 << 40, 1, 0], ids=["part", "mixed", "file"])
+
+
+@LANES
+async def test_an_upload_is_committed_in_slices_and_counted(
+    tmp_path: Path, file_bytes_min: int
+) -> None:
     body = _lines(60_000, 400) + b"nonsense\n" + _lines(1)
     with opened(tmp_path) as store:
-        bench = _Bench(store)
+        bench = _Bench(store, upload_file_bytes_min=file_bytes_min)
         async with bench.running():
             outcome = await bench.upload(gzip.compress(body, 1), encoding="gzip")
         assert isinstance(outcome, RequestRecord)
@@ -146,6 +142,11 @@ async def test_an_upload_is_committed_in_slices_and_counted(tmp_path: Path) -> N
         assert rows(store, "SELECT line_number, reason FROM rejects") == [(60_001, "invalid_json")]
         assert value(store, "SELECT count(DISTINCT batch_id) FROM events") >= 3
         assert value(store, "SELECT max(batch_id) FROM events") == store.ledger.batch_id
+        is_file = file_bytes_min < 1 << 40
+        assert len(list(store.uploads_directory.iterdir())) == int(is_file)
+    with opened(tmp_path) as store:
+        assert value(store, "SELECT count(DISTINCT id) FROM events") == 60_001
+        assert check_parts(store) == []
 
 
 async def test_an_empty_body_is_an_upload_too(tmp_path: Path) -> None:
@@ -177,15 +178,16 @@ BAD: dict[str, tuple[Callable[[], bytes], dict[str, Any], type[IngesterError]]] 
 }
 
 
+@LANES
 @pytest.mark.parametrize("kind", BAD)
 async def test_a_refused_upload_leaves_nothing_and_the_next_one_is_taken(
-    tmp_path: Path, kind: str
+    tmp_path: Path, kind: str, file_bytes_min: int
 ) -> None:
     make, settings, error = BAD[kind]
-    if kind == "too wide":
-        _all_into_the_part()
-    with opened(tmp_path) as store:
-        bench = _Bench(store)
+    if kind == "too wide" and file_bytes_min < 1 << 40:
+        pytest.skip("rows of a file are never in one commit")
+    with opened(tmp_path, memory_bytes_max=256 * MiB) as store:
+        bench = _Bench(store, upload_file_bytes_min=file_bytes_min)
         async with bench.running():
             outcome = await bench.upload(make(), **settings)
             assert isinstance(outcome, error), outcome
@@ -195,8 +197,6 @@ async def test_a_refused_upload_leaves_nothing_and_the_next_one_is_taken(
         assert value(store, "SELECT count(*) FROM requests") == 1
         assert bench.counters.refused_count == 1
         assert bench.context.rejects.kept_bytes == 0
-        files = sorted(path.name for path in store.uploads_directory.iterdir())
-        assert files == sorted(name for part in store.parts.parts for name in part.upload_files)
 
 
 async def test_a_full_disk_between_slices_aborts_with_503_and_asks_for_help(
@@ -224,10 +224,10 @@ def _failing_insert(
     monkeypatch: pytest.MonkeyPatch, error: Callable[[Transaction], Exception], *, at: int
 ) -> None:
     """The insert number `at` of events raises."""
-    real, real_file = Transaction.insert, Transaction.write_upload
+    real, real_write = Transaction.insert, Transaction.write_upload
     left = [at]
 
-    def maybe_fail(transaction: Transaction) -> None:
+    def count(transaction: Transaction) -> None:
         left[0] -= 1
         if left[0] == 0:
             time.sleep(0.3)  # by now the decoder waits to hand over the next slice
@@ -235,12 +235,12 @@ def _failing_insert(
 
     def insert(self: Transaction, table: str, *arguments: Any) -> None:
         if table == "events":
-            maybe_fail(self)
+            count(self)
         real(self, table, *arguments)
 
     def write_upload(self: Transaction, *arguments: Any, **named: Any) -> None:
-        maybe_fail(self)
-        real_file(self, *arguments, **named)
+        count(self)
+        real_write(self, *arguments, **named)
 
     monkeypatch.setattr(Transaction, "insert", insert)
     monkeypatch.setattr(Transaction, "write_upload", write_upload)
@@ -263,8 +263,9 @@ async def test_a_failed_insert_refuses_the_upload_and_the_worker_goes_on(
     fault: str,
     at: int,
 ) -> None:
+    """At 3 it is the upload file that fails."""
     with opened(tmp_path) as store:
-        bench = _Bench(store)
+        bench = _Bench(store, upload_file_bytes_min=10 * MiB)
         _failing_insert(monkeypatch, FAULTS[fault], at=at)
         async with bench.running():
             outcome = await bench.upload(_LARGE)
@@ -278,9 +279,12 @@ async def test_a_failed_insert_refuses_the_upload_and_the_worker_goes_on(
         assert "secret" not in "".join(capsys.readouterr())
 
 
-async def test_a_store_that_is_reopened_under_an_upload_refuses_it_once(tmp_path: Path) -> None:
+@LANES
+async def test_a_store_that_is_reopened_under_an_upload_refuses_it_once(
+    tmp_path: Path, file_bytes_min: int
+) -> None:
     with opened(tmp_path) as store:
-        bench = _Bench(store)
+        bench = _Bench(store, upload_file_bytes_min=file_bytes_min)
 
         def pieces() -> Iterable[bytes]:
             for number, part in enumerate(_cut(_LARGE)):
@@ -325,11 +329,63 @@ async def test_an_unknown_commit_tells_the_door_and_ends_the_worker(
         bench.assert_at_rest()
 
 
+@LANES
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_a_commit_that_raises_is_looked_up_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_committed: bool, file_bytes_min: int
+) -> None:
+    real = Store._commit
+    left = [1]
+
+    def commit(self: Store, *arguments: Any) -> None:
+        if not left[0]:
+            real(self, *arguments)
+            return
+        left[0] -= 1
+        if is_committed:
+            monkeypatch.setattr(Store, "_publish", lambda *_: None)
+            real(self, *arguments)
+            monkeypatch.setattr(Store, "_publish", publish)
+        raise duckdb.FatalException("FATAL Error: database has been invalidated")
+
+    publish = Store._publish
+    monkeypatch.setattr(Store, "_commit", commit)
+    with opened(tmp_path) as store:
+        bench = _Bench(store, upload_file_bytes_min=file_bytes_min)
+        async with bench.running():
+            outcome = await bench.upload(_LARGE)
+            assert isinstance(outcome, RequestRecord if is_committed else Overloaded), outcome
+            assert _accepted(await bench.upload(_lines(10))) == 10
+        wanted = 70_010 if is_committed else 10
+        assert value(store, "SELECT count(DISTINCT id) FROM events") == wanted
+        assert store.database.reopened_count == 1
+
+
+async def test_views_that_cannot_be_made_do_not_hide_a_committed_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Store._make_views
+    left = [1]
+
+    def make_views(self: Store, *arguments: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise duckdb.IOException("IO Error: the disk has a moment of trouble")
+        real(self, *arguments)
+
+    with opened(tmp_path) as store:
+        bench = _Bench(store, upload_file_bytes_min=0)
+        monkeypatch.setattr(Store, "_make_views", make_views)
+        async with bench.running():
+            assert _accepted(await bench.upload(_lines(30_000))) == 30_000
+        assert value(store, "SELECT count(*) FROM events") == 30_000
+
+
 async def test_cancelling_a_worker_at_any_point_leaves_no_transaction(tmp_path: Path) -> None:
     body = _LARGE
     with opened(tmp_path) as store:
-        for limit in [*range(12), 20, 40, 80, 160]:
-            bench = _Bench(store)
+        for limit in [*range(12), 20, 40, 80, 160, 320]:
+            bench = _Bench(store, upload_file_bytes_min=limit % 2)
             upload, pieces = upload_of(limit + 1)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(bench._worker)
@@ -407,7 +463,6 @@ async def test_a_refused_upload_does_not_use_up_the_budget_of_rejects(tmp_path: 
 async def test_wide_lines_are_refused_before_the_store_fails_and_moderate_ones_pass(
     tmp_path: Path, memory_mib: int, size: int, passes: int, refused: int
 ) -> None:
-    _all_into_the_part()
     with opened(tmp_path, memory_bytes_max=memory_mib * MiB) as store:
         bench = _Bench(store)
         async with bench.running():
@@ -420,7 +475,7 @@ async def test_wide_lines_are_refused_before_the_store_fails_and_moderate_ones_p
         assert bench.trouble_count == 0
 
 
-async def test_many_lines_of_40_kb_pass_with_the_default_memory(tmp_path: Path) -> None:
+async def test_many_lines_of_40_kb_pass_with_256_mib_of_memory(tmp_path: Path) -> None:
     """The unfilled row group at the end is 3,616 of 20,000 lines, 145 MB."""
     line = event_line(1)[:-2] + os.urandom(20_000).hex().encode() + b'"}\n'
 
@@ -428,7 +483,7 @@ async def test_many_lines_of_40_kb_pass_with_the_default_memory(tmp_path: Path) 
         for _ in range(20_000):
             yield line
 
-    with opened(tmp_path) as store:
+    with opened(tmp_path, memory_bytes_max=256 * MiB) as store:
         bench = _Bench(store)
         async with bench.running():
             assert _accepted(await bench.upload(pieces())) == 20_000
