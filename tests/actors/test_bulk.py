@@ -122,8 +122,8 @@ def _accepted(outcome: RequestRecord | IngesterError) -> int:
     return outcome.accepted
 
 
-# Into the open part, into a file from the second slice on, and all of it into a file.
-LANES = pytest.mark.parametrize("file_bytes_min", [1 << 40, 1, 0], ids=["part", "mixed", "file"])
+# Into the open part, or into a file from the second slice on.
+LANES = pytest.mark.parametrize("file_bytes_min", [1 << 40, 1], ids=["part", "mixed"])
 
 
 @LANES
