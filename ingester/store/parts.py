@@ -55,9 +55,9 @@ class Part:
         self.name = f"part_{number:06d}"
         self.created_at = time.time()
         self.has_rows = False
-        # Names of its upload files, and of those that are gone; replaced, never changed.
+        # Names of its upload files, and of those that cannot be read; replaced, never changed.
         self.upload_files: tuple[str, ...] = ()
-        self.missing_files: tuple[str, ...] = ()
+        self.unreadable_files: tuple[str, ...] = ()
         self.upload_bytes = 0
         self.is_wide = False
         self.tail = {table: TailRows() for table in WIDE_TABLES}

@@ -161,7 +161,7 @@ def _batch_ids(store: Store, part: Part) -> str:
     files = [
         store.uploads_directory / name
         for name in part.upload_files
-        if name not in part.missing_files
+        if name not in part.unreadable_files
     ]
     if files:
         select += f" UNION ALL SELECT batch_id FROM {parquet_relation(files)}"
@@ -173,7 +173,9 @@ def check_parts(store: Store) -> list[str]:
     problems: list[str] = []
     with store.database.lease() as lease, lease.using() as cursor:
         for part in store.parts.parts:
-            problems += [f"{name}: the upload file is missing" for name in part.missing_files]
+            problems += [
+                f"{name}: the upload file is missing or damaged" for name in part.unreadable_files
+            ]
             rows = cursor.execute(
                 "SELECT batch_id, coalesce(a.row_count, 0), coalesce(e.rows, 0) FROM "
                 f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "

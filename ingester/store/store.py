@@ -122,9 +122,9 @@ class Store:
         self.parts.attach_all(cursor)
         self.uploads_directory.mkdir(mode=0o700, exist_ok=True)
         listed = {name for part in self.parts.parts for name in part.upload_files}
-        missing = set(remove_unlisted(self.uploads_directory, listed))
+        unreadable = set(remove_unlisted(self.uploads_directory, listed))
         for part in self.parts.parts:
-            part.missing_files = tuple(name for name in part.upload_files if name in missing)
+            part.unreadable_files = tuple(name for name in part.upload_files if name in unreadable)
         self._rolled_back.clear()
         names = [part.name for part in self.parts.parts]
         self._make_views(cursor, self.parts.parts)
@@ -258,7 +258,7 @@ class Store:
             self.uploads_directory / name
             for part in parts
             for name in part.upload_files
-            if name not in part.missing_files
+            if name not in part.unreadable_files
         ]
         cursor.execute("BEGIN")
         try:

@@ -100,13 +100,24 @@ class UploadFile:
 
 
 def remove_unlisted(directory: Path, listed: Iterable[str]) -> Iterator[str]:
-    """Unlink what a crash left behind; yield the listed names that are not there."""
+    """Unlink what a crash left behind; yield the listed names that cannot be read.
+
+    One such file in a view would break every query.
+    """
     names = set(listed)
     found = {path.name for path in directory.iterdir()}
     for name in found - names:
         if name.endswith((_SUFFIX, _TEMPORARY_SUFFIX)):
             (directory / name).unlink(missing_ok=True)
-    yield from sorted(names - found)
+    yield from sorted(name for name in names if not _is_readable(directory / name))
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
 
 
 def _constant(name: str, value: str | int, count: int) -> pa.DictionaryArray:

@@ -91,12 +91,18 @@ def test_what_a_crash_left_behind_is_removed_at_the_next_opening(
         assert value(store, "SELECT count(*) FROM events") == 3
 
 
-def test_a_listed_file_that_is_gone_is_told_and_the_rest_can_be_queried(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["gone", "cut", "empty"])
+def test_a_listed_file_that_cannot_be_read_is_told_and_the_rest_can_be_queried(
+    tmp_path: Path, damage: str
+) -> None:
     with opened(tmp_path) as store:
         upload(store, 1)
         upload(store, 2)
         first = min(store.uploads_directory.iterdir())
-    first.unlink()
+    if damage == "gone":
+        first.unlink()
+    else:
+        first.write_bytes(first.read_bytes()[:-9] if damage == "cut" else b"")
     with opened(tmp_path) as store:
         assert value(store, "SELECT count(*) FROM events") == 3
         problems = check_parts(store)
