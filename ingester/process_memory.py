@@ -13,7 +13,7 @@ import os
 
 import pyarrow as pa
 
-__all__ = ["bound_arenas", "give_back"]
+__all__ = ["bound_arenas"]
 
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -26,10 +26,3 @@ def bound_arenas() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
-
-
-def give_back() -> None:
-    """Return free heap pages to the system; takes milliseconds, without the interpreter lock."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -276,7 +276,7 @@ async def _insert_slices(
 
 
 class _Pieces:
-    """What has arrived of a body, joined up to `TURN_BYTES`: a thread call costs 60 µs."""
+    """What has arrived of a body, joined up to `TURN_BYTES`: a thread call each costs too much."""
 
     def __init__(self, channel: trio.MemoryReceiveChannel[bytes]) -> None:
         self._channel = channel

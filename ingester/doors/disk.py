@@ -17,7 +17,7 @@ from ..errors import Overloaded
 __all__ = ["DiskWatch"]
 
 _GIB = 1024**3
-# A statvfs costs 2 µs, a small request 60: looking every 50 ms is free and soon enough, as the
+# A statvfs is cheap beside a request: looking every 50 ms is free and soon enough, as the
 # small lane cannot write more than about 20 MB in that time.
 _LOOK_EVERY_S = 0.05
 

@@ -4,8 +4,7 @@ A key is scoped by door and credential, and remembered for `idempotency_hours` o
 push it out. Only acknowledged requests are remembered. A repeat that arrives while the first is
 under way waits for it; if the first fails, the waiter takes over.
 
-The truth is the `requests` table and the journal; this is their summary, rebuilt at start. About
-300 bytes a key.
+The truth is the `requests` table and the journal; this is their summary, rebuilt at start.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ __all__ = ["RETRY_AFTER_S", "JournalGate", "JournalGroup", "JournalledGroup"]
 RETRY_AFTER_S = 2
 
 # What the objects of one decoded request and one row cost in memory beside their bytes
-# (measured with tracemalloc: 1.4 kB for a request of one event).
+# (an estimate, not a measurement).
 _REQUEST_OVERHEAD_BYTES = 1024
 _ROW_OVERHEAD_BYTES = 400
 
