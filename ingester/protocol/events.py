@@ -1,8 +1,8 @@
 """Product events: NDJSON lines to validated rows, every line accepted or refused with a reason.
 
 Why it looks like this (measured, 1 M events of 341 bytes, one core): one typed decode per chunk
-costs 0.30 s, far less than one per line. So a chunk is decoded in one call, and only a chunk that fails,
-or might not be one value per line, is looked at line by line. Both ways give the same answer for
+costs 0.30 s, far less than one per line. So a chunk is decoded in one call, and only a chunk that
+fails, or might not be one value per line, is looked at closely. Both ways give the same answer for
 every line (tests compare them).
 
 What makes a line valid is contract 3.1: one JSON object; `accountId`, `userId`, `action`,
