@@ -175,11 +175,12 @@ def json_views(
 ) -> pa.ExtensionArray:
     """`data[starts[i]:starts[i] + lengths[i]]` as a JSON column that points into `data`."""
     assert not len(lengths) or int(lengths.min()) > _INLINE_BYTES_MAX
-    octets = np.frombuffer(data, np.uint8)
+    # The four bytes from each place on, read in one step; no view starts in the last three.
+    fours = np.ndarray((max(0, len(data) - 3),), "<u4", data, strides=(1,))
     views = np.zeros(len(starts), _VIEW)
     views["length"] = lengths
     views["offset"] = starts
-    views["prefix"] = octets[starts[:, None] + np.arange(4)].view("<u4")[:, 0]
+    views["prefix"] = fours[starts]
     storage = pa.Array.from_buffers(
         pa.string_view(), len(starts), [None, pa.py_buffer(views), pa.py_buffer(data)]
     )

@@ -176,6 +176,7 @@ def upload() -> tuple[BulkUpload, trio.MemorySendChannel[bytes]]:
         door="natero",
         source=Source(source_id=1, name="shop"),
         encoding_name="identity",
+        content_length=None,
         credential="source:1",
         inflater=make_inflater("identity", limits),
         decoder=EventDecoder(EventRules(), rejects_max=1, is_plain=True),
