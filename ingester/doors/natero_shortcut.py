@@ -90,7 +90,7 @@ def _settled(
     if failure is not None:
         answer(overloaded_response(RETRY_AFTER_S))
         return
-    accepted, rejected = len(request.events), request.rejected_count
+    accepted, rejected = len(request.lines), request.rejected_count
     admission.count(request.entry.source, accepted, request.reasons)
     answer(_ONE_ACCEPTED if accepted == 1 and not rejected else counts_response(accepted, rejected))
 

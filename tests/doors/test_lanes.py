@@ -164,7 +164,7 @@ async def test_no_request_is_left_behind_by_a_fast_actor() -> None:
 
 
 def test_repr_shows_counts() -> None:
-    assert repr(JournalledGroup(5, [small()], 1)) == "JournalledGroup(1 requests from 5)"
+    assert repr(JournalledGroup(5, [small()], 1, 1)) == "JournalledGroup(1 requests from 5)"
 
 
 def upload() -> tuple[BulkUpload, trio.MemorySendChannel[bytes]]:
