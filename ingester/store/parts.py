@@ -25,7 +25,7 @@ from ..errors import StoreFailed
 from .database import Cursor
 from .ledger import AppliedBatch, write_applied
 from .pinned import PINNED_ROWS, TailRows
-from .schema import PART_DDL, SCHEMA_VERSION
+from .schema import LOGS_AND_METRICS_DDL, PART_DDL, SCHEMA_VERSION
 
 __all__ = ["WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
 
@@ -35,7 +35,12 @@ _ATTACH_OPTIONS = "ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0'"
 
 
 # The tables with strings of any length, and how long they are.
-WIDE_TABLES = {"events": "strlen(body)", "rejects": "octet_length(line)"}
+WIDE_TABLES = {
+    "events": "strlen(body)",
+    "logs": "strlen(message) + strlen(attributes)",
+    "metrics": "strlen(metadata)",
+    "rejects": "octet_length(line)",
+}
 # What is not worth cutting off.
 _TAIL_BYTES_MIN = 1024 * 1024
 # The main header and two database headers. A part in use is larger: it was checkpointed.
@@ -193,6 +198,15 @@ class PartFiles:
         ).fetchone()
         return row is not None and row[0] > 0
 
+    def _migrate(self, cursor: Cursor, part: Part) -> None:
+        """Give a part of version 1 the tables it has not."""
+        cursor.execute("BEGIN")
+        for statement in LOGS_AND_METRICS_DDL:
+            cursor.execute(statement.format(part=part.name))
+        cursor.execute(f"UPDATE {part.name}.part_info SET schema_version = ?", [SCHEMA_VERSION])
+        cursor.execute("COMMIT")
+        cursor.execute(f"CHECKPOINT {part.name}")
+
     def _maybe_read_info(self, cursor: Cursor, part: Part) -> bool:
         """Whether the first transaction is there. Raises StoreFailed for a newer schema."""
         try:
@@ -209,6 +223,8 @@ class PartFiles:
                 f"{SCHEMA_VERSION}: start the newer version again"
             )
         part.created_at = row[1]
+        if row[0] < SCHEMA_VERSION:
+            self._migrate(cursor, part)
         row = cursor.execute(
             f"SELECT count(*) FROM {part.name}.applied WHERE lane <> 'carry'"
         ).fetchone()

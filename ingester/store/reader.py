@@ -17,8 +17,9 @@ from ..errors import RequestError, StoreBusy, StoreError
 from ..messages import RequestRecord
 from .database import Cursor, Lease, StoreBroken
 from .parts import Part
-from .schema import parquet_relation
+from .schema import DATA_TABLES, parquet_relation
 from .store import Store
+from .upload_files import table_of
 
 __all__ = ["QueryRefused", "Rows", "check_parts", "kept_reject_bytes", "read_keys", "select"]
 
@@ -156,16 +157,18 @@ def kept_reject_bytes(store: Store) -> int:
 
 
 def _batch_ids(store: Store, part: Part) -> str:
-    """The batch of every event of a part, its upload files included."""
-    select = f"SELECT batch_id FROM {part.name}.events"
-    files = [
-        store.uploads_directory / name
-        for name in part.upload_files
-        if name not in part.unreadable_files
-    ]
-    if files:
-        select += f" UNION ALL SELECT batch_id FROM {parquet_relation(files)}"
-    return select
+    """The batch of every row of a part, its upload files included."""
+    relations = []
+    for table in DATA_TABLES:
+        relations.append(f"{part.name}.{table}")
+        files = [
+            store.uploads_directory / name
+            for name in part.upload_files
+            if name not in part.unreadable_files and table_of(name) == table
+        ]
+        if files:
+            relations.append(parquet_relation(files))
+    return " UNION ALL ".join(f"SELECT batch_id FROM {relation}" for relation in relations)
 
 
 def check_parts(store: Store) -> list[str]:
@@ -185,7 +188,7 @@ def check_parts(store: Store) -> list[str]:
                 "USING (batch_id) WHERE coalesce(a.row_count, 0) <> coalesce(e.rows, 0) LIMIT 20"
             ).fetchall()
             problems += [
-                f"{part.path.name}: batch {batch_id} has {found} events, the ledger says {expected}"
+                f"{part.path.name}: batch {batch_id} has {found} rows, the ledger says {expected}"
                 for batch_id, expected, found in rows
             ]
         names = " UNION ALL ".join(

@@ -15,12 +15,34 @@ file that sealing replaces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["PART_DDL", "SCHEMA_VERSION", "VIEW_NAMES", "parquet_relation", "view_ddl"]
+__all__ = [
+    "DATA_TABLES",
+    "LOGS_AND_METRICS_DDL",
+    "PART_DDL",
+    "SCHEMA_VERSION",
+    "VIEW_NAMES",
+    "parquet_relation",
+    "view_ddl",
+]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# Tables whose rows come in batches and, of large uploads, as Parquet files.
+DATA_TABLES = ("events", "logs", "metrics")
+
+# What version 2 brought.
+LOGS_AND_METRICS_DDL = (
+    "CREATE TABLE {part}.logs(request_number BIGINT, line_number BIGINT, received_at TIMESTAMP, "
+    "service VARCHAR, environment VARCHAR, time TIMESTAMP, level VARCHAR, "
+    "message VARCHAR USING COMPRESSION zstd, attributes JSON USING COMPRESSION zstd, "
+    "batch_id BIGINT)",
+    "CREATE TABLE {part}.metrics(request_number BIGINT, line_number BIGINT, "
+    "received_at TIMESTAMP, project_id VARCHAR, metric_id VARCHAR, metric_name VARCHAR, "
+    "value DOUBLE, unit VARCHAR, time TIMESTAMP, metadata JSON, batch_id BIGINT)",
+)
 
 PART_DDL = (
     "CREATE TABLE {part}.part_info(schema_version INTEGER, part_number BIGINT, "
@@ -41,6 +63,7 @@ PART_DDL = (
     "CREATE TABLE {part}.requests(request_number BIGINT, received_at TIMESTAMP, door VARCHAR, "
     "source VARCHAR, accepted BIGINT, rejected BIGINT, bytes_in BIGINT, bytes_raw BIGINT, "
     "encoding VARCHAR, idempotency_key VARCHAR, credential VARCHAR, fingerprint BLOB)",
+    *LOGS_AND_METRICS_DDL,
 )
 
 _ID = "printf('%016x-%d', request_number, line_number) AS id"
@@ -48,34 +71,39 @@ _REQUEST_ID = "printf('%016x', request_number) AS request_id"
 
 _VIEWS = {
     "events": f"SELECT {_ID}, received_at, source, account_id, user_id, created_at, action, "
-    "session_id, body, batch_id FROM {events}",
+    "session_id, body, batch_id FROM {rows}",
+    "logs": f"SELECT {_ID}, time, received_at, service, environment, level, message, attributes, "
+    "batch_id FROM {rows}",
+    "metrics": f"SELECT {_ID}, time, received_at, project_id, metric_id, metric_name, value, unit, "
+    "metadata, batch_id FROM {rows}",
     "rejects": f"SELECT {_ID}, received_at, door, source, {_REQUEST_ID}, line_number, reason, "
-    "field, detail, line, batch_id FROM {part}.rejects",
+    "field, detail, line, batch_id FROM {rows}",
     "requests": f"SELECT {_REQUEST_ID}, received_at, door, source, accepted, rejected, bytes_in, "
-    "bytes_raw, encoding, idempotency_key FROM {part}.requests",
+    "bytes_raw, encoding, idempotency_key FROM {rows}",
 }
 
 VIEW_NAMES = tuple(_VIEWS)
 
 
-def view_ddl(parts: Sequence[str], upload_files: Sequence[Path]) -> list[str]:
-    """Statements that (re)make the public views over `parts` (attached names, oldest first) and
-    the Parquet files that they list.
+def view_ddl(
+    parts: Sequence[str], upload_files: Mapping[str, Sequence[Path]], names: Sequence[str]
+) -> list[str]:
+    """Statements that (re)make the public views `names` over `parts` (attached names, oldest
+    first) and the Parquet files that they list, by table.
     """
     assert parts
-    selects: dict[str, list[str]] = {name: [] for name in _VIEWS}
-    for part in parts:
-        for name, select in _VIEWS.items():
-            selects[name].append(select.format(part=part, events=f"{part}.events"))
-    if upload_files:
-        selects["events"].append(_VIEWS["events"].format(events=parquet_relation(upload_files)))
-    return [
-        f"CREATE OR REPLACE VIEW memory.main.{name} AS " + " UNION ALL ".join(found)
-        for name, found in selects.items()
-    ]
+    statements = []
+    for name in names:
+        relations = [f"{part}.{name}" for part in parts]
+        if files := upload_files.get(name):
+            relations.append(parquet_relation(files))
+        selects = [_VIEWS[name].format(rows=relation) for relation in relations]
+        union = " UNION ALL ".join(selects)
+        statements.append(f"CREATE OR REPLACE VIEW memory.main.{name} AS {union}")
+    return statements
 
 
 def parquet_relation(paths: Sequence[Path]) -> str:
-    """A table function over files with the columns of `events`."""
+    """A table function over files with the columns of the table."""
     names = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     return f"read_parquet([{names}])"

@@ -38,8 +38,8 @@ from .database import (
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import WIDE_TABLES, Part, PartFiles
 from .pinned import PinnedRows, TailRows
-from .schema import view_ddl
-from .upload_files import UploadFile, remove_unlisted
+from .schema import VIEW_NAMES, view_ddl
+from .upload_files import UploadFile, remove_unlisted, table_of
 
 __all__ = ["Store", "Transaction"]
 
@@ -252,17 +252,18 @@ class Store:
             "commit_number": self.ledger.commit_number,
         }
 
-    def _make_views(self, cursor: Cursor, parts: Sequence[Part]) -> None:
+    def _make_views(
+        self, cursor: Cursor, parts: Sequence[Part], names: Sequence[str] = VIEW_NAMES
+    ) -> None:
         """All of the public views, or none: one over a lost part would break every query."""
-        files = [
-            self.uploads_directory / name
-            for part in parts
-            for name in part.upload_files
-            if name not in part.unreadable_files
-        ]
+        files: dict[str, list[Path]] = {}
+        for part in parts:
+            for name in part.upload_files:
+                if name not in part.unreadable_files:
+                    files.setdefault(table_of(name), []).append(self.uploads_directory / name)
         cursor.execute("BEGIN")
         try:
-            for statement in view_ddl([part.name for part in parts], files):
+            for statement in view_ddl([part.name for part in parts], files, names):
                 cursor.execute(statement)
             cursor.execute("COMMIT")
         except BaseException:
@@ -301,7 +302,7 @@ class Store:
         part.upload_files = (*part.upload_files, upload.path.name)
         part.upload_bytes += upload.byte_count
         try:
-            self._make_views(cursor, self.parts.parts)
+            self._make_views(cursor, self.parts.parts, [upload.table])
         except duckdb.Error as error:
             # It is committed and must be seen: opening again makes the views.
             raise StoreBroken(str(error), self.database.generation) from error
@@ -418,14 +419,20 @@ class Transaction:
                 feed.table = rows.schema.empty_table()
 
     def write_upload(
-        self, rows: pa.Table, constants: Mapping[str, str | int], *, request_number: int
+        self,
+        table: str,
+        rows: pa.Table,
+        constants: Mapping[str, str | int],
+        *,
+        request_number: int,
     ) -> None:
-        """The same as `insert` into `events`, but into the transaction's upload file."""
+        """The same as `insert`, but into the transaction's upload file; one table has one."""
         if self._upload is None:
             self._upload = UploadFile(
-                self._store.uploads_directory, self._part.number, request_number
+                self._store.uploads_directory, self._part.number, request_number, table
             )
             self._upload_request_number = request_number
+        assert self._upload.table == table
         self._upload.write(rows, constants)
 
     def commit(self, batches: Sequence[AppliedBatch]) -> None:

@@ -274,6 +274,23 @@ def test_a_part_of_a_newer_schema_is_refused_with_advice(tmp_path: Path) -> None
         pass
 
 
+def test_a_part_of_the_first_schema_is_given_the_tables_it_lacks(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        load(store, 1, 10)
+        with store.database.lease() as lease, lease.using() as cursor:
+            for table in ("logs", "metrics"):
+                cursor.execute(f"DROP TABLE part_000001.{table}")
+            cursor.execute("UPDATE part_000001.part_info SET schema_version = 1")
+    for _ in range(2):
+        with opened(tmp_path) as store:
+            assert value(store, "SELECT count(*) FROM requests") == 10
+            assert value(store, "SELECT count(*) FROM logs") == 0
+            assert value(store, "SELECT count(*) FROM metrics") == 0
+            sql = "SELECT list(schema_version) FROM part_000001.part_info"
+            assert value(store, sql) == [SCHEMA_VERSION]
+            assert check_parts(store) == []
+
+
 def test_a_checkpoint_waits_until_no_transaction_is_open(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         load(store, 1, 1000)
@@ -388,8 +405,8 @@ def test_check_names_what_does_not_add_up(tmp_path: Path) -> None:
     assert "2 requests are stored twice" in found
     assert "batch_id 2 was used 2 times" in found
     assert "commit_number 1 was used 2 times" in found
-    assert "batch 9 has 0 events, the ledger says 5" in found
-    assert "batch 77 has 1 events, the ledger says 0" in found
+    assert "batch 9 has 0 rows, the ledger says 5" in found
+    assert "batch 77 has 1 rows, the ledger says 0" in found
 
 
 def test_statistics_can_be_read_while_the_store_is_reopened(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ingester.store import upload_files
 from ingester.store.ledger import AppliedBatch
 from ingester.store.reader import check_parts
 from ingester.store.store import Store
-from ingester.store.upload_files import UploadFile
+from ingester.store.upload_files import UploadFile, table_of
 
 from .stores import opened, rows, value
 
@@ -41,7 +41,7 @@ def upload(store: Store, number: int, *, commit: bool = True) -> None:
             "source": "web",
             "batch_id": batch_id,
         }
-        transaction.write_upload(ROWS, constants, request_number=number)
+        transaction.write_upload("events", ROWS, constants, request_number=number)
         if commit:
             transaction.commit([AppliedBatch(batch_id, "bulk", 0, 0, 3, number)])
 
@@ -109,6 +109,41 @@ def test_a_listed_file_that_cannot_be_read_is_told_and_the_rest_can_be_queried(
         assert any(first.name in problem and "missing" in problem for problem in problems)
 
 
+def test_each_table_has_files_of_its_own(tmp_path: Path) -> None:
+    logs = pa.table({
+        "time": ROWS["created_at"],
+        "level": ["info", "info", "error"],
+        "message": ["x", "y", "z"],
+        "attributes": ROWS["body"],
+        "line_number": [1, 2, 3],
+    })
+    with opened(tmp_path) as store:
+        upload(store, 1)
+        with store.begin("bulk") as transaction:
+            constants = {
+                "request_number": 2,
+                "received_at_us": 7,
+                "service": "api",
+                "environment": "prod",
+                "batch_id": store.ledger.take_batch_id(),
+            }
+            transaction.write_upload("logs", logs, constants, request_number=2)
+            transaction.commit([AppliedBatch(int(constants["batch_id"]), "bulk", 0, 0, 3, 2)])
+    with opened(tmp_path) as store:
+        assert check_parts(store) == []
+        assert value(store, "SELECT count(*) FROM events") == 3
+        assert rows(store, "SELECT id, service, level, message FROM logs ORDER BY id") == [
+            ("0000000000000002-1", "api", "info", "x"),
+            ("0000000000000002-2", "api", "info", "y"),
+            ("0000000000000002-3", "api", "error", "z"),
+        ]
+
+
+def test_the_first_files_had_no_table_in_their_names() -> None:
+    assert table_of("000001-0000000000000001.parquet") == "events"
+    assert table_of("000001-0000000000000001-logs.parquet") == "logs"
+
+
 @pytest.mark.parametrize("step", ["fdatasync", "rename", "fsync"])
 def test_a_file_that_cannot_be_made_durable_refuses_the_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
@@ -160,7 +195,7 @@ def _fail(*_: object) -> None:
 def test_the_descriptor_is_not_leaked(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for number in range(20):
-        file = UploadFile(tmp_path, 1, number)
+        file = UploadFile(tmp_path, 1, number, "events")
         file.write(ROWS, {"source": "web", "batch_id": 1})
         if number % 2:
             file.finish()
