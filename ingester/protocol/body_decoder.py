@@ -29,7 +29,7 @@ from ..errors import BodyTooLarge, MalformedBody
 from ..messages import LineReject, RejectReason
 from .chunk_shape import Array, ChunkShape
 from .event_lines import GZIP_HEAD, ZSTD_HEAD, wrong_encoding
-from .json_text import JsonFault, array_elements, json_fault, text_fault
+from .json_text import JsonFault, array_elements, grammar_fault, text_fault
 from .ndjson import BLANK, EXCERPT_BYTES_MAX, OverlongLine
 from .value_framer import ValueFramer, WholeValue
 
@@ -172,7 +172,7 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         """A value over several lines with a fault in the seventh is not at fault in the first."""
         broken = self._framer.broken_value
         if self._is_strict and broken is not None:
-            fault = json_fault(broken.text, self.limits.depth_max)
+            fault = grammar_fault(broken.text)
             assert fault is not None
             self._reject(_placed(broken, fault))
 

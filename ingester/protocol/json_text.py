@@ -30,6 +30,7 @@ __all__ = [
     "any_value",
     "array_elements",
     "compact",
+    "grammar_fault",
     "is_truncated",
     "json_fault",
     "kind_of",
@@ -95,9 +96,12 @@ def text_fault(text: bytes, depth_max: int) -> JsonFault | None:
 
 def json_fault(text: bytes, depth_max: int) -> JsonFault | None:
     """Why `text` is not one JSON value the store can hold; None if it is."""
-    fault = text_fault(text, depth_max)
-    if fault is not None:
-        return fault
+    return text_fault(text, depth_max) or grammar_fault(text)
+
+
+def grammar_fault(text: bytes) -> JsonFault | None:
+    """Why `text` is not one JSON value by grammar alone (see `is_truncated`)."""
+    text = _without_halves(text)
     try:
         _raw_value.decode(text)
     except RecursionError:

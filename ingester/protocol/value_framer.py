@@ -10,8 +10,8 @@ What a body is, whatever the cuts: one value, if the whole of it is JSON; else l
    much has arrived: the cost stays linear);
 3. else at the end.
 
-At most `value_bytes_max` and one piece are held; a body that is longer and may still be one value
-raises BodyTooLarge. A byte-order mark at the start belongs to nothing.
+At most `value_bytes_max` are held; a body that is longer and may still be one value raises
+BodyTooLarge. A byte-order mark at the start belongs to nothing.
 """
 
 from __future__ import annotations
@@ -69,14 +69,16 @@ class ValueFramer:
             yield from self._lines.feed(piece)
             return
         held = self._held
-        held += piece
+        # No more than this is looked at, whatever the cuts.
+        room = self._value_bytes_max + 1 - len(held)
+        held += piece[:room]
         if not self._seen_bytes:
             if len(held) < len(BOM) and BOM.startswith(held):
                 return
             self._seen_bytes = len(BOM) * held.startswith(BOM)
         if self._is_known_to_be_lines(held):
             self._held = None
-            yield from self._lines.feed(bytes(held))
+            yield from self._lines.feed(bytes(held) + piece[room:])
         elif len(held) > self._value_bytes_max:
             raise BodyTooLarge(
                 f"a body that is one JSON value may have at most {self._value_bytes_max} bytes; "
@@ -118,7 +120,7 @@ class ValueFramer:
             if not truncated:
                 return True
             self._look_again_bytes = 1
-        if len(held) < self._look_again_bytes:
+        if len(held) < self._look_again_bytes and len(held) <= self._value_bytes_max:
             return False
         self._look_again_bytes = 2 * len(held)
         # Up to a line end: what is cut inside a number or a word would not look like a start.

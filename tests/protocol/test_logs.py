@@ -264,3 +264,15 @@ def test_repr_shows_no_payload() -> None:
     [batch] = one.feed(b'{"message":"secret"}\n{}')
     assert repr(batch).startswith("LogBatch(1 logs")
     assert "secret" not in repr(one.read_chunk(batch.data, batch.starts, batch.lengths))
+
+
+def test_what_a_long_body_is_does_not_depend_on_its_cuts() -> None:
+    line = b'{"a":"' + b"x" * 2000 + b'"}\n'
+    starts = b'{"a":[\n' + b" " * 1480 + b"1,\n" * 300
+    late = b'{"a":[\n' + b" " * 1480 + b"{}\n" * 300
+    for body in (line + b"{}\n", line, starts, late, b" " * 1500 + b"{}", b"{}" + b"\n" * 1600):
+        for decode in (honest, log_door):
+            whole = decode([body])
+            for step in (1, 7, 1000, 1500, 1501):
+                pieces = [body[i : i + step] for i in range(0, len(body), step)]
+                assert decode(pieces) == whole
