@@ -24,6 +24,8 @@ __all__ = [
     "Decoded",
     "bodies",
     "by_text",
+    "depth",
+    "has_half",
     "honest",
     "log_door",
     "naive_honest",
@@ -108,20 +110,20 @@ def is_sound(text: bytes, limits: BodyLimits) -> bool:
         json.dumps(text.decode()).encode()
     except (ValueError, RecursionError):
         return False
-    return _depth(value) <= limits.depth_max and not _has_half(value)
+    return depth(value) <= limits.depth_max and not has_half(value)
 
 
-def _depth(value: object) -> int:
+def depth(value: object) -> int:
     if isinstance(value, Pairs):
-        return 1 + max((_depth(v) for _, v in value), default=0)
-    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+        return 1 + max((depth(v) for _, v in value), default=0)
+    return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
 
 
-def _has_half(value: object) -> bool:
+def has_half(value: object) -> bool:
     if isinstance(value, Pairs):
-        return any(_has_half(part) for pair in value for part in pair)
+        return any(has_half(part) for pair in value for part in pair)
     if isinstance(value, list):
-        return any(map(_has_half, value))
+        return any(map(has_half, value))
     return isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value)
 
 
