@@ -1,0 +1,88 @@
+"""Where the lines of a chunk are, and whether one decode of the whole chunk can be trusted.
+
+Why it exists: `decode_lines` of msgspec is one call for a chunk, but it is not bound to lines, and
+what it skips it does not look at. A chunk is regular when every line starts with `{` and ends with
+`}`, none is too long or too deep, all of it is UTF-8 and no surrogate stands alone. `}` LF `{`
+cannot occur inside one JSON value, so no value of a regular chunk spans lines, and then equal
+counts leave one value per line.
+
+It may call a regular chunk irregular, never the other way round.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .event_lines import BACKSLASH, lone_surrogate_at
+
+__all__ = ["Array", "ChunkShape"]
+
+_LF, _CR, _OPEN, _CLOSE = 10, 13, 0x7B, 0x7D
+# Flags of 64 bytes are one 64-bit word of packed bits.
+_WORD = 64
+
+Array = np.ndarray[Any, Any]
+
+
+class ChunkShape:
+    """Looks at chunks that end with LF. Keeps its arrays: fresh ones cost page faults."""
+
+    def __init__(self, line_bytes_max: int, depth_max: int) -> None:
+        self.line_bytes_max = line_bytes_max
+        self.depth_max = depth_max
+        self._mask = np.empty(0, np.bool_)
+        self._bytes = np.empty(0, np.uint8)
+
+    def regular_lines(self, chunk: bytes) -> tuple[Array, Array] | None:
+        """Starts and lengths (without line ends) of the lines of a regular chunk, else None."""
+        octets = np.frombuffer(chunk, np.uint8)
+        size = len(octets)
+        if len(self._mask) < size + _WORD:
+            self._mask = np.empty(size + size // 4 + _WORD, np.bool_)
+            self._bytes = np.empty(size + size // 4, np.uint8)
+        mask = self._mask[:size]
+        ends = np.equal(octets, _LF, out=mask).nonzero()[0]
+        starts = np.empty(len(ends), np.int64)
+        starts[0] = 0
+        np.add(ends[:-1], 1, out=starts[1:])
+        ends = ends - (octets[ends - 1] == _CR)
+        if (octets[starts] != _OPEN).any() or (octets[ends - 1] != _CLOSE).any():
+            return None
+        lengths = ends - starts
+        longest = int(lengths.max())
+        if longest > self.line_bytes_max:
+            return None
+        brackets = np.bitwise_and(octets, 0xDF, out=self._bytes[:size])
+        np.equal(brackets, 0x5B, out=mask)  # 0x5B `[`, 0x7B `{`
+        padded = self._mask[: size + -size % _WORD]
+        padded[size:] = False
+        if self._maybe_too_deep(padded, longest) or not _is_clean(chunk):
+            return None
+        return starts.astype(np.int32), lengths.astype(np.int32)
+
+    def _maybe_too_deep(self, is_open: Array, longest: int) -> bool:
+        """Whether some line may hold more than `depth_max` opening brackets.
+
+        `is_open`: True where a byte is `{` or `[`, in strings too. Counted by words of 64 bytes: a
+        line lies within `longest // 64 + 2` of them.
+        """
+        counts = np.bitwise_count(np.packbits(is_open).view(np.uint64))
+        totals = np.cumsum(counts, dtype=np.int64)
+        words = longest // _WORD + 2
+        if len(totals) <= words:
+            return int(totals[-1]) > self.depth_max
+        return int(totals[words - 1]) > self.depth_max or bool(
+            ((totals[words:] - totals[:-words]) > self.depth_max).any()
+        )
+
+
+def _is_clean(chunk: bytes) -> bool:
+    """UTF-8 throughout, and no surrogate escape that would have to be looked at closely."""
+    if not chunk.isascii():
+        try:
+            chunk.decode()
+        except UnicodeDecodeError:
+            return False
+    return BACKSLASH not in chunk or not lone_surrogate_at(chunk)

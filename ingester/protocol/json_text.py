@@ -1,0 +1,244 @@
+"""One JSON text, looked at exactly: what the store's JSON type would refuse in it, and its compact
+form.
+
+Why it exists: the log, metric and honest doors keep a payload as sent, so everything DuckDB's JSON
+refuses for a whole batch at once has to be refused here for one value: bytes that are not UTF-8,
+nesting beyond `depth_max`, half of a surrogate pair, and what is no JSON (RFC 8259).
+
+1. A text with several faults is refused for the first of: UTF-8, depth, surrogates, grammar.
+2. Every step is linear in the text: it may be megabytes, and made to hurt.
+
+It judges grammar and bytes only, never what the value means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ..messages import RejectReason
+from .event_lines import BACKSLASH, lone_surrogate_at
+from .ndjson import BLANK
+
+__all__ = [
+    "WHITE_SPACE",
+    "JsonFault",
+    "any_value",
+    "array_elements",
+    "compact",
+    "grammar_fault",
+    "is_truncated",
+    "json_fault",
+    "kind_of",
+    "kind_of_text",
+    "text_fault",
+]
+
+# White space of RFC 8259.
+WHITE_SPACE = BLANK + b"\n"
+
+_BYTE_POSITION = re.compile(r"\(byte (\d+)\)")
+# A string (to the end of the text, if nothing closes it) or a bracket. Possessive: giving back what
+# an open string matched would cost its length for every quote in it.
+_NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_SEPARATOR = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{,]|[\]}]', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_COMMA = 0x2C
+_BETWEEN = WHITE_SPACE + b","
+# The decoder spends about 64 bytes on each element it has cut.
+_ELEMENT_BYTES_MIN = 16
+_KINDS = {
+    0x22: "a string",
+    0x5B: "an array",
+    0x7B: "an object",
+    0x74: "a boolean",
+    0x66: "a boolean",
+    0x6E: "null",
+}
+
+_raw_value = msgspec.json.Decoder(msgspec.Raw)
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+_any_value = msgspec.json.Decoder()
+_string = msgspec.json.Decoder(str)
+_encoder = msgspec.json.Encoder()
+
+
+class JsonFault(Struct, frozen=True):
+    """Why a text is refused. `column` counts bytes from 1; 0 where no place is meant."""
+
+    reason: RejectReason
+    detail: str
+    column: int = 0
+
+
+def text_fault(text: bytes, depth_max: int) -> JsonFault | None:
+    """What is wrong with the bytes, whether or not they are JSON."""
+    if not text.isascii():
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            detail = f"byte 0x{text[error.start]:02x} is not UTF-8"
+            return JsonFault("invalid_utf8", detail, error.start + 1)
+    if text.count(b"{") + text.count(b"[") > depth_max:
+        column = _too_deep_at(text, depth_max)
+        if column:
+            return JsonFault("too_deep", f"more than {depth_max} levels of nesting", column)
+    column = lone_surrogate_at(text)
+    if column:
+        return JsonFault("invalid_utf8", "half of a surrogate pair in an escape", column)
+    return None
+
+
+def json_fault(text: bytes, depth_max: int) -> JsonFault | None:
+    """Why `text` is not one JSON value the store can hold; None if it is."""
+    return text_fault(text, depth_max) or grammar_fault(text)
+
+
+def grammar_fault(text: bytes) -> JsonFault | None:
+    """Why `text` is not one JSON value by grammar alone (see `is_truncated`)."""
+    text = _without_halves(text)
+    try:
+        _raw_value.decode(text)
+    except RecursionError:
+        return JsonFault("too_deep", "too many levels of nesting")
+    except msgspec.DecodeError as error:
+        return _grammar_fault(text, str(error))
+    return None
+
+
+def is_truncated(text: bytes) -> bool | None:
+    """Whether `text` could go on to be one JSON value; None if it is one already.
+
+    Only grammar counts here: bytes that are not UTF-8 and half surrogates are passed over.
+    """
+    try:
+        _raw_value.decode(_without_halves(text))
+    except RecursionError:
+        return False
+    except msgspec.DecodeError as error:
+        return "truncated" in str(error)
+    return None
+
+
+def array_elements(text: bytes) -> Iterator[bytes]:
+    """The elements of an array as sent; `text` has no blanks around it, and `is_truncated` none.
+
+    Elements much smaller than an object of the decoder are cut out one by one instead.
+    """
+    if text.count(b",") * _ELEMENT_BYTES_MIN > len(text):
+        yield from _cut_elements(text)
+        return
+    start = 1
+    for raw in _raw_list.decode(_without_halves(text)):
+        length = len(memoryview(raw))
+        while text[start] in _BETWEEN:
+            start += 1
+        yield text[start : start + length]
+        start += length
+
+
+def any_value(raw: msgspec.Raw | bytes) -> Any:
+    """The value of a text whose grammar was checked; a number beyond any double is infinite."""
+    try:
+        return _any_value.decode(raw)
+    except msgspec.DecodeError:
+        return float("inf")
+
+
+def compact(text: bytes) -> str:
+    """The value as sent without blanks, its strings escaping only what JSON demands.
+
+    Order of keys, duplicates and the spelling of numbers stay. `text` passed `json_fault`.
+    """
+    packed = msgspec.json.format(text, indent=-1)
+    if BACKSLASH in packed and (b"\\u" in packed or b"\\/" in packed):
+        packed = _STRING.sub(_plain_string, packed)
+    return packed.decode()
+
+
+def kind_of(value: object) -> str:
+    """How a decoded value is called in a sentence."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, int | float):
+        return "a number"
+    return "an array" if isinstance(value, list) else "an object"
+
+
+def kind_of_text(text: bytes) -> str:
+    """The same for a JSON text without blanks before it."""
+    return _KINDS.get(text[0], "a number")
+
+
+def _cut_elements(text: bytes) -> Iterator[bytes]:
+    depth, start = 0, 1
+    for match in _SEPARATOR.finditer(text):
+        byte = text[match.start()]
+        if byte in b"[{":
+            depth += 1
+            continue
+        if byte in b"]}":
+            depth -= 1
+        if depth == 0 or (byte == _COMMA and depth == 1):
+            element = text[start : match.start()].strip(WHITE_SPACE)
+            start = match.end()
+            if element:  # of an empty array there is one cut, and nothing in it
+                yield element
+
+
+def _without_halves(text: bytes) -> bytes:
+    """`text`, or one of the same length and grammar if half a surrogate pair is in it.
+
+    Releases of the decoder differ in what they say of those, and none of them reads on.
+    """
+    return _SURROGATE.sub(rb"\\u0041", text) if lone_surrogate_at(text) else text
+
+
+def _plain_string(match: re.Match[bytes]) -> bytes:
+    text = match[0]
+    return _encoder.encode(_string.decode(text)) if BACKSLASH in text else text
+
+
+def _too_deep_at(text: bytes, depth_max: int) -> int:
+    """The column (from 1) of the first bracket beyond `depth_max`, or 0. Strings do not count."""
+    depth = 0
+    for match in _NESTING.finditer(text):
+        byte = text[match.start()]
+        if byte in b"[{":
+            depth += 1
+            if depth > depth_max:
+                return match.start() + 1
+        elif byte in b"]}":
+            depth -= 1
+    return 0
+
+
+def _grammar_fault(text: bytes, message: str) -> JsonFault:
+    match = _BYTE_POSITION.search(message)
+    column = int(match[1]) + 1 if match else 0
+    detail = _BYTE_POSITION.sub("", message).removeprefix("JSON is malformed:").strip()
+    if "trailing characters" in message:
+        # The decoder has stepped over the first of them.
+        column -= 1
+        if _starts_with_value(text[column - 1 :]):
+            return JsonFault("several_values", "a second value behind the first", column)
+    elif "truncated" in message:
+        detail, column = "the text ends inside the value", len(text) + 1
+    return JsonFault("invalid_json", detail, column)
+
+
+def _starts_with_value(text: bytes) -> bool:
+    try:
+        _raw_value.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return "trailing characters" in str(error)
+    return True

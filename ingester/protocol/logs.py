@@ -1,0 +1,289 @@
+"""Logs: bodies of the log and honest doors to rows with level, message and time (contract 3.2).
+
+Why it looks like this: one typed decode per chunk finds the properties named exactly as in the
+contract, which is all there is to most logs; level, message and time are then read by columns. A
+row for which that does not settle all three (another case, a guess, a message that is no text) is
+read by `log_values`, which is the reference for all of them.
+
+1. The payload is kept as sent, without white space around it.
+2. A log without a time of its own has the time of its arrival; what lies more than a day after
+   that is no time. Both are fixed by `received_at_us`, so a replay gives the same rows.
+3. On the log door any value is a log, and one bad line refuses the body. On the honest door only
+   objects are, and a bad line is a reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Struct, UnsetType, field
+
+from ..errors import BodyTooLarge, MalformedBody
+from ..messages import LineReject
+from .body_decoder import BodyDecoder, BodyLimits, Spans, refused
+from .chunk_shape import Array
+from .form import FORM_NAMES, form_object, starts_like_json
+from .json_text import JsonFault, is_truncated, json_fault, kind_of_text
+from .log_columns import LogBatch
+from .log_times import DAY_US, NO_TIME, read_times
+from .log_values import (
+    JSON_NAMES,
+    NO_LEVEL,
+    LogNames,
+    LogRow,
+    find_level,
+    find_message,
+    find_time,
+    is_no_message,
+    level_code,
+    raw_objects,
+    read_log,
+    shape_of,
+)
+from .ndjson import BLANK
+
+__all__ = ["HonestLogDecoder", "LogColumns", "LogDecoder", "LogDoorDecoder"]
+
+_LEVEL_KINDS = {str, int, float, type(None), UnsetType}
+
+
+class _Log(Struct, gc=False):
+    """The properties as named by the contract; anything else is skipped."""
+
+    level: Any = UNSET
+    severity: Any = UNSET
+    message: Any = UNSET
+    msg: Any = UNSET
+    timestamp: Any = UNSET
+    time: Any = UNSET
+    ts: Any = UNSET
+    at_timestamp: Any = field(default=UNSET, name="@timestamp")
+    date: Any = UNSET
+
+    def __repr__(self) -> str:
+        return "Log(…)"
+
+
+_TIME_GETTERS = tuple(map(attrgetter, ("timestamp", "time", "ts", "at_timestamp", "date")))
+_decoder = msgspec.json.Decoder(_Log)
+
+
+class LogColumns(Struct):
+    """What was read out of some logs: see `LogBatch`."""
+
+    levels: Array
+    messages: list[str]
+    times: Array
+
+    def __repr__(self) -> str:
+        return f"LogColumns({len(self.messages)} logs)"
+
+
+class LogDecoder(BodyDecoder[LogRow, LogColumns, LogBatch]):
+    """Reads logs; which bodies and values are taken is for the two doors below."""
+
+    names: LogNames = JSON_NAMES
+    received_at_us: int
+
+    def read_text(self, text: bytes, line_number: int) -> LogRow | LineReject:
+        fault = json_fault(text, self.limits.depth_max)
+        value = text.strip(BLANK + b"\n")
+        if fault is None and not self._takes_any_value and value[0] != 0x7B:
+            kind = kind_of_text(value)
+            advice = "; one object per line, without brackets" if kind == "an array" else ""
+            fault = JsonFault("not_an_object", f"{kind}, not an object{advice}")
+        if fault is not None:
+            return refused(text, line_number, fault)
+        return read_log(value, self.received_at_us, self._latest_us, self.names)
+
+    def read_chunk(self, chunk: bytes, starts: Array, lengths: Array) -> LogColumns | None:
+        try:
+            logs = _decoder.decode_lines(chunk)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(logs) != len(starts):
+            return None
+        levels = _levels(logs)
+        messages, is_open = _messages(logs)
+        times = _times(logs, self._latest_us)
+        is_open |= (levels == NO_LEVEL) | (times == NO_TIME)
+        places = is_open.nonzero()[0].tolist()
+        if not places:
+            return LogColumns(levels, messages, times)
+        return self._settled(LogColumns(levels, messages, times), places, chunk, starts, lengths)
+
+    def _settled(
+        self, columns: LogColumns, places: list[int], chunk: bytes, starts: Array, lengths: Array
+    ) -> LogColumns:
+        """Read exactly what is still open of the rows at `places`."""
+        messages = columns.messages
+        levels, times = columns.levels.tolist(), columns.times.tolist()
+        firsts = starts.tolist()
+        sizes = lengths.tolist()
+        raws = raw_objects.decode_lines(chunk) if len(places) == len(levels) else None
+        for place in places:
+            start = firsts[place]
+            if raws is None:
+                raw = raw_objects.decode(chunk[start : start + sizes[place]])
+            else:
+                raw = raws[place]
+            shape = shape_of(raw, self.names)
+            if levels[place] == NO_LEVEL:
+                levels[place] = find_level(raw, shape)
+            if messages[place] is None:
+                messages[place] = find_message(raw, shape, chunk[start : start + sizes[place]])
+            if times[place] == NO_TIME:
+                time_us = find_time(raw, shape, self._latest_us) if shape.time else NO_TIME
+                times[place] = self.received_at_us if time_us == NO_TIME else time_us
+        return LogColumns(np.array(levels, np.uint8), messages, np.array(times, np.int64))
+
+    def gather(self, rows: list[LogRow]) -> LogColumns:
+        return LogColumns(
+            np.array([row.level for row in rows], np.uint8),
+            [row.message for row in rows],
+            np.array([row.time_us for row in rows], np.int64),
+        )
+
+    def join(self, parts: list[LogColumns]) -> LogColumns:
+        return LogColumns(
+            np.concatenate([part.levels for part in parts]),
+            [message for part in parts for message in part.messages],
+            np.concatenate([part.times for part in parts]),
+        )
+
+    def make_batch(self, columns: LogColumns, data: bytes, spans: Spans) -> LogBatch:
+        return LogBatch(
+            columns.levels,
+            columns.messages,
+            columns.times,
+            data,
+            spans.starts,
+            spans.lengths,
+            spans.line_numbers,
+        )
+
+    @property
+    def _latest_us(self) -> int:
+        return self.received_at_us + DAY_US
+
+
+class HonestLogDecoder(LogDecoder):
+    """A body of `POST /ingest/{source}`: objects as lines, alone, or in one array."""
+
+    def __init__(
+        self,
+        limits: BodyLimits,
+        *,
+        received_at_us: int,
+        rejects_max: int,
+        is_plain: bool,
+        keep_going: bool = True,
+    ) -> None:
+        super().__init__(limits, rejects_max=rejects_max, is_plain=is_plain, keep_going=keep_going)
+        self.received_at_us = received_at_us
+
+
+class LogDoorDecoder(LogDecoder):
+    """A body of the log door: raises MalformedBody or BodyTooLarge instead of rejecting a line.
+
+    `is_form`: its type is `application/x-www-form-urlencoded`, which curl says of everything. What
+    starts like JSON streams all the same; the rest is held whole, and read as a form if it is no
+    JSON.
+    """
+
+    def __init__(
+        self, limits: BodyLimits, *, received_at_us: int, is_plain: bool, is_form: bool = False
+    ) -> None:
+        super().__init__(
+            limits, rejects_max=0, is_plain=is_plain, is_strict=True, takes_any_value=True
+        )
+        self.received_at_us = received_at_us
+        # Held while it may be a form; then None.
+        self._form: bytearray | None = bytearray() if is_form else None
+        self._is_json: bool | None = None  # not known yet
+
+    def feed(self, piece: bytes) -> list[LogBatch]:
+        if self._form is None:
+            return super().feed(piece)
+        self._form += piece
+        if self._is_json is None:
+            self._is_json = starts_like_json(self._form)
+        if self._is_json:
+            body, self._form = bytes(self._form), None
+            return super().feed(body)
+        if len(self._form) > self.limits.value_bytes_max:
+            at_most = self.limits.value_bytes_max
+            raise BodyTooLarge(f"a form may have at most {at_most} bytes; send JSON lines instead")
+        return []
+
+    def finish(self) -> Iterator[LogBatch]:
+        if self._form is not None:
+            body, self._form = bytes(self._form), None
+            fields = None if is_truncated(body) is None else form_object(body)
+            if fields is None:
+                yield from super().feed(body)
+            else:
+                self.names = FORM_NAMES
+                yield from super().feed(fields)
+        yield from super().finish()
+        if not self.accepted_count:
+            raise MalformedBody("the body is empty; send one JSON value, or one a line")
+
+
+def _levels(logs: list[_Log]) -> Array:
+    levels = _codes([log.level for log in logs])
+    open_rows = (levels == NO_LEVEL).nonzero()[0]
+    if len(open_rows) == len(logs):
+        return _codes([log.severity for log in logs])
+    for row in open_rows.tolist():
+        levels[row] = level_code(logs[row].severity)
+    return levels
+
+
+def _codes(values: list[Any]) -> Array:
+    if set(map(type, values)) <= _LEVEL_KINDS:
+        codes = {value: level_code(value) for value in set(values)}
+        return np.fromiter(map(codes.__getitem__, values), np.uint8, len(values))
+    # True would be taken for 1, and what has elements for no key at all.
+    return np.fromiter(map(level_code, values), np.uint8, len(values))
+
+
+def _messages(logs: list[_Log]) -> tuple[list[Any], Array]:
+    """Texts, and where there is none yet."""
+    messages = [log.message for log in logs]
+    is_open = np.zeros(len(logs), np.bool_)
+    if set(map(type, messages)) == {str} and all(messages):
+        return messages, is_open
+    for row, message in enumerate(messages):
+        if not isinstance(message, str) or not message:
+            other = logs[row].msg
+            is_absent = message is UNSET or is_no_message(message)
+            if is_absent and isinstance(other, str) and other:
+                messages[row] = other
+            else:
+                messages[row] = None
+                is_open[row] = True
+    return messages, is_open
+
+
+def _times(logs: list[_Log], latest_us: int) -> Array:
+    times = np.full(len(logs), NO_TIME, np.int64)
+    rows, places = logs, None
+    for get in _TIME_GETTERS:
+        values = list(map(get, rows))
+        if set(map(type, values)) == {UnsetType}:
+            continue
+        found = read_times(values, latest_us)
+        if places is None:
+            times = found
+        else:
+            times[places] = found
+        places = (times == NO_TIME).nonzero()[0]
+        if not len(places):
+            break
+        rows = [logs[place] for place in places.tolist()]
+    return times
