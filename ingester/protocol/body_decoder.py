@@ -120,6 +120,11 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         """What leaves the decoder; never empty."""
 
     @property
+    def element_bytes_max(self) -> int:
+        """How large an element of an array may be: as large as the body."""
+        return self.limits.value_bytes_max
+
+    @property
     def is_stopped(self) -> bool:
         """Whether the rest of the body no longer matters."""
         return not self._keep_going and self.rejected_count > 0
@@ -179,8 +184,7 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
     def _decode_value(self, value: WholeValue) -> Iterator[Batch]:
         text = value.text
         if self._is_array(text):
-            # An element may be as large as the body.
-            self._shape.line_bytes_max = self.limits.value_bytes_max
+            self._shape.line_bytes_max = self.element_bytes_max
             self._line_number = 1
             self._unit = "element"
             for group in _groups(array_elements(text)):

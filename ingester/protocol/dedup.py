@@ -1,0 +1,66 @@
+"""The value by which a source's rows are told apart, as a digest.
+
+Why it exists: clients send ids of their own (`messageId`, `uuid`, `_id`, `insert_id`); a source may
+say which property that is (`dedup_field`, a name or a JSON pointer). What is kept of it for a day
+must not grow with what clients send: 16 bytes each.
+
+1. Equal digests mean values equal as sent, of the same kind: `1` is not `"1"`, and not `1.0`.
+   White space within an object or array, and how a string is escaped, make no difference.
+2. Absent, null and "" are no id: None, never a duplicate.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from .chunk_shape import Array
+from .json_pointer import parse_pointer
+from .json_text import any_value, compact
+
+__all__ = ["DedupField"]
+
+_DIGEST_BYTES = 16
+_NO_RAW = msgspec.Raw()
+
+
+class DedupField:
+    """Compiled once a source. Raises ValueError for what is neither a name nor a pointer."""
+
+    def __init__(self, field: str) -> None:
+        if not field:
+            raise ValueError("dedup_field is empty; name a property, or a JSON pointer")
+        self._pointer = parse_pointer(field) if field.startswith("/") else None
+        name = field if self._pointer is None else self._pointer.tokens[0]
+        # Only the first step: the decoder passes over everything else.
+        step = msgspec.defstruct(
+            "Step", [("value", msgspec.Raw, _NO_RAW)], rename={"value": name}, gc=False
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(step)
+
+    def digest(self, text: bytes) -> bytes | None:
+        """Of one accepted value, a JSON object or not."""
+        if text[0] != 0x7B:
+            found = self._pointer.find(text) if self._pointer else None
+        else:
+            found = bytes(self._decoder.decode(text).value)
+            if found and self._pointer is not None and len(self._pointer.tokens) > 1:
+                found = self._pointer.find(text)
+        if not found or found == b"null":
+            return None
+        if found[0] == 0x22:
+            value = any_value(found)
+            return _digest("s" + value) if value else None
+        kind = "j" if found[0] in b"{[" else "v"
+        return _digest(kind + compact(found))
+
+    def digests(self, data: bytes, starts: Array, lengths: Array) -> list[bytes | None]:
+        """Of the rows of a batch (`LogBatch` and `EventBatch` have these three)."""
+        spans = zip(starts.tolist(), lengths.tolist(), strict=True)
+        return [self.digest(data[start : start + length]) for start, length in spans]
+
+
+def _digest(tagged: str) -> bytes:
+    return blake2b(tagged.encode(), digest_size=_DIGEST_BYTES).digest()

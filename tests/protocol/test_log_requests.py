@@ -1,0 +1,54 @@
+"""Small bodies at once: the shortcut and the streaming decoder come to the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from ingester.errors import BodyTooLarge, MalformedBody
+from ingester.protocol.body_decoder import BodyLimits
+from ingester.protocol.log_requests import LogRows, read_honest_logs, read_log_door
+from ingester.protocol.log_values import LEVELS
+
+from .log_bodies import NOW_US, TIGHT, Decoded, bodies, honest, log_door
+from .plain_logs import Log
+
+
+def as_decoded(found: LogRows) -> Decoded:
+    logs = [Log(LEVELS[row.level], row.message, row.time_us) for row in found.rows]
+    assert found.rejected_count == len(found.rejects) == sum(found.reasons.values())
+    rows = list(zip(found.line_numbers, found.texts, logs, strict=True))
+    return Decoded(rows, list(found.rejects))
+
+
+@settings(max_examples=500, deadline=None)
+@given(bodies())
+def test_both_ways_agree(made: tuple[bytes, list[bytes], list[bytes] | None]) -> None:
+    body = made[0]
+    try:
+        found = as_decoded(read_log_door(body, TIGHT, received_at_us=NOW_US, is_plain=True))
+    except (MalformedBody, BodyTooLarge) as error:
+        found = Decoded([], [], f"{error.status_hint} {error}")
+    assert found == log_door([body])
+    try:
+        found = as_decoded(
+            read_honest_logs(body, TIGHT, received_at_us=NOW_US, rejects_max=99, is_plain=True)
+        )
+    except BodyTooLarge as error:
+        found = Decoded([], [], f"413 {error}")
+    assert found == honest([body])
+
+
+def test_bodies_of_more_than_one_turn_and_forms() -> None:
+    body = b'{"message":"m"}\n' * 40_000
+    found = read_log_door(body, BodyLimits(), received_at_us=NOW_US, is_plain=True)
+    assert list(found.line_numbers) == list(range(1, 40_001))
+    found = read_log_door(
+        b"levelname=ERROR&msg=x", TIGHT, received_at_us=NOW_US, is_plain=True, is_form=True
+    )
+    assert found.texts == [b'{"levelname":"ERROR","msg":"x"}']
+    assert repr(found) == "LogRows(1 logs, 0 rejects)"
+    with pytest.raises(MalformedBody, match="empty"):
+        read_log_door(b"", TIGHT, received_at_us=NOW_US, is_plain=True)
+    nothing = read_honest_logs(b"", TIGHT, received_at_us=NOW_US, rejects_max=9, is_plain=True)
+    assert (len(nothing.rows), nothing.rejected_count) == (0, 0)
