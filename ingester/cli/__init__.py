@@ -31,6 +31,11 @@ class LazyGroup(click.Group):
         "upload": "upload:upload",
         "query": "query:query",
         "source": "source:source",
+        "token": "token:token",
+        "connection": "connection:connection",
+        "project": "connection:project",
+        "member": "member:member",
+        "audit": "member:audit",
         "check": "check:check",
         "config": "settings:config",
     })

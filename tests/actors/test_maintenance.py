@@ -15,6 +15,7 @@ from ingester.actors import maintenance
 from ingester.config import StoreConfig
 from ingester.doors.disk import DiskWatch
 from ingester.doors.quota import HourQuotas
+from ingester.doors.usage import UsageCounters
 from ingester.errors import StoreBusy, StoreError, StoreFailed
 from ingester.flow import Doorbell
 from ingester.store.control import ControlStore
@@ -105,6 +106,7 @@ class _Bench:
             store=cast(Store, self.store),
             control=cast(ControlStore, self.control),
             quotas=self.quotas,
+            usage=UsageCounters(),
             disk=cast(DiskWatch, self.disk),
             trouble=self.trouble,
             config=StoreConfig(checkpoint_bytes=100 * KiB, checkpoint_seconds=60),

@@ -383,17 +383,21 @@ def test_help_starts_no_server_library() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for command in ("serve", "demo", "upload", "query", "source", "check", "config"):
+    commands = ("serve", "demo", "upload", "query", "source", "check", "config")
+    for command in (*commands, "token", "connection", "project", "member", "audit"):
         assert f"\n  {command} " in done.stdout
 
 
 def test_every_command_takes_json_and_shows_an_example() -> None:
-    commands = ["serve", "demo", "upload", "query", "check", "source", "config"]
-    for command in commands:
+    commands = ["serve", "demo", "upload", "query", "check", "audit", "source", "config"]
+    for command in [*commands, "token", "connection", "project", "member"]:
         text = run(command, "--help").stdout
         assert f"  ingester {command}" in text
-    leaves = [[name] for name in commands[:5]]
-    leaves += [["source", name] for name in ("create", "list", "rotate", "revoke")]
+    leaves = [[name] for name in commands[:6]]
+    kept = ("create", "list", "rotate", "revoke", "reveal", "delete", "usage")
+    leaves += [[group, name] for group in ("source", "token", "connection") for name in kept]
+    leaves += [["project", name] for name in ("create", "list", "delete")]
+    leaves += [["member", name] for name in ("create", "list", "invite", "role", "delete")]
     leaves += [["config", name] for name in ("show", "check")]
     for leaf in leaves:
         assert "--json" in run(*leaf, "--help").stdout
