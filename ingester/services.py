@@ -104,7 +104,10 @@ class ProcessServices:
             if scope in credential.scopes and credential.kind == "token":
                 admission.usage.count(credential.credential, address=address)
                 return Actor(name=credential.id, role=role)
-        raise Forbidden("this key is for sending data; the console takes a read or admin token")
+        sentence = "this key is for sending data; the console takes a read or admin token"
+        if credential.kind == "connection":
+            raise Unauthorized(sentence)
+        raise Forbidden(sentence)
 
     async def manage(
         self,

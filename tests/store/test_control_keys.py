@@ -363,3 +363,26 @@ def test_what_is_no_id_is_not_found(store: ControlStore, bad: str) -> None:
     token(store)
     with pytest.raises(NotFound, match="there is no token"):
         store.token(bad)
+
+
+def test_what_has_ended_or_must_not_be_copied_is_not_kept_sealed(
+    tmp_path: Path, store: ControlStore
+) -> None:
+    def sealed() -> list[bool]:
+        with closing(sqlite3.connect(tmp_path / "control.sqlite")) as connection:
+            rows = connection.execute(
+                "SELECT sealed IS NOT NULL FROM bearer_keys UNION ALL"
+                " SELECT sealed IS NOT NULL FROM source_keys"
+            )
+            return [bool(row[0]) for row in rows]
+
+    made = store.create_token(service="web", environment="prod")
+    store.create_source("shop")
+    assert sealed() == [True, True]
+    store.revoke_token(made.token.id)
+    store.patch_source("shop", {"copyable": False})
+    assert sealed() == [False, False]
+    store.rotate_token(made.token.id, overlap_seconds=0)
+    store.rotate_token(made.token.id, overlap_seconds=0)
+    store.rotate_token(made.token.id, overlap_seconds=60)
+    assert sealed()[:4] == [False, False, True, True]

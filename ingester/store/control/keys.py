@@ -15,6 +15,7 @@ import re
 import secrets
 import sqlite3
 import string
+import time
 from collections.abc import Callable, Iterable
 from typing import Literal
 
@@ -109,8 +110,14 @@ KeyOwner = Literal["source_keys.source_id", "bearer_keys.token_id", "bearer_keys
 
 
 def end_keys(connection: sqlite3.Connection, owner: KeyOwner, owner_id: int, at_s: float) -> None:
-    """Let the keys in use end at `at_s`; one that ends earlier still does."""
+    """Let the keys in use end at `at_s`; one that ends earlier still does. Those that have ended
+    can be shown no more.
+    """
     table, _, column = owner.partition(".")
+    connection.execute(
+        f"UPDATE {table} SET sealed = NULL WHERE {column} = ? AND expires_at <= ?",
+        (owner_id, time.time()),
+    )
     connection.execute(
         f"UPDATE {table} SET expires_at = min(coalesce(expires_at, ?1), ?1)"
         f" WHERE {column} = ?2 AND revoked_at IS NULL",
@@ -124,7 +131,7 @@ def revoke_keys(
     """End the keys now; how many were still valid."""
     table, _, column = owner.partition(".")
     return connection.execute(
-        f"UPDATE {table} SET revoked_at = ?1 WHERE {column} = ?2"
+        f"UPDATE {table} SET revoked_at = ?1, sealed = NULL WHERE {column} = ?2"
         " AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?1)",
         (now_s, owner_id),
     ).rowcount

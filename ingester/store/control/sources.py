@@ -161,6 +161,11 @@ class Sources(ControlFile):
                     " WHERE source_id = ?",
                     (*values.values(), source.source_id),
                 )
+                if not values.get("copyable", True):
+                    connection.execute(
+                        "UPDATE source_keys SET sealed = NULL WHERE source_id = ?",
+                        (source.source_id,),
+                    )
                 self._note(connection, actor, "source changed", name, **changes)
             return _infos(connection, "WHERE name = ?", name)[0]
 
