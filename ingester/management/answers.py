@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -261,7 +262,7 @@ class AuditRow(Struct, frozen=True, kw_only=True):
     actor: str
     action: str
     target: str = field(name="object")
-    detail: dict[str, object]
+    detail: dict[str, Any]
 
 
 class AuditList(Struct, frozen=True, kw_only=True):

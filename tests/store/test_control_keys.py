@@ -365,6 +365,13 @@ def test_what_is_no_id_is_not_found(store: ControlStore, bad: str) -> None:
         store.token(bad)
 
 
+def test_a_key_put_where_an_id_belongs_is_not_repeated(store: ControlStore) -> None:
+    key = token(store)
+    with pytest.raises(NotFound) as caught:
+        store.token(key)
+    assert key not in str(caught.value)
+
+
 def test_what_has_ended_or_must_not_be_copied_is_not_kept_sealed(
     tmp_path: Path, store: ControlStore
 ) -> None:

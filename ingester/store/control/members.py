@@ -342,12 +342,13 @@ def _refuse_taken(connection: sqlite3.Connection, address: str) -> None:
 
 
 def _refuse_last_admin(connection: sqlite3.Connection, member: MemberInfo) -> None:
+    """One who has a password stands for a member who has one, else any other would do."""
     if member.role != "admin":
         return
     (others,) = connection.execute(
-        "SELECT count(*) FROM members WHERE role = 'admin' AND password_hash IS NOT NULL"
-        " AND member_id <> ?",
-        (_number(member.id),),
+        "SELECT count(*) FROM members WHERE role = 'admin' AND member_id <> ?"
+        " AND (password_hash IS NOT NULL OR NOT ?)",
+        (_number(member.id), member.is_active),
     ).fetchone()
     if not others:
         raise Conflict("this is the last administrator; make another one first")

@@ -81,7 +81,8 @@ def id_number(text: str, prefix: str, what: str) -> int:
     digits = text.removeprefix(prefix)
     if text.startswith(prefix) and digits.isascii() and digits.isdigit() and len(digits) <= 18:
         return int(digits)
-    raise NotFound(f"there is no {what} {text[:80]!r}")
+    # What came is not repeated: a key may have been put where an id belongs.
+    raise NotFound(f"there is no {what} of that id; an id looks like {prefix}1")
 
 
 class Tokens(ControlFile):
