@@ -135,19 +135,19 @@ class ProcessServices:
         """Routes for anyone: hashing is bounded to one at a time, a failed attempt is slowed."""
         if self._sign_ins.statistics().tasks_waiting >= _SIGN_INS_WAITING_MAX:
             raise Overloaded("too many are signing in; try again shortly", retry_after_s=2)
-        with trio.CancelScope(shield=True):
-            answer = await trio.to_thread.run_sync(
-                self._management().handle, method, path, {}, body, NOBODY, limiter=self._sign_ins
-            )
+
+        def handle() -> Answer:
+            answer = self._management().handle(method, path, {}, body, NOBODY)
             if answer.status == 200 and path.rstrip("/").endswith("/setup"):
-                await trio.to_thread.run_sync(self._forget_first_run)
+                # What the first start wrote down is of no more use, and holds keys.
+                data_dir = Path(self._config().store.data_dir)
+                (data_dir / FIRST_RUN_FILE).unlink(missing_ok=True)
+            return answer
+
+        answer = await trio.to_thread.run_sync(handle, limiter=self._sign_ins)
         if answer.status == 401:
             await self._admission.failures.slow_down(address)
         return answer
-
-    def _forget_first_run(self) -> None:
-        """The set-up is done: what the first start wrote down is of no more use, and has keys."""
-        (Path(self._config().store.data_dir) / FIRST_RUN_FILE).unlink(missing_ok=True)
 
     def _management(self) -> Management:
         return Management(

@@ -121,19 +121,27 @@ async def save_quotas(control: ControlStore, quotas: HourQuotas) -> None:
     if not quotas.is_changed:
         return
     hour, counts = quotas.take_changes()
+    is_saved = False
     try:
         await trio.to_thread.run_sync(control.store_hour_counts, hour, counts)
+        is_saved = True
     except StoreError as error:
-        quotas.is_changed = True
         _log.warning("quota counters not stored, trying again", reason=str(error))
+    finally:
+        # Also when who asked for it went away before it began.
+        quotas.is_changed |= not is_saved
 
 
 async def save_usage(control: ControlStore, usage: UsageCounters) -> None:
     if not usage.is_changed:
         return
     taken = usage.take_changes()
+    is_saved = False
     try:
         await trio.to_thread.run_sync(control.store_usage, taken.hour, taken.changes, taken.refused)
+        is_saved = True
     except StoreError as error:
-        usage.give_back(taken)
         _log.warning("usage not stored, trying again", reason=str(error))
+    finally:
+        if not is_saved:
+            usage.give_back(taken)

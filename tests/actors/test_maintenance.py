@@ -248,3 +248,35 @@ async def test_quota_counters_are_stored_and_kept_when_that_fails(
         assert bench.control.stored == [{"source:1": 1}]
         await trio.sleep(10)
         assert len(bench.control.stored) == 1
+
+
+async def test_usage_is_saved_and_kept_when_it_could_not_be(tmp_path: Path) -> None:
+    with contextlib.closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
+        usage = UsageCounters()
+        usage.count("tok_1", accepted=3)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await maintenance.save_usage(control, usage)
+        assert usage.is_changed
+
+        class Busy:
+            def store_usage(self, *arguments: object) -> None:
+                raise StoreBusy("not now")
+
+        await maintenance.save_usage(cast(ControlStore, Busy()), usage)
+        assert usage.is_changed
+        await maintenance.save_usage(control, usage)
+        assert not usage.is_changed
+        assert control.usage_hours("tok_1", since_hour=0)[0].accepted == 3
+
+
+async def test_quotas_not_saved_are_saved_later(tmp_path: Path) -> None:
+    with contextlib.closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
+        quotas = HourQuotas()
+        quotas.count("tok_1", 5, 3600.0)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await maintenance.save_quotas(control, quotas)
+        assert quotas.is_changed
+        await maintenance.save_quotas(control, quotas)
+        assert control.hour_counts(1) == {"tok_1": 1}

@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.console.fakes import Answer, Console, served
+from tests.console.fakes import Answer, Console, ask, served
+from tests.console.test_server import connect_tls, pair, trusting
 
 PASSWORD = "correct horse battery"
 ADMIN = "Authorization: Bearer admin-key"
@@ -225,3 +226,13 @@ async def test_the_address_of_a_client_behind_a_trusted_proxy_counts(console: Co
     console.services.proxies = ["127.0.0.0/8"]
     await console.get("/api/v1/projects", headers=[ADMIN, forwarded])
     assert console.services.addresses == ["127.0.0.1", "203.0.113.7"]
+
+
+async def test_over_tls_the_cookie_is_secure(tmp_path: Path) -> None:
+    async with served(tmp_path, tls=pair("first")) as console:
+        invitation = console.services.control.ensure_admin()
+        assert invitation is not None
+        body = {"token": invitation.token, "email": "ada@example.org", "password": PASSWORD}
+        async with await connect_tls(console, trusting("first")) as stream:
+            answer = await ask(stream, "POST", "/api/v1/setup", json.dumps(body).encode())
+    assert "; Secure" in answer.headers["set-cookie"]

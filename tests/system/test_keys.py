@@ -231,3 +231,30 @@ def test_no_key_reaches_log_metrics_or_the_control_file(tmp_path: Path) -> None:
         for secret in secrets:
             assert secret not in shown
             assert not any(secret.encode() in file.read_bytes() for file in files)
+
+
+def failed_attempts(server: Server) -> float:
+    with urllib.request.urlopen(f"{server.ready['console']}/metrics", timeout=20) as answer:
+        text = answer.read().decode()
+    found = re.search(r"^ingester_admission_attempts_failed_total (\S+)$", text, re.MULTILINE)
+    assert found is not None, text
+    return float(found[1])
+
+
+def test_failed_attempts_are_counted_on_every_door_and_others_are_not(server: Server) -> None:
+    keys = server.create_source("slow")
+    before = failed_attempts(server)
+    with server.connect() as connection:
+        assert connection.post("/v1/no/such", b"{}").status == 400
+    for attempt in (
+        lambda: api(server, "GET", "/api/v1/status", Authorization="Bearer nope"),
+        lambda: api(server, "POST", "/api/v1/session", {"email": "a@b", "password": "wrong"}),
+    ):
+        with pytest.raises(Refused) as caught:
+            attempt()
+        assert caught.value.status == 401
+    assert failed_attempts(server) == before + 3
+    assert post_event(server, keys) == 200
+    with pytest.raises(Refused):
+        api(server, "GET", "/api/v1/status")
+    assert failed_attempts(server) == before + 3
