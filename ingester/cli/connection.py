@@ -260,7 +260,9 @@ def delete_project(
 ) -> None:
     """Delete a project that no connection uses; its metrics stay."""
     with open_manager(_loaded(config_path, data_dir)) as manager:
-        document = manager("DELETE", f"/api/v1/projects/{quote(project_id, safe='') or '-'}")
+        document = manager(
+            "DELETE", f"/api/v1/projects/{quote(project_id, safe='', errors='replace') or '-'}"
+        )
     if as_json:
         print_json(document)
     else:
@@ -275,7 +277,7 @@ def _path(manager: Manager, named: str, action: str = "") -> str:
     """The path of a connection given by name or id."""
     listed = manager("GET", "/api/v1/connections")["connections"]
     ids = {entry["name"]: entry["id"] for entry in listed}
-    found = quote(ids.get(named, named), safe="") or "-"
+    found = quote(ids.get(named, named), safe="", errors="replace") or "-"
     return f"/api/v1/connections/{found}" + (f"/{action}" if action else "")
 
 

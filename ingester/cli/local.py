@@ -20,7 +20,13 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ingester.cli.common import EXIT_UNREACHABLE, CommandFailed, console_base, intake_base
+from ingester.cli.common import (
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    CommandFailed,
+    console_base,
+    intake_base,
+)
 from ingester.config_load import Loaded
 from ingester.errors import StoreBusy
 
@@ -136,7 +142,10 @@ class Manager:
         self, method: str, path: str, document: Mapping[str, object] | None = None
     ) -> dict[str, Any]:
         """The document of a 2xx answer; any other answer ends the command."""
-        answer: dict[str, Any] = msgspec.json.decode(self._call(method, path, document))
+        try:
+            answer: dict[str, Any] = msgspec.json.decode(self._call(method, path, document))
+        except UnicodeEncodeError:
+            raise CommandFailed("an argument is not valid UTF-8", EXIT_USAGE) from None
         return answer
 
 

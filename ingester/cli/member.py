@@ -133,7 +133,7 @@ def _path(manager: Manager, named: str, action: str = "") -> str:
     """The path of a member given by e-mail address or id."""
     listed = manager("GET", "/api/v1/members")["members"]
     ids = {entry["email"]: entry["id"] for entry in listed if entry["email"]}
-    found = quote(ids.get(named.strip().lower(), named), safe="") or "-"
+    found = quote(ids.get(named.strip().lower(), named), safe="", errors="replace") or "-"
     return f"/api/v1/members/{found}" + (f"/{action}" if action else "")
 
 

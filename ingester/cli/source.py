@@ -233,7 +233,9 @@ def _loaded(config_path: Path | None, data_dir: str | None) -> Loaded:
 def _path(name: str, action: str = "") -> str:
     if not name:
         raise CommandFailed("a source name is needed", EXIT_USAGE)
-    return f"/api/v1/sources/{quote(name, safe='')}" + (f"/{action}" if action else "")
+    return f"/api/v1/sources/{quote(name, safe='', errors='replace')}" + (
+        f"/{action}" if action else ""
+    )
 
 
 def _settings(

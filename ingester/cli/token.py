@@ -179,7 +179,7 @@ def _loaded(config_path: Path | None, data_dir: str | None) -> Loaded:
 
 
 def _path(token_id: str, action: str = "") -> str:
-    base = f"/api/v1/tokens/{quote(token_id, safe='') or '-'}"
+    base = f"/api/v1/tokens/{quote(token_id, safe='', errors='replace') or '-'}"
     return base + (f"/{action}" if action else "")
 
 

@@ -104,7 +104,7 @@ class MethodNotAllowed(RequestError):
 
 def find_route(method: str, path: str) -> tuple[Route, dict[str, str]]:
     """The route and the variable parts of the path. Raises NotFound, MethodNotAllowed."""
-    segments = tuple(unquote(segment) for segment in path.rstrip("/").split("/"))
+    segments = tuple(_whole(unquote(segment)) for segment in path.rstrip("/").split("/"))
     allowed: list[str] = []
     for route in ROUTES:
         names = _matched(route.pattern.split("/"), segments)
@@ -130,9 +130,15 @@ def decode_body(body: bytes, body_type: type[BodyT]) -> BodyT:
 
 def _decoded_query(query: Mapping[str, str], query_type: type[Struct]) -> Struct:
     try:
-        return msgspec.convert(dict(query), query_type, strict=False)
+        values = {_whole(name): _whole(value) for name, value in query.items()}
+        return msgspec.convert(values, query_type, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
+
+
+def _whole(text: str) -> str:
+    """Text without lone surrogates: neither SQLite nor JSON could write them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _invalid(message: str) -> InvalidField:

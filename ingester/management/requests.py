@@ -158,7 +158,7 @@ class AuditQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A page of the audit list; `before` is the id of the last entry of the page before."""
 
     limit: Limit = 100
-    before: Annotated[int, Meta(ge=1)] | None = None
+    before: Annotated[int, Meta(ge=1, le=2**53)] | None = None
 
 
 class RefusedQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

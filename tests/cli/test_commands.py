@@ -274,7 +274,10 @@ KEYS = SourceKeys(source=Source(source_id=1, name="default"), auth_key="A1", api
 
 
 def fake_topology(
-    monkeypatch: pytest.MonkeyPatch, first_run: SourceKeys | None, test: str | None
+    monkeypatch: pytest.MonkeyPatch,
+    first_run: SourceKeys | None,
+    test: str | None,
+    setup_url: str | None = None,
 ) -> list[Any]:
     seen: list[Any] = []
 
@@ -284,6 +287,7 @@ def fake_topology(
             console="http://127.0.0.1:2",
             test=test,
             first_run=first_run,
+            setup_url=setup_url,
         )
         announce(announcement)
         seen.extend([config, reload()])
@@ -315,6 +319,20 @@ def test_serve_prints_one_ready_line_and_hides_keys_in_a_private_file(
     assert "curl -X POST -T file.json http://127.0.0.1:1/v1/A1/K1\n" in text
     assert seen[0].intake.bind == "127.0.0.1:0"
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("first_run", [KEYS, None])
+def test_serve_hides_the_set_up_link_in_the_same_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first_run: SourceKeys | None
+) -> None:
+    link = "http://127.0.0.1:2/setup?token=T1"
+    fake_topology(monkeypatch, first_run, None, link)
+    (tmp_path / "d").mkdir()
+    result = run("serve", "--data-dir", "d")
+    assert link not in result.output
+    text = (tmp_path / "d" / "first-run.txt").read_text()
+    assert f"\n  {link}\n" in text
+    assert ("K1" in text) == (first_run is not None)
 
 
 def test_serve_without_a_first_run_writes_no_file(

@@ -148,6 +148,8 @@ def test_members_are_invited_and_changes_are_audited() -> None:
         ("member", "create", "nobody"),
         ("member", "invite", "nobody@example.org"),
         ("source", "reveal", "nope"),
+        ("source", "reveal", "\udcff"),
+        ("token", "create", "--service", "\udcff", "--environment", "e"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence_and_no_traceback(arguments: tuple[str, ...]) -> None:

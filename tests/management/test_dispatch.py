@@ -14,7 +14,7 @@ import pytest
 from ingester.management import ROUTES, Actor, Answer, Links, Management
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.management.dispatch import find_route
-from ingester.store.control import ControlStore, RefusedRequest, UsageChange
+from ingester.store.control import ControlStore, RefusedRequest, UsageChange, members
 
 VIEWER = Actor(name="tok_1", role="viewer")
 
@@ -273,3 +273,38 @@ def test_an_invitation_leads_to_a_session_and_the_setup_to_an_admin(desk: Desk) 
     assert desk.control.session(answer.session_secret) is None
     actors = [entry["actor"] for entry in desk.document("GET", "/audit")["entries"]]
     assert "ada@example.org" in actors
+
+
+NASTY = ["", "\x00", "\ud800", "a\x00b", "🦆" * 300, "' OR 1=1 --", "x" * 5000, -1, 2**63, 2**400]
+NASTY += [1e400, None, True, [], {}, ["a"] * 100, {"a": {"b": "c"}}, {"\ud800": "/a"}, "2026-13-01"]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.pattern}")
+def test_no_value_of_any_field_is_a_fault(
+    desk: Desk, route: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(members, "_SCRYPT_N", 2)
+    desk.document("POST", "/sources", {"name": "shop"})
+    desk.document("POST", "/tokens", {"service": "s", "environment": "e"})
+    good = {"name": "n", "id": "i", "email": "a@b.c", "token": "t", "password": "long enough"}
+    fields = {field.name for field in msgspec.structs.fields(route.request)}
+    for field in fields:
+        for value in NASTY:
+            body = {key: text for key, text in good.items() if key in fields} | {field: value}
+            data = json.dumps(body).encode()
+            path = path_of(route.pattern)
+            answer = desk.management.handle(route.method, path, {}, data, LOCAL_ADMIN)
+            assert answer.status < 500
+            assert json.dumps(dict(answer.document))
+    for field in msgspec.structs.fields(route.query):
+        for value in ("", "-1", "x", "\ud800", "\x00", str(2**63), str(2**400), "1e5"):
+            path = path_of(route.pattern)
+            answer = desk.management.handle(
+                route.method, path, {field.name: value}, b"", LOCAL_ADMIN
+            )
+            assert answer.status < 500
+    for segment in ("%00", "%ff", "%ED%A0%80", "..", "🦆", "x" * 5000, "\udcff", "tok_" + "9" * 18):
+        path = route.pattern.replace("{name}", segment).replace("{id}", segment)
+        answer = desk.management.handle(route.method, path, {}, b"{}", LOCAL_ADMIN)
+        assert answer.status < 500
+        assert msgspec.json.encode(answer.document)
