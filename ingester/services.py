@@ -129,6 +129,8 @@ class ProcessServices:
             )
             if answer.is_change:
                 await reload_keys(self._control, self._admission)
+        if answer.status == 401:  # a wrong present password: someone guesses at an open session
+            await self._admission.failures.slow_down(address)
         return answer
 
     async def _sign_in(self, method: str, path: str, body: bytes, address: str) -> Answer:

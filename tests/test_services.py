@@ -135,3 +135,20 @@ async def test_the_set_up_removes_what_the_first_start_wrote(tmp_path: Path) -> 
         right = wrong.replace(b'"x"', f'"{invitation.token}"'.encode())
         answer = await services.manage("POST", "/api/v1/setup", {}, right, NOBODY, "192.0.2.1")
         assert (answer.status, file.exists()) == (200, False)
+
+
+async def test_guessing_the_password_of_an_open_session_counts_as_an_attempt(
+    tmp_path: Path,
+) -> None:
+    async with open_services(tmp_path) as (services, control, rig):
+        invitation = control.ensure_admin()
+        assert invitation is not None
+        signed_in = control.accept_invitation(
+            invitation.token, "long enough", email="a@example.org", session_seconds=60
+        )
+        actor = await services.authenticate(None, signed_in.secret, "192.0.2.1")
+        body = b'{"old_password": "wrong", "new_password": "long enough too"}'
+        path = "/api/v1/session/password"
+        answer = await services.manage("POST", path, {}, body, actor, "192.0.2.1")
+        assert answer.status == 401
+        assert rig.admission.failures.failed_count == 1

@@ -209,7 +209,6 @@ class Members(ControlFile):
             if found is None:  # changed or deleted meanwhile
                 raise Unauthorized("the e-mail address or the password is wrong")
             member = _find(connection, row[0])
-            self._note(connection, member.email or "", "signed in", member.id)
             return _open_session(connection, member, time.time(), session_seconds)
 
     def session(self, secret: str) -> Session | None:
