@@ -21,7 +21,7 @@ from bench.corpus import cache_directory
 from bench.options import Options
 from bench.report import Row
 from bench.stage import Subject, compare
-from ingester.actors.bulk import SLICE_BYTES, SLICE_ROWS
+from ingester.actors.bulk.decode import SLICE_BYTES, SLICE_ROWS
 from ingester.config import StoreConfig
 from ingester.protocol.columns import EVENT_SCHEMA, event_columns
 from ingester.protocol.events import EventBatch

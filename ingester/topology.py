@@ -33,8 +33,9 @@ import trio
 from msgspec import Struct
 
 from . import startup
-from .actors import bulk, journal, loader, maintenance
-from .actors.bulk import BulkCounters, BulkWorkerContext
+from .actors import journal, loader, maintenance
+from .actors.bulk import worker as bulk
+from .actors.bulk.worker import BulkCounters, BulkWorkerContext
 from .actors.intake import IntakeServer
 from .actors.tls import Certificates
 from .config import Config

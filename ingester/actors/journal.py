@@ -99,7 +99,9 @@ def _settle(
     gate.group_count += 1
     gate.request_count += len(group.requests)
     group.settle()
-    groups.send_nowait(JournalledGroup(group.first_seq, group.requests, group.byte_count))
+    groups.send_nowait(
+        JournalledGroup(group.first_seq, group.requests, group.byte_count, group.row_count)
+    )
 
 
 async def clean(*, writer: JournalWriter, applied: Mark, disk: DiskWatch, turn: Lock) -> None:

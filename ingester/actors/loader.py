@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 import trio
 from msgspec import Struct
@@ -28,9 +29,10 @@ from ..doors.small_lane import JournalGate, JournalledGroup
 from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Mark
 from ..protocol.columns import (
+    json_lengths,
     reject_rows,
-    request_rows,
     small_event_rows,
+    small_request_rows,
 )
 from ..protocol.requests import SmallRequest, entry_to_bytes
 from ..store.database import StoreBroken, StoreOutOfMemory
@@ -43,6 +45,7 @@ __all__ = ["LoaderCounters", "load_batch", "load_requests", "run"]
 _log = structlog.get_logger()
 
 _FREED_AT_ONCE = 256
+_LOOK_EVERY_S = 0.02
 _RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -68,10 +71,15 @@ class LoaderCounters:
 
 class _Batch(Struct):
     first_seq: int
-    requests: list[SmallRequest]
-    row_count: int
-    byte_count: int
-    reason: str
+    requests: list[SmallRequest] = []
+    row_count: int = 0
+    byte_count: int = 0
+    reason: str = "linger"
+
+    def add(self, group: JournalledGroup) -> None:
+        self.requests += group.requests
+        self.byte_count += group.byte_count
+        self.row_count += group.row_count
 
 
 async def run(
@@ -112,24 +120,27 @@ async def _receive_batch(
         group = await groups.receive()
     except trio.EndOfChannel:
         return None
-    row_count = sum(len(r.lines) for r in group.requests)
-    batch = _Batch(group.first_seq, list(group.requests), row_count, group.byte_count, "linger")
-    with trio.move_on_after(config.linger_ms_max / 1000):
-        while True:
-            if batch.row_count >= config.batch_rows_max:
-                batch.reason = "rows"
+    batch = _Batch(group.first_seq)
+    batch.add(group)
+    deadline = trio.current_time() + config.linger_ms_max / 1000
+    while True:
+        if batch.row_count >= config.batch_rows_max:
+            batch.reason = "rows"
+            break
+        if batch.byte_count >= config.batch_bytes_max:
+            batch.reason = "bytes"
+            break
+        try:
+            batch.add(groups.receive_nowait())
+        except trio.EndOfChannel:
+            batch.reason = "drained"
+            break
+        except trio.WouldBlock:
+            left_s = deadline - trio.current_time()
+            if left_s <= 0:
                 break
-            if batch.byte_count >= config.batch_bytes_max:
-                batch.reason = "bytes"
-                break
-            try:
-                group = await groups.receive()
-            except trio.EndOfChannel:
-                batch.reason = "drained"
-                break
-            batch.requests += group.requests
-            batch.byte_count += group.byte_count
-            batch.row_count += sum(len(r.lines) for r in group.requests)
+            # Not woken by every group: there are thousands a second.
+            await trio.sleep(min(left_s, _LOOK_EVERY_S))
     return batch
 
 
@@ -225,7 +236,7 @@ def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -
         batch_id = store.ledger.take_batch_id()
         for name, rows in tables.items():
             transaction.prepare(name, rows.schema)
-        for name, lengths in _lengths_of(requests).items():
+        for name, lengths in _lengths_of(tables).items():
             pinned_bytes = transaction.count_pinned(name, lengths)
             if pinned_bytes > store.pinned_bytes_max and len(requests) > 1:
                 raise StoreOutOfMemory(f"{len(requests)} requests are too wide for one commit")
@@ -255,18 +266,20 @@ def _rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
             tables["events"] = small_event_rows(with_lines)
         if refused:
             tables["rejects"] = pa.concat_tables(map(_reject_rows, refused))
-        tables["requests"] = request_rows([r.record() for r in requests])
+        tables["requests"] = small_request_rows(requests)
     except Exception as error:  # a bug, by definition
         raise StoreError(f"{type(error).__name__} while making columns") from error
     return tables
 
 
-def _lengths_of(requests: Sequence[SmallRequest]) -> dict[str, np.ndarray[Any, Any]]:
+def _lengths_of(tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray[Any, Any]]:
     """The lengths of what is wide in the rows of each table."""
-    events = [len(line) for r in requests for line in r.lines]
-    rejects = [len(reject.line) for r in requests for reject in r.rejects]
-    found = {"events": np.array(events, np.int64), "rejects": np.array(rejects, np.int64)}
-    return {table: lengths for table, lengths in found.items() if len(lengths)}
+    found = {}
+    if "events" in tables:
+        found["events"] = json_lengths(tables["events"]["body"])
+    if "rejects" in tables:
+        found["rejects"] = pc.binary_length(tables["rejects"]["line"]).to_numpy()
+    return found
 
 
 def _reject_rows(request: SmallRequest) -> pa.Table:

@@ -34,7 +34,8 @@ class Digest(Protocol):
 
 class BulkUpload(Struct):
     """A bulk body on its way. `pieces` ends with `b""` (the body is whole) or is closed early
-    (it is not). The worker sets `outcome` and then `done`.
+    (it is not). `content_length` as announced, None for a chunked body. The worker sets `outcome`
+    and then `done`.
     """
 
     request_number: int
@@ -42,6 +43,7 @@ class BulkUpload(Struct):
     door: str
     source: Source
     encoding_name: str
+    content_length: int | None
     credential: str
     inflater: Inflater
     decoder: EventDecoder

@@ -90,7 +90,7 @@ def _settled(
     if failure is not None:
         answer(overloaded_response(RETRY_AFTER_S))
         return
-    accepted, rejected = len(request.events), request.rejected_count
+    accepted, rejected = len(request.lines), request.rejected_count
     # Its address is not known here: the one of the last request that went the long way stays.
     admission.usage.count(request.entry.credential, accepted=accepted, rejected=rejected)
     admission.count(request.entry.source, accepted, request.reasons)

@@ -45,6 +45,8 @@ __all__ = [
 # Below this a body is decoded where it is; above it, in a thread by turns (decoding 64 KiB of
 # events is estimated at 0.2 ms).
 INLINE_BYTES_MAX = 64 * 1024
+# Inflated bytes decoded at once: 0.97 CPU-s per million events, with 256 KiB 1.04.
+_BULK_PIECE_BYTES = 512 * 1024
 # The same for inflating: a megabyte of empty gzip members takes 0.15 s, of zstd frames 0.5 s.
 _INLINE_INFLATE_BYTES_MAX = 16 * 1024
 
@@ -213,8 +215,9 @@ async def _receive_bulk(
         door=asked.door,
         source=asked.source,
         encoding_name=asked.encoding_name,
+        content_length=asked.request.head.content_length,
         credential=asked.credential,
-        inflater=make_inflater(asked.encoding, _limits(admission)),
+        inflater=make_inflater(asked.encoding, _limits(admission, _BULK_PIECE_BYTES)),
         decoder=EventDecoder(
             asked.rules(admission),
             rejects_max=config.rejects_per_request_max,
@@ -246,9 +249,11 @@ async def read_fingerprint(asked: EventsRequest, admission: Admission) -> bytes:
     return digest.digest()[:FINGERPRINT_BYTES]
 
 
-def _limits(admission: Admission) -> InflateLimits:
+def _limits(admission: Admission, piece_bytes: int = 256 * 1024) -> InflateLimits:
     config = admission.config
-    return InflateLimits(output_bytes_max=config.body_bytes_max, ratio_max=config.ratio_max)
+    return InflateLimits(
+        output_bytes_max=config.body_bytes_max, ratio_max=config.ratio_max, piece_bytes=piece_bytes
+    )
 
 
 def _fingerprint(raw: bytes) -> bytes:

@@ -33,6 +33,7 @@ class JournalledGroup(Struct, frozen=True):
     first_seq: int
     requests: Sequence[SmallRequest]
     byte_count: int
+    row_count: int
 
     def __repr__(self) -> str:
         return f"JournalledGroup({len(self.requests)} requests from {self.first_seq})"
@@ -46,6 +47,7 @@ class JournalGroup:
         self.requests: list[SmallRequest] = []
         self.notices: list[Callable[[str | None], None]] = []
         self.byte_count = 0
+        self.row_count = 0
         self.first_seq = 0
         self.done = trio.Event()
         self.failure: str | None = None
@@ -98,8 +100,10 @@ class JournalGate:
         group.payloads.append(payload)
         group.requests.append(request)
         size = len(payload) + request.bytes_raw + _REQUEST_OVERHEAD_BYTES
-        size += _ROW_OVERHEAD_BYTES * len(request.lines)
+        row_count = len(request.lines)
+        size += _ROW_OVERHEAD_BYTES * row_count
         group.byte_count += size
+        group.row_count += row_count
         self.backlog_bytes += size
         if position == 0:
             self._bell.ring()

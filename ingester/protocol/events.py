@@ -24,6 +24,7 @@ Invariants
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -48,12 +49,16 @@ from .event_lines import (
 )
 from .ndjson import BLANK, EXCERPT_BYTES_MAX, LineFramer, OverlongLine
 
-__all__ = ["EventBatch", "EventDecoder"]
+__all__ = ["EventBatch", "EventDecoder", "decode_accepted"]
 
 # Below this halving costs more than looking at each line (some 20 events).
 _SPAN_BYTES = 8 * 1024
 # One line in so many refused: the next chunk is not halved.
 _DIRTY_SHARE = 32
+
+_STRICT = EventRules()
+# For lines that passed narrower ones.
+_ACCEPTED = EventRules(line_bytes_max=1 << 62, depth_max=1 << 62, lenient_session=True)
 
 # Flags of 64 bytes are one 64-bit word of packed bits.
 _WORD = 64
@@ -285,6 +290,19 @@ def _joined(parts: list[_Rows]) -> _Rows:
         np.concatenate([part.lengths for part in parts]),
         np.concatenate([part.line_numbers for part in parts]),
     )
+
+
+def decode_accepted(chunk: bytes, lines: Sequence[bytes]) -> list[Any]:
+    """The events of lines that were accepted before, `chunk` being all of them, LF behind each."""
+    if not lines:
+        return []
+    events = _decode_typed(chunk, len(lines), _STRICT)
+    if events is None:
+        events = _decode_typed(chunk, len(lines), _ACCEPTED)
+    if events is None:
+        events = [decode_line(line, 1, _ACCEPTED) for line in lines]
+        assert not any(isinstance(event, LineReject) for event in events)
+    return events
 
 
 def _decode_typed(chunk: bytes, line_count: int, rules: EventRules) -> list[Any] | None:

@@ -75,6 +75,7 @@ def upload_of(
     encoding: Encoding = "identity",
     rejects_max: int = 10_000,
     output_bytes_max: int = 0,
+    content_length: int | None = None,
 ) -> tuple[BulkUpload, trio.MemorySendChannel[bytes]]:
     """An upload and where its pieces are sent."""
     send, receive = open_pieces()
@@ -84,6 +85,7 @@ def upload_of(
         door="natero",
         source=Source(source_id=1, name="test"),
         encoding_name=encoding,
+        content_length=content_length,
         credential="source:1",
         inflater=make_inflater(
             encoding, InflateLimits(output_bytes_max=output_bytes_max, ratio_max=1_000_000)

@@ -15,8 +15,8 @@ import duckdb
 import pytest
 import trio
 
-from ingester.actors import bulk
-from ingester.actors.bulk import BulkCounters, BulkWorkerContext
+from ingester.actors.bulk import worker as bulk
+from ingester.actors.bulk.worker import BulkCounters, BulkWorkerContext
 from ingester.doors.bulk_lane import BulkUpload
 from ingester.errors import (
     BodyTooLarge,
@@ -27,6 +27,7 @@ from ingester.errors import (
     StoreFailed,
 )
 from ingester.messages import RequestRecord
+from ingester.protocol.inflate import Encoding
 from ingester.store.database import StoreBroken
 from ingester.store.ledger import AppliedBatch
 from ingester.store.reader import check_parts
@@ -277,6 +278,24 @@ async def test_a_failed_insert_refuses_the_upload_and_the_worker_goes_on(
         assert store.database.reopened_count == (1 if fault == "broken" else 0)
         assert value(store, "SELECT count(*) FROM events") == 30_000
         assert "secret" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_an_upload_announced_as_large_goes_to_its_file_from_the_first_row_on(
+    tmp_path: Path, encoding: Encoding
+) -> None:
+    body = _lines(30_000, 400)
+    sent = gzip.compress(body, 1) if encoding == "gzip" else body
+    with opened(tmp_path) as store:
+        bench = _Bench(store, upload_file_bytes_min=9 * MiB)
+        async with bench.running():
+            for announced in (len(sent), None):
+                outcome = await bench.upload(sent, encoding=encoding, content_length=announced)
+                assert _accepted(outcome) == 30_000
+        part = store.parts.newest.name
+        assert value(store, f"SELECT count(*) FROM {part}.events") == 30_000
+        assert value(store, f"SELECT sum(row_count) FROM {part}.upload_files") == 30_000
+        assert value(store, "SELECT count(*) FROM events") == 60_000
 
 
 @LANES

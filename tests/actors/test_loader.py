@@ -37,7 +37,7 @@ def _group(first_seq: int, count: int, *, events: int = 1) -> JournalledGroup:
         small_request(n, body_of([event_line(n * 1000 + i) for i in range(events)]))
         for n in range(first_seq, first_seq + count)
     ]
-    return JournalledGroup(first_seq, requests, GROUP_BYTES * count)
+    return JournalledGroup(first_seq, requests, GROUP_BYTES * count, count * events)
 
 
 class _Bench:
@@ -198,7 +198,7 @@ async def test_out_of_memory_is_tried_again_in_halves_until_it_fits(
 async def test_a_batch_larger_than_the_stores_memory_is_loaded(tmp_path: Path) -> None:
     """A group can be far larger than a batch should be: 60 bodies of 1 MiB at once."""
     size = 1024 * 1024 - 100
-    group = JournalledGroup(1, [small_request(n, event_line(n, size)) for n in range(1, 61)], 1)
+    group = JournalledGroup(1, [small_request(n, event_line(n, size)) for n in range(1, 61)], 1, 60)
     with opened(tmp_path, memory_bytes_max=32 * 1024 * 1024) as store:
         bench = _Bench(store, tmp_path)
         await bench.load(group)
@@ -284,7 +284,7 @@ async def test_refused_lines_are_kept_within_the_budget_and_counted_beyond(tmp_p
     body = body_of([event_line(1), b"x" * 100, b"y" * 100, b"z" * 100])
     with opened(tmp_path) as store:
         bench = _Bench(store, tmp_path, rejects_bytes_max=500)
-        group = JournalledGroup(1, [small_request(n, body) for n in (1, 2, 3)], 300)
+        group = JournalledGroup(1, [small_request(n, body) for n in (1, 2, 3)], 300, 3)
         await bench.load(group)
         assert rows(store, "SELECT request_id, line_number FROM rejects ORDER BY 1, 2") == [
             (f"{number:016x}", line) for number, line in [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3)]
@@ -297,7 +297,7 @@ async def test_a_request_without_a_valid_line_is_stored_with_its_rejects(tmp_pat
     with opened(tmp_path) as store:
         bench = _Bench(store, tmp_path)
         requests = [small_request(1, b"nonsense"), small_request(2, b""), small_request(3)]
-        await bench.load(JournalledGroup(1, requests, 30))
+        await bench.load(JournalledGroup(1, requests, 30, len(requests)))
         assert bench.numbers() == [1, 2, 3]
         assert value(store, "SELECT count(*) FROM events") == 1
         assert value(store, "SELECT count(*) FROM rejects") == 1

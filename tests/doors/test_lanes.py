@@ -164,7 +164,7 @@ async def test_no_request_is_left_behind_by_a_fast_actor() -> None:
 
 
 def test_repr_shows_counts() -> None:
-    assert repr(JournalledGroup(5, [small()], 1)) == "JournalledGroup(1 requests from 5)"
+    assert repr(JournalledGroup(5, [small()], 1, 1)) == "JournalledGroup(1 requests from 5)"
 
 
 def upload() -> tuple[BulkUpload, trio.MemorySendChannel[bytes]]:
@@ -176,6 +176,7 @@ def upload() -> tuple[BulkUpload, trio.MemorySendChannel[bytes]]:
         door="natero",
         source=Source(source_id=1, name="shop"),
         encoding_name="identity",
+        content_length=None,
         credential="source:1",
         inflater=make_inflater("identity", limits),
         decoder=EventDecoder(EventRules(), rejects_max=1, is_plain=True),

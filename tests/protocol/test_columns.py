@@ -21,10 +21,12 @@ from ingester.protocol.columns import (
     REQUEST_SCHEMA,
     SMALL_EVENT_SCHEMA,
     event_columns,
+    json_lengths,
     json_views,
     reject_rows,
     request_rows,
     small_event_rows,
+    small_request_rows,
 )
 from ingester.protocol.event_lines import EventRules
 from ingester.protocol.events import EventBatch, EventDecoder
@@ -90,7 +92,7 @@ def test_every_accepted_line_inserts_as_sent(store: Store, body: tuple[bytes, li
         found = inserted(store, "events", rows, constants, EVENT_SELECT)
         assert found == expected_rows(accepted, 5, 7, "s", 9)
     request = decode_body(entry(body[0], rules=RULES), body[0])
-    if request.events:
+    if request.lines:
         rows = small_event_rows([request])
         rows.validate(full=True)
         found = inserted(store, "events", rows, {"batch_id": 3}, EVENT_SELECT)
@@ -198,6 +200,19 @@ def test_requests_insert_with_and_without_a_key(store: Store) -> None:
     ]  # fmt: skip
     rows = request_rows([decode_body(entry(b"x"), b"x").record()])
     assert inserted(store, "requests", rows, {}, "idempotency_key, fingerprint") == [(None, None)]
+
+
+def test_many_small_requests_make_the_rows_of_their_records() -> None:
+    requests = [decode_body(entry(body), body) for body in (b"x", event_line())]
+    expected = request_rows([request.record() for request in requests])
+    assert small_request_rows(requests).equals(expected)
+
+
+def test_the_lengths_of_a_json_column_are_those_of_its_values() -> None:
+    longer = event_line()[:-1] + b"  }"
+    requests = [decode_body(entry(body), body) for body in (event_line(), longer)]
+    body = small_event_rows(requests)["body"]
+    assert json_lengths(body).tolist() == [len(text) for text in body.to_pylist()]
 
 
 @given(st.lists(st.binary(min_size=13, max_size=40), max_size=8), st.binary(max_size=5))

@@ -27,6 +27,8 @@ __all__ = ["ControlFile"]
 # Another process (a command beside a stopped server) may hold the file for one small transaction.
 _BUSY_SECONDS_MAX = 5.0
 
+_BUSY_POLL_SECONDS = 0.02
+
 _AUDIT_ENTRIES_MAX = 10_000
 
 _TEMPORARY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
@@ -51,7 +53,7 @@ class ControlFile:
                 path, timeout=_BUSY_SECONDS_MAX, isolation_level=None, check_same_thread=False
             )
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                _switch_to_wal(connection)
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
                 if 0 < (version := schema_version(connection)) < steps[-1].version:
@@ -124,6 +126,20 @@ class ControlFile:
         connection.execute(
             "DELETE FROM audit WHERE audit_id <= ?", (cursor.lastrowid - _AUDIT_ENTRIES_MAX,)
         )
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait here by itself when another opens the new file at the same moment."""
+    deadline = time.monotonic() + _BUSY_SECONDS_MAX
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() >= deadline:
+                raise
+        time.sleep(_BUSY_POLL_SECONDS)
 
 
 def _create_private(path: Path) -> None:

@@ -1,0 +1,3 @@
+"""Bulk uploads: the workers (`worker`), and the two halves of each upload, decoding (`decode`) and
+storing (`insert`).
+"""

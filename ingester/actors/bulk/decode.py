@@ -1,0 +1,170 @@
+"""The decoding half of a bulk upload: pieces of the body as received in, slices of rows out.
+
+Pieces (channel, 4 × 64 KiB) ► decode turn, one process-wide, at most 512 KiB of inflated bytes at a
+time ► slices (channel, 1).
+
+Inflating shares the thread with decoding. With a thread of its own for it, one block ahead, three
+busy threads share two cores and one interpreter lock: 3.2 to 3.5 CPU-s per million events instead
+of 2.9 to 3.2, and no less time (2026-11-21).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import trio
+from msgspec import Struct
+
+from ...doors.bulk_lane import BulkUpload
+from ...errors import IngesterError
+from ...messages import LineReject
+from ...protocol.columns import event_columns
+from ...protocol.events import EventBatch
+
+__all__ = ["SLICE_BYTES", "SLICE_ROWS", "Slice", "decode_pieces"]
+
+# A slice is one INSERT. Measured 2026-11-21 (1 M events): 4 MiB 3.5, 8 MiB 3.3 CPU-s, and three of
+# them are alive at once.
+SLICE_BYTES = 8 * 1024 * 1024
+SLICE_ROWS = 131_072
+# Received bytes inflated by one call, if so many are here.
+_PIECE_BYTES = 256 * 1024
+# After this a turn is given back: others wait for it, and a small body inflates far.
+_TURN_SECONDS = 0.02
+# Rejected lines kept in memory before they go to the transaction.
+_REJECT_SLICE_BYTES = 4 * 1024 * 1024
+
+_END = b""
+
+
+class Slice(Struct):
+    """What one INSERT takes."""
+
+    events: pa.Table | None
+    rejects: list[LineReject]
+    row_count: int
+    byte_count: int
+    lengths: list[np.ndarray[Any, Any]]
+
+
+class _Abandoned(IngesterError):
+    """The sender went away: nobody is told, everything is rolled back."""
+
+
+async def decode_pieces(
+    upload: BulkUpload, slices: trio.MemorySendChannel[Slice], turn: trio.CapacityLimiter
+) -> None:
+    """Pull pieces, decode them by turns, and hand on slices. Owns `slices`."""
+    pieces = _Pieces(upload.pieces)
+    decode = _Decode(upload)
+    async with slices:
+        while True:
+            piece = await pieces.next()
+            turns = decode.finish() if piece == _END else decode.feed(piece)
+            while (
+                found := await trio.to_thread.run_sync(next, turns, None, limiter=turn)
+            ) is not None:
+                if isinstance(found, Slice):
+                    try:
+                        await slices.send(found)
+                    except trio.BrokenResourceError:
+                        return  # inserting has failed and raises why
+            if piece == _END:
+                return
+
+
+class _Pieces:
+    """What has arrived of a body, joined up to `_PIECE_BYTES`."""
+
+    def __init__(self, channel: trio.MemoryReceiveChannel[bytes]) -> None:
+        self._channel = channel
+        self._is_ended = False
+
+    async def next(self) -> bytes:
+        """The next bytes, `b""` at the proper end. Raises _Abandoned when it was cut."""
+        if self._is_ended:
+            return _END
+        try:
+            parts = [await self._channel.receive()]
+        except trio.EndOfChannel:
+            raise _Abandoned("the body was not sent whole") from None
+        if parts[0] == _END:
+            return _END
+        size = len(parts[0])
+        while size < _PIECE_BYTES:
+            try:
+                piece = self._channel.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+            if piece == _END:
+                self._is_ended = True
+                break
+            parts.append(piece)
+            size += len(piece)
+        return b"".join(parts)
+
+
+class _TurnOver:
+    """The decode turn is given back before a slice is full."""
+
+
+_TURN_OVER = _TurnOver()
+
+
+class _Decode:
+    """Called in a thread: bytes as received in, slices out."""
+
+    def __init__(self, upload: BulkUpload) -> None:
+        self._upload = upload
+        self._inflater = upload.inflater
+        self._decoder = upload.decoder
+        self._slice = Slice(None, [], 0, 0, [])
+        self._columns: list[pa.RecordBatch] = []
+        self._reject_bytes = 0
+
+    def feed(self, data: bytes) -> Iterator[Slice | _TurnOver]:
+        turn_ends_s = time.monotonic() + _TURN_SECONDS
+        for raw in self._inflater.feed(data):
+            if self._upload.digest is not None:
+                self._upload.digest.update(raw)
+            for batch in self._decoder.feed(raw):
+                self._add(batch)
+            rejects = self._decoder.take_rejects()
+            self._slice.rejects += rejects
+            self._reject_bytes += sum(len(r.line) for r in rejects)
+            if (
+                self._slice.byte_count >= SLICE_BYTES
+                or self._slice.row_count >= SLICE_ROWS
+                or self._reject_bytes >= _REJECT_SLICE_BYTES
+            ):
+                yield self._take()
+                turn_ends_s = time.monotonic() + _TURN_SECONDS
+            elif time.monotonic() > turn_ends_s:
+                yield _TURN_OVER
+                turn_ends_s = time.monotonic() + _TURN_SECONDS
+
+    def finish(self) -> Iterator[Slice | _TurnOver]:
+        self._inflater.finish()
+        for batch in self._decoder.finish():
+            self._add(batch)
+        self._slice.rejects += self._decoder.take_rejects()
+        if self._slice.row_count or self._slice.rejects:
+            yield self._take()
+
+    def _add(self, batch: EventBatch) -> None:
+        self._columns.append(event_columns(batch))
+        self._slice.row_count += len(batch.events)
+        self._slice.byte_count += len(batch.data)
+        self._slice.lengths.append(batch.lengths)
+
+    def _take(self) -> Slice:
+        taken, self._slice = self._slice, Slice(None, [], 0, 0, [])
+        if self._columns:
+            taken.events = pa.Table.from_batches(self._columns)
+        self._columns = []
+        self._reject_bytes = 0
+        return taken
