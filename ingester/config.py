@@ -93,6 +93,7 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tls_cert_file: str = ""
     tls_key_file: str = ""
     public_url: str = ""
+    session_hours: int = 336
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -16,7 +16,10 @@ __all__ = [
     "BodyTooLarge",
     "ClientGone",
     "ConfigError",
+    "Conflict",
+    "Forbidden",
     "IngesterError",
+    "InvalidField",
     "JournalFailed",
     "MalformedBody",
     "MalformedRequest",
@@ -27,6 +30,7 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "StoreFailed",
+    "Unauthorized",
     "UnsupportedEncoding",
 ]
 
@@ -75,6 +79,34 @@ class NotFound(RequestError):
     """The named thing does not exist."""
 
     status_hint = 404
+
+
+class Unauthorized(RequestError):
+    """No key, a malformed header, or a key that is not valid here; the sentence repeats none."""
+
+    status_hint = 401
+
+
+class Forbidden(RequestError):
+    """A valid key or session that may not do this."""
+
+    status_hint = 403
+
+
+class Conflict(RequestError):
+    """The named thing exists already, or is in a state that forbids this."""
+
+    status_hint = 409
+
+
+class InvalidField(RequestError):
+    """A well-formed request whose `field` has a value that cannot be taken."""
+
+    status_hint = 422
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class ClientGone(IngesterError):

@@ -14,11 +14,17 @@ from msgspec import Struct
 
 __all__ = [
     "REJECT_REASONS",
+    "SCOPES",
+    "Credential",
+    "CredentialKind",
     "LineReject",
     "RejectReason",
     "RequestNumbers",
     "RequestRecord",
+    "Scope",
     "Source",
+    "log_url",
+    "metric_url",
     "natero_url",
     "request_id_text",
 ]
@@ -61,18 +67,52 @@ class LineReject(Struct, frozen=True, gc=False):
 class Source(Struct, frozen=True, kw_only=True):
     """An event source as the doors see it. Keys are not part of it (they are looked up by hash).
 
-    `requests_per_hour` 0 means no quota.
+    `requests_per_hour` 0 means no quota. `dedup_field` names the field of an event by which repeats
+    within `dedup_hours` are left out. `map` tells where the columns of `events` are found in events
+    of any shape: a JSON pointer or `=constant` by column, and `time_unit`.
     """
 
     source_id: int
     name: str
     lenient_session: bool = False
     requests_per_hour: int = 0
+    dedup_field: str | None = None
+    dedup_hours: int = 24
+    map: dict[str, str] | None = None
 
     @property
     def credential(self) -> str:
         """Its name among the credentials of all doors."""
         return f"source:{self.source_id}"
+
+
+Scope = Literal["ingest", "read", "admin"]
+SCOPES: tuple[Scope, ...] = Scope.__args__  # type: ignore[attr-defined]
+
+CredentialKind = Literal["token", "connection"]
+
+
+class Credential(Struct, frozen=True, kw_only=True):
+    """Whose bearer key a request carries: a token or a connection. The key is not part of it.
+
+    `source` is the event source a token is bound to. `requests_per_hour` 0 means no quota.
+    `expires_at` (epoch seconds) is when the key that was sent stops to work.
+    """
+
+    kind: CredentialKind
+    id: str
+    service: str = ""
+    environment: str = ""
+    scopes: frozenset[Scope] = frozenset()
+    source: str | None = None
+    project_id: str = ""
+    requests_per_hour: int = 0
+    expires_at: float | None = None
+
+    @property
+    def credential(self) -> str:
+        """Its name among the credentials of all doors."""
+        return self.id
 
 
 class RequestRecord(Struct, frozen=True, kw_only=True):
@@ -133,3 +173,13 @@ def request_id_text(number: int) -> str:
 def natero_url(base: str, auth_key: str, api_key: str) -> str:
     """The address a Natero client posts to; `base` is scheme, host and port."""
     return f"{base.rstrip('/')}/v1/{auth_key}/{api_key}"
+
+
+def log_url(base: str) -> str:
+    """The address logs are posted to."""
+    return f"{base.rstrip('/')}/api/v1/webhook/event/log"
+
+
+def metric_url(base: str) -> str:
+    """The address metrics are posted to."""
+    return f"{base.rstrip('/')}/api/webhooks/custom"

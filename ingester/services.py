@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import trio
 
+from .actors.maintenance import save_quotas, save_usage
 from .config import Config
 from .console.metrics import make_registry, metrics_text
-from .console.services import Conflict, Document, InvalidField, QueryAnswer
+from .console.services import Document, QueryAnswer
 from .doors.admission import Admission
-from .messages import natero_url
-from .store.control import ControlStore, SourceExists, SourceKeys
+from .doors.auth import bearer_key
+from .doors.key_ring import UnknownKey
+from .errors import Forbidden, Overloaded, Unauthorized
+from .management import Actor, Answer, Links, Management
+from .management.calls import NOBODY
+from .messages import Scope
+from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
 from .store.reader import check_parts, select
 from .store.store import Store
 
-__all__ = ["ProcessServices", "reload_keys"]
+__all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
 
+# What the first start tells when nobody looks on; removed after set-up.
+FIRST_RUN_FILE = "first-run.txt"
+
+_ROLE_BY_SCOPE: tuple[tuple[Scope, MemberRole], ...] = (("admin", "admin"), ("read", "viewer"))
+
+# A hash takes a quarter of a second: the last of them waits five.
+_SIGN_INS_WAITING_MAX = 20
 
 T = TypeVar("T")
 
@@ -32,6 +45,7 @@ class ProcessServices:
         *,
         config: Callable[[], Config],
         intake_url: Callable[[], str],
+        console_url: Callable[[], str],
         admission: Admission,
         control: ControlStore,
         store: Store,
@@ -40,11 +54,13 @@ class ProcessServices:
     ) -> None:
         self._config = config
         self._intake_url = intake_url
+        self._console_url = console_url
         self._admission = admission
         self._control = control
         self._store = store
         self._problems = problems
         self._queries = trio.CapacityLimiter(2)
+        self._sign_ins = trio.CapacityLimiter(1)
         self.statistics = statistics
         self._registry = make_registry(statistics)
 
@@ -63,38 +79,96 @@ class ProcessServices:
         rows = await self._read(lambda: select(self._store, sql, seconds_max=seconds_max))
         return QueryAnswer(columns=rows.columns, types=rows.types, rows=rows.rows)
 
-    async def create_source(
-        self, name: str, *, lenient_session: bool, requests_per_hour: int
-    ) -> Document:
-        def create() -> SourceKeys:
-            return self._control.create_source(
-                name, lenient_session=lenient_session, requests_per_hour=requests_per_hour
-            )
+    async def authenticate(
+        self, authorization: bytes | None, session_secret: str | None, address: str
+    ) -> Actor:
+        if authorization is not None:
+            return await self._authenticate_token(authorization, address)
+        if session_secret:
+            session = await trio.to_thread.run_sync(self._control.session, session_secret)
+            if session is not None:
+                member = session.member
+                return Actor(name=member.email or member.id, role=member.role, session=session)
+        return NOBODY
 
+    async def _authenticate_token(self, authorization: bytes, address: str) -> Actor:
+        admission = self._admission
         try:
-            made = await trio.to_thread.run_sync(create)
-        except SourceExists as error:
-            raise Conflict(str(error)) from error
-        except ValueError as error:
-            raise InvalidField("name", str(error)) from error
-        await reload_keys(self._control, self._admission)
-        return self._made(made)
+            credential = admission.keys.credential_of(bearer_key(authorization))
+        except Unauthorized as error:
+            admission.usage.refuse("", status=401, reason=str(error), address=address, path="/api")
+            if isinstance(error, UnknownKey):
+                await admission.failures.slow_down(address)
+            raise
+        for scope, role in _ROLE_BY_SCOPE:
+            if scope in credential.scopes and credential.kind == "token":
+                admission.usage.count(credential.credential, address=address)
+                return Actor(name=credential.id, role=role)
+        sentence = "this key is for sending data; the console takes a read or admin token"
+        if credential.kind == "connection":
+            raise Unauthorized(sentence)
+        raise Forbidden(sentence)
 
-    async def list_sources(self) -> Sequence[Document]:
-        sources = await trio.to_thread.run_sync(self._control.list_sources)
-        return [source.document() for source in sources]
+    async def manage(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes,
+        actor: Actor,
+        address: str,
+    ) -> Answer:
+        await save_usage(self._control, self._admission.usage)
+        await save_quotas(self._control, self._admission.quotas)
+        if actor.role is None:
+            return await self._sign_in(method, path, body, address)
+        # Shielded: a client that leaves must not keep a revoked key alive in the doors.
+        with trio.CancelScope(shield=True):
+            answer = await trio.to_thread.run_sync(
+                self._management().handle, method, path, query, body, actor
+            )
+            if answer.is_change:
+                await reload_keys(self._control, self._admission)
+        if answer.status == 401:  # a wrong present password: someone guesses at an open session
+            await self._admission.failures.slow_down(address)
+        return answer
 
-    async def rotate_source(self, name: str, *, overlap_seconds: int) -> Document:
-        made = await trio.to_thread.run_sync(
-            lambda: self._control.rotate_source(name, overlap_seconds=overlap_seconds)
+    async def _sign_in(self, method: str, path: str, body: bytes, address: str) -> Answer:
+        """Routes for anyone: hashing is bounded to one at a time, a failed attempt is slowed."""
+        if self._sign_ins.statistics().tasks_waiting >= _SIGN_INS_WAITING_MAX:
+            raise Overloaded("too many are signing in; try again shortly", retry_after_s=2)
+
+        def handle() -> Answer:
+            answer = self._management().handle(method, path, {}, body, NOBODY)
+            if answer.status == 200 and path.rstrip("/").endswith("/setup"):
+                # What the first start wrote down is of no more use, and holds keys.
+                data_dir = Path(self._config().store.data_dir)
+                (data_dir / FIRST_RUN_FILE).unlink(missing_ok=True)
+            return answer
+
+        answer = await trio.to_thread.run_sync(handle, limiter=self._sign_ins)
+        if answer.status == 401:
+            await self._admission.failures.slow_down(address)
+        return answer
+
+    def _management(self) -> Management:
+        return Management(
+            self._control,
+            Links(intake=self._intake_base, console=self._console_base),
+            session_seconds=self._config().console.session_hours * 3600,
         )
-        await reload_keys(self._control, self._admission)
-        return self._made(made)
 
-    async def revoke_source(self, name: str) -> Document:
-        revoked = await trio.to_thread.run_sync(self._control.revoke_source, name)
-        await reload_keys(self._control, self._admission)
-        return {"source": name, "revoked": revoked}
+    def _intake_base(self) -> str:
+        return self._config().intake.public_url or self._intake_url()
+
+    def _console_base(self) -> str:
+        return self._config().console.public_url or self._console_url()
+
+    def trusted_proxies(self) -> Sequence[str]:
+        return self._config().intake.trusted_proxies
+
+    def public_url(self) -> str:
+        return self._config().console.public_url
 
     async def check(self) -> list[str]:
         found = await self._read(lambda: check_parts(self._store))
@@ -110,18 +184,10 @@ class ProcessServices:
             )
             raise
 
-    def _made(self, made: SourceKeys) -> Document:
-        base = self._config().intake.public_url or self._intake_url()
-        return {
-            "source": made.source.name,
-            "lenient_session": made.source.lenient_session,
-            "requests_per_hour": made.source.requests_per_hour,
-            "auth_key": made.auth_key,
-            "api_key": made.api_key,
-            "url": natero_url(base, made.auth_key, made.api_key),
-        }
-
 
 async def reload_keys(control: ControlStore, admission: Admission) -> None:
-    """Make a change of keys effective in the running doors."""
-    admission.keys.replace(await trio.to_thread.run_sync(control.key_table, time.time()))
+    """Make a change of keys effective in the running doors. One at a time: what was read later
+    also counts later.
+    """
+    async with admission.keys.turn:
+        admission.keys.take(await trio.to_thread.run_sync(control.key_tables))

@@ -26,7 +26,7 @@ from .journal.recovery import Recovery, recover
 from .journal.writer import JournalWriter
 from .messages import RequestNumbers
 from .protocol.requests import SmallRequest, decode_entry, entry_from_bytes
-from .store.control import ControlStore, SourceKeys
+from .store.control import ControlStore, Invitation, SourceKeys
 from .store.database import StoreBroken, StoreOutOfMemory
 from .store.lock import FolderLock
 from .store.reader import kept_reject_bytes, read_keys
@@ -61,6 +61,7 @@ class Opened(Struct):
     applied: Mark
     dead_letters: Path
     first_run: SourceKeys | None
+    setup: Invitation | None
     replayed_count: int
     problems: list[str]
 
@@ -79,10 +80,11 @@ def open_all(config: Config) -> Opened:
         undo.callback(control.close)
         # Not "the file is new": a first start may have ended between the two.
         first_run = None if control.list_sources() else control.create_source(FIRST_SOURCE)
+        setup = control.ensure_admin()
         store = Store(data_dir, config.store)
         store.open()
         undo.callback(store.close)
-        opened = _open_rest(config, data_dir, lock, control, store, first_run)
+        opened = _open_rest(config, data_dir, lock, control, store, first_run, setup)
         undo.pop_all()
         return opened
 
@@ -94,6 +96,7 @@ def _open_rest(
     control: ControlStore,
     store: Store,
     first_run: SourceKeys | None,
+    setup: Invitation | None,
 ) -> Opened:
     rejects = RejectBudget(config.intake.rejects_bytes_max, kept_reject_bytes(store))
     counters = LoaderCounters()
@@ -138,6 +141,7 @@ def _open_rest(
         applied=Mark(store.ledger.applied_seq),
         dead_letters=dead_letters,
         first_run=first_run,
+        setup=setup,
         replayed_count=replayed_count,
         problems=list(recovery.report.problems),
     )

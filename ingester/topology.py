@@ -52,6 +52,7 @@ from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError, StoreFailed
 from .flow import Doorbell
 from .logs import configure_logging
+from .management.people import invitation_link
 from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .startup import Opened
@@ -70,12 +71,15 @@ _CONSOLE_STOP_SECONDS = 2
 
 
 class Announcement(Struct, frozen=True):
-    """Where the doors really listen, and the first source's keys on the first start."""
+    """Where the doors really listen; on the first start the first source's keys and the console's
+    one-time setup link.
+    """
 
     intake: str
     console: str
     test: str | None
     first_run: SourceKeys | None
+    setup_url: str | None = None
 
 
 class _Process:
@@ -198,6 +202,7 @@ async def serve(
                     await _run_core(process, addresses, announce, signals, reload)
                     upkeep.cancel_scope.cancel()
                 await maintenance.save_quotas(opened.control, opened.quotas)
+                await maintenance.save_usage(opened.control, process.admission.usage)
                 stop_console.set()
                 await trio.to_thread.run_sync(opened.store.interrupt)
                 beside.cancel_scope.deadline = trio.current_time() + _CONSOLE_STOP_SECONDS
@@ -258,7 +263,7 @@ async def _run_doors(
         test_url = None
         if config.intake.test_bind:
             test_url = await _open_door(doors, process, config.intake.test_bind, "test")
-        announce(Announcement(process.intake_url, console.url, test_url, process.opened.first_run))
+        announce(_announcement(process, console.url, test_url))
         _log.info("ready", intake=process.intake_url, console=console.url, test=test_url)
         await _watch_signals(process, signals, reload)
         watch.start_soon(_end_at_second_signal, signals)
@@ -270,6 +275,15 @@ async def _run_doors(
         if grace.cancelled_caught:
             _log.warning("open requests were cut at the end of the grace time")
         doors.cancel_scope.cancel()
+
+
+def _announcement(process: _Process, console_url: str, test_url: str | None) -> Announcement:
+    opened = process.opened
+    setup_url = None
+    if opened.setup is not None:
+        base = process.config.console.public_url or console_url
+        setup_url = invitation_link(base, opened.setup)
+    return Announcement(process.intake_url, console_url, test_url, opened.first_run, setup_url)
 
 
 async def _open_door(doors: trio.Nursery, process: _Process, bind: str, listener: str) -> str:
@@ -327,6 +341,7 @@ async def _maintenance(process: _Process) -> None:
         store=process.opened.store,
         control=process.opened.control,
         quotas=process.opened.quotas,
+        usage=process.admission.usage,
         disk=process.disk,
         trouble=process.trouble,
         config=process.config.store,
@@ -396,6 +411,7 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
     services = ProcessServices(
         config=lambda: process.config,
         intake_url=lambda: process.intake_url,
+        console_url=lambda: "" if started.addresses is None else started.addresses.url,
         admission=process.admission,
         control=process.opened.control,
         store=process.opened.store,

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from ingester.config import LogConfig
 from ingester.errors import ConfigError
 from ingester.logs import configure_logging, mask_secrets, mask_text
+from ingester.store.control.keys import new_bearer_key, new_key, new_link_token
 
 AUTH = "q7Zt0VbXy2LmNc8RkWfJdH3sPgAe"  # 28 letters and digits, the form of an issued key
 API = "abcdefghijklmnopqrstuvwxyzAB"  # letters only, which is possible as well
@@ -263,3 +264,9 @@ def test_an_issued_key_never_survives_any_structure(key: str, data: st.DataObjec
     json.dumps(masked)
     assert key not in repr(masked)
     assert key not in json.dumps(masked)
+
+
+def test_every_kind_of_issued_key_is_masked_by_its_shape() -> None:
+    keys = [new_key(), new_link_token(), *map(new_bearer_key, ("ingl_", "ingm_", "inga_"))]
+    for key in keys:
+        assert key[-28:] not in mask_text(f"found {key} somewhere")

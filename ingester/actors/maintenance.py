@@ -1,4 +1,4 @@
-"""Maintenance actor: checkpoints, rotation, quota counters, by the clock.
+"""Maintenance actor: checkpoints, rotation, quota and usage counters, by the clock.
 
 Checkpoints are ours to time: one inside a commit stalls it, and one that fails takes open uploads
 with it, so they wait for a moment without any. They run when the WAL passed `checkpoint_bytes`,
@@ -21,17 +21,20 @@ import trio
 from ..config import StoreConfig
 from ..doors.disk import DiskWatch
 from ..doors.quota import HourQuotas
+from ..doors.usage import UsageCounters
 from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Doorbell
 from ..store.control import ControlStore
 from ..store.database import StoreBroken
 from ..store.store import Store
 
-__all__ = ["run", "save_quotas"]
+__all__ = ["run", "save_quotas", "save_usage"]
 
 _log = structlog.get_logger()
 
 _ROUND_S = 1.0
+# Usage changes with every request; a save is a sync beside the journal's.
+_USAGE_S = 5.0
 # A WAL of so many times `checkpoint_bytes` does not wait for uploads to end.
 _OVERDUE_FACTOR = 8
 # After a failed checkpoint; each one costs the uploads that are open.
@@ -43,13 +46,14 @@ async def run(
     store: Store,
     control: ControlStore,
     quotas: HourQuotas,
+    usage: UsageCounters,
     disk: DiskWatch,
     trouble: Doorbell,
     config: StoreConfig,
 ) -> None:
     """Look once a second, or when `trouble` rings. Ends by cancellation."""
     limiter = trio.CapacityLimiter(1)
-    checkpointed_at = trio.current_time()
+    checkpointed_at = usage_saved_at = trio.current_time()
     not_before = -inf
     is_wanted = False
     while True:
@@ -58,6 +62,9 @@ async def run(
         is_wanted = is_wanted or not round_scope.cancelled_caught
         now = trio.current_time()
         await save_quotas(control, quotas)
+        if now - usage_saved_at >= _USAGE_S:
+            await save_usage(control, usage)
+            usage_saved_at = now
         wal_bytes = store.wal_bytes()
         is_due = wal_bytes > config.checkpoint_bytes or (
             (wal_bytes > 0 or store.is_space_owed)
@@ -114,8 +121,27 @@ async def save_quotas(control: ControlStore, quotas: HourQuotas) -> None:
     if not quotas.is_changed:
         return
     hour, counts = quotas.take_changes()
+    is_saved = False
     try:
         await trio.to_thread.run_sync(control.store_hour_counts, hour, counts)
+        is_saved = True
     except StoreError as error:
-        quotas.is_changed = True
         _log.warning("quota counters not stored, trying again", reason=str(error))
+    finally:
+        # Also when who asked for it went away before it began.
+        quotas.is_changed |= not is_saved
+
+
+async def save_usage(control: ControlStore, usage: UsageCounters) -> None:
+    if not usage.is_changed:
+        return
+    taken = usage.take_changes()
+    is_saved = False
+    try:
+        await trio.to_thread.run_sync(control.store_usage, taken.hour, taken.changes, taken.refused)
+        is_saved = True
+    except StoreError as error:
+        _log.warning("usage not stored, trying again", reason=str(error))
+    finally:
+        if not is_saved:
+            usage.give_back(taken)

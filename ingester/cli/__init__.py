@@ -31,6 +31,11 @@ class LazyGroup(click.Group):
         "upload": "upload:upload",
         "query": "query:query",
         "source": "source:source",
+        "token": "token:token",
+        "connection": "connection:connection",
+        "project": "connection:project",
+        "member": "member:member",
+        "audit": "member:audit",
         "check": "check:check",
         "config": "settings:config",
     })
@@ -59,6 +64,8 @@ def main() -> None:
     Run it, and make keys for a sender:
       ingester serve --data-dir ./ingester-data
       ingester source create shop
+      ingester token create --service web --environment prod
+      ingester connection create cron
     \b
     Send events, one JSON object a line:
       curl --data-binary @events.ndjson http://127.0.0.1:8080/v1/AUTH_KEY/API_KEY

@@ -6,6 +6,7 @@ Settings reach a command as in `config_load`: file, environment, then its own op
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from ingester.config import Config
+from ingester.config import Config, ConsoleConfig, IntakeConfig
 from ingester.config_check import split_address
 from ingester.config_load import Loaded, find_file, load
 from ingester.errors import ConfigError, IngesterError
@@ -29,11 +30,16 @@ __all__ = [
     "Command",
     "CommandFailed",
     "config_option",
+    "console_base",
     "data_dir_option",
+    "duration_seconds",
+    "end_text",
     "example_event",
     "intake_base",
     "json_option",
+    "manager_options",
     "natero_url",
+    "overlap_option",
     "own_command",
     "print_json",
     "run_trio",
@@ -48,6 +54,9 @@ EXIT_PARTLY = 4
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+_DURATION = re.compile(r"(\d{1,9})([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 # Where a server that listens on every interface is reached from its own machine.
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -104,6 +113,38 @@ def data_dir_option(function: F) -> F:
     )(function)
 
 
+def manager_options(function: F) -> F:
+    """The options of every command that manages keys, sources or members."""
+    return config_option(data_dir_option(json_option(function)))
+
+
+def duration_seconds(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """`90`, `30m`, `24h`, `7d` as seconds."""
+    if text is None:
+        return None
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no duration; write 0, 90s, 30m, 24h or 7d")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def overlap_option(function: F) -> F:
+    return click.option(
+        "--overlap",
+        callback=duration_seconds,
+        default="24h",
+        show_default=True,
+        help="How long the old key still works: 0, 90s, 30m, 24h, 7d.",
+    )(function)
+
+
+def end_text(key: Mapping[str, str | None]) -> str:
+    """How a key in a list ends, when it does."""
+    if key["revoked_at"]:
+        return f", revoked {key['revoked_at']}"
+    return f", ends {key['expires_at']}" if key["expires_at"] else ""
+
+
 def settings(
     config_path: Path | None, overrides: Mapping[str, object | None], *, env: Mapping[str, str]
 ) -> Loaded:
@@ -118,14 +159,22 @@ def print_json(document: object) -> None:
 
 def intake_base(config: Config) -> str:
     """The base of links to the intake door, as configured (a port 0 stays 0)."""
-    intake = config.intake
-    if intake.public_url:
-        return intake.public_url
-    address = split_address(intake.bind)
+    return _base(config.intake)
+
+
+def console_base(config: Config) -> str:
+    """The base of links to the console."""
+    return _base(config.console)
+
+
+def _base(listener: IntakeConfig | ConsoleConfig) -> str:
+    if listener.public_url:
+        return listener.public_url
+    address = split_address(listener.bind)
     assert address is not None
     host, port = _WILDCARDS.get(address[0], address[0]), address[1]
     return (
-        f"{'https' if intake.tls_cert_file else 'http'}://"
+        f"{'https' if listener.tls_cert_file else 'http'}://"
         f"{f'[{host}]' if ':' in host else host}:{port}"
     )
 

@@ -12,20 +12,28 @@ import http.client
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
-from ingester.cli.common import EXIT_UNREACHABLE, CommandFailed
+from ingester.cli.common import (
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    CommandFailed,
+    console_base,
+    intake_base,
+)
+from ingester.config_load import Loaded
 from ingester.errors import StoreBusy
 
 if TYPE_CHECKING:
     from ingester.store.control import ControlStore
 
-__all__ = ["LocalServer", "find_server", "open_control", "settled_server"]
+__all__ = ["LocalServer", "Manager", "find_server", "open_manager", "settled_server"]
 
 # sun_path holds 108 bytes with the final NUL (unix(7)).
 _SOCKET_PATH_MAX = 107
@@ -103,24 +111,64 @@ def settled_server(data_dir: Path) -> LocalServer | None:
 
 
 @contextmanager
-def open_control(data_dir: Path, *, create: bool = False) -> Iterator[ControlStore | LocalServer]:
-    """The server when one runs, else the control store, under the folder's lock."""
+def open_manager(loaded: Loaded, *, create: bool = False) -> Iterator[Manager]:
+    """Who manages keys and members: the server when one runs, else this process under the lock."""
+    data_dir = Path(loaded.config.store.data_dir)
     server = find_server(data_dir)
     if server is not None:
-        yield server
+        yield Manager(server.call)
         return
-    from ingester.store.control import ControlStore
-
     if create:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     elif not data_dir.is_dir():
         raise CommandFailed(f"there is no data folder at {data_dir}; name it with --data-dir")
     with _lock_or_server(data_dir) as server:
         if server is not None:
-            yield server
+            yield Manager(server.call)
             return
+        from ingester.store.control import ControlStore
+
         with closing(ControlStore.open(data_dir / "control.sqlite")) as control:
-            yield control
+            yield Manager(_calls_in_process(control, loaded))
+
+
+class Manager:
+    """The management routes, by socket or in this process: the same documents either way."""
+
+    def __init__(self, call: Callable[[str, str, Mapping[str, object] | None], bytes]) -> None:
+        self._call = call
+
+    def __call__(
+        self, method: str, path: str, document: Mapping[str, object] | None = None
+    ) -> dict[str, Any]:
+        """The document of a 2xx answer; any other answer ends the command."""
+        try:
+            answer: dict[str, Any] = msgspec.json.decode(self._call(method, path, document))
+        except UnicodeEncodeError:
+            raise CommandFailed("an argument is not valid UTF-8", EXIT_USAGE) from None
+        return answer
+
+
+def _calls_in_process(
+    control: ControlStore, loaded: Loaded
+) -> Callable[[str, str, Mapping[str, object] | None], bytes]:
+    from ingester.management import Links, Management
+    from ingester.management.calls import LOCAL_ADMIN
+
+    links = Links(
+        intake=lambda: intake_base(loaded.config), console=lambda: console_base(loaded.config)
+    )
+    management = Management(control, links)
+
+    def call(method: str, path: str, document: Mapping[str, object] | None) -> bytes:
+        path, _, query = path.partition("?")
+        body = b"" if document is None else msgspec.json.encode(document)
+        answer = management.handle(method, path, dict(parse_qsl(query)), body, LOCAL_ADMIN)
+        if not 200 <= answer.status < 300:
+            raise CommandFailed(str(answer.document["error"]))
+        return msgspec.json.encode(answer.document)
+
+    return call
 
 
 @contextmanager

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from ingester.store.control import SourceKeys
     from ingester.topology import Announcement
 
-__all__ = ["first_run_text", "serve"]
+__all__ = ["first_run_text", "serve", "setup_text"]
 
+# `services.py` removes it after the set-up.
 FIRST_RUN_FILE = "first-run.txt"
 
 
@@ -81,8 +82,7 @@ def serve(
     config = reload()
 
     def announce(announcement: Announcement) -> None:
-        if announcement.first_run is not None:
-            _show_first_run(announcement.first_run, announcement.intake, config)
+        _show_first_run(announcement, config)
         _print_ready(announcement)
 
     async def run() -> None:
@@ -105,16 +105,33 @@ def _print_ready(announcement: Announcement) -> None:
     sys.stdout.flush()
 
 
-def _show_first_run(made: SourceKeys, intake_url: str, config: Config) -> None:
+def _show_first_run(announcement: Announcement, config: Config) -> None:
+    texts = []
     data_dir = Path(config.store.data_dir)
-    base = intake_base(config) if config.intake.public_url else intake_url
-    text = first_run_text(made, base, data_dir, now_ms=time.time_ns() // 1_000_000)
+    if announcement.setup_url is not None:
+        texts.append(setup_text(announcement.setup_url))
+    if announcement.first_run is not None:
+        base = intake_base(config) if config.intake.public_url else announcement.intake
+        now_ms = time.time_ns() // 1_000_000
+        texts.append(first_run_text(announcement.first_run, base, data_dir, now_ms=now_ms))
+    if not texts:
+        return
+    text = "\n".join(texts)
     if sys.stderr.isatty():
         click.echo(text, err=True)
         return
     path = (data_dir / FIRST_RUN_FILE).resolve()
     write_private(path, text)
-    click.echo(f"First start: keys and examples are in {path}", err=True)
+    click.echo(f"First start: keys, examples and the set-up link are in {path}", err=True)
+
+
+def setup_text(url: str) -> str:
+    """The console's one-time link."""
+    return f"""\
+Set up the console in a browser. This link works once, within seven days:
+
+  {url}
+"""
 
 
 def first_run_text(made: SourceKeys, base: str, data_dir: Path, *, now_ms: int) -> str:
@@ -124,7 +141,7 @@ def first_run_text(made: SourceKeys, base: str, data_dir: Path, *, now_ms: int) 
     folder = shlex.quote(str(data_dir.resolve()))
     program = own_command()
     return f"""\
-A source named {made.source.name!r} is ready. Its keys are shown this once; only a hash is stored.
+A source named {made.source.name!r} is ready. These are its keys.
 
   auth key  {made.auth_key}
   api key   {made.api_key}
@@ -151,7 +168,10 @@ What arrived:
   {program} query "SELECT * FROM events ORDER BY received_at DESC LIMIT 5" --data-dir {folder}
   {program} query "SELECT line_number, reason, detail FROM rejects" --data-dir {folder}
 
-Keys for another sender:
+Keys for another sender, these keys once more, and a new set-up link:
 
   {program} source create NAME --data-dir {folder}
+  {program} source reveal {made.source.name} --data-dir {folder}
+  {program} member list --data-dir {folder}
+  {program} member invite mem_1 --data-dir {folder}
 """

@@ -1,9 +1,10 @@
-"""The console's routes: health, metrics, one plain page, and the JSON API of the command line.
+"""The console's routes: health, metrics, plain pages, and the JSON API.
 
 Invariants:
 
-1. Routes are closed by default: over TCP only the public ones answer, everything else under
-   `/api/` is 401. The control socket (`guard.py`) may do all.
+1. Routes are closed by default: over TCP everything under `/api/` is 401 without a token or a
+   session (`auth.py`), but for signing in. The control socket (`guard.py`) may do all. A viewer
+   reads; the management routes look at the role themselves.
 2. Errors are `{"error": sentence}` with `field` or `column` where one is meant; 500 is a fault of
    ours, logged, and says nothing about it.
 3. Bodies are decoded into typed structs; an unknown field is an error that names it. No
@@ -15,27 +16,27 @@ It refuses to know what runs behind `Services`.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import re
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, cast
 
 import msgspec
 import structlog
 import trio
 from msgspec import Meta, Struct
-from quart import Response, request
+from quart import Response, g, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 import ingester
+from ingester.console.auth import actor_of, address_of, refuse_cross_site, set_session
 from ingester.console.connection import ConsoleLimits
-from ingester.console.guard import is_local_admin
 from ingester.console.metrics import METRICS_CONTENT_TYPE
+from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
 from ingester.console.rows import answer_json
-from ingester.console.services import InvalidField, Services
-from ingester.errors import Overloaded, RequestError, StoreBusy
+from ingester.console.services import Services
+from ingester.errors import InvalidField, Overloaded, RequestError, StoreBusy, Unauthorized
+from ingester.management import ROUTES, Answer, Route
+from ingester.management.calls import NOBODY
+from ingester.management.dispatch import decode_body
 
 __all__ = ["make_app"]
 
@@ -47,46 +48,13 @@ _RETRY_AFTER_SECONDS = 1
 _ROWS_INLINE_MAX = 1_000
 _ENCODERS_MAX = 1
 
-_COUNT_MAX = 2**53
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;"
-    "color:#1b1f24;background:#fff}code{background:#f3f4f6;padding:.1em .3em}"
-    "@media(prefers-color-scheme:dark){body{color:#e6e8eb;background:#14171a}"
-    "code{background:#23282e}a{color:#8ab4f8}}"
-)
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_PAGE_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
-_ADMIN_SENTENCE = (
-    "this needs an administrator: use the command line on the server's machine "
-    "(it talks to the server through control.sock in the data folder)"
+_SIGN_IN_SENTENCE = (
+    'sign in, or send the header "Authorization: Bearer <admin or read token>"; the command line'
+    " on the server's machine needs neither (it goes through control.sock in the data folder)"
 )
-
-# "Object contains unknown field `x` - at `$.y[...]`"
-_FIELD_IN_BACKTICKS = re.compile(r"field `([^`]+)`")
-_PLACE = re.compile(r" - at `\$\.?([^`]*)`")
-
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
-Count = Annotated[int, Meta(ge=0, le=_COUNT_MAX)]
-
-
-class CreateSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """POST /api/v1/sources."""
-
-    name: Name
-    lenient_session: bool = False
-    requests_per_hour: Count = 0
-
-
-class RotateSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """POST /api/v1/sources/{name}/rotate; 0: the old pair ends now."""
-
-    overlap_seconds: Count = 0
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,13 +62,6 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     sql: Annotated[str, Meta(min_length=1)]
     format: str = "json"
-
-
-class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A body that has nothing to say."""
-
-
-Body = TypeVar("Body", bound=Struct)
 
 
 def make_app(services: Services) -> QuartTrio:
@@ -111,30 +72,36 @@ def make_app(services: Services) -> QuartTrio:
     # The guard has bounded body and time; Quart's own limits would only add a second opinion.
     app.config["MAX_CONTENT_LENGTH"] = ConsoleLimits().control_body_bytes_max
     app.config["RESPONSE_TIMEOUT"] = None
-    _add_rules(app)
+    _add_rules(app, services)
     _add_public_routes(app, services)
     _add_reading_routes(app, services)
-    _add_source_routes(app, services)
+    _add_management_routes(app, services)
+    _add_pages(app, services)
     return app
 
 
-def _add_rules(app: QuartTrio) -> None:
+def _add_rules(app: QuartTrio, services: Services) -> None:
     log = structlog.get_logger("ingester.console")
 
     @app.before_request
     async def admit() -> Response | None:
-        if request.endpoint in _PUBLIC_ENDPOINTS or is_local_admin(request.scope):
+        g.actor = NOBODY
+        if request.endpoint in _PUBLIC_ENDPOINTS or request.endpoint in _OPEN_ENDPOINTS:
             return None
         if request.endpoint is None and not _is_api_path(request.path):
             return None  # goes on to 404 or 405
-        return _error(401, _ADMIN_SENTENCE, headers={"WWW-Authenticate": "Bearer"})
+        g.actor = await actor_of(request, services)
+        if g.actor.role is None:
+            raise Unauthorized(_SIGN_IN_SENTENCE)
+        return None
 
     @app.after_request
     async def harden(response: Response) -> Response:
         is_page = response.mimetype == "text/html"
-        response.headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _DATA_POLICY
+        response.headers["Content-Security-Policy"] = PAGE_POLICY if is_page else _DATA_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
+        # With no-referrer a browser would send `Origin: null` with our own forms.
+        response.headers["Referrer-Policy"] = "same-origin" if is_page else "no-referrer"
         response.headers["Cache-Control"] = "no-store"
         return response
 
@@ -153,6 +120,7 @@ def _add_rules(app: QuartTrio) -> None:
             str(error),
             field=getattr(error, "field", None),
             column=getattr(error, "column", None),
+            headers=_CHALLENGE if error.status_hint == 401 else None,
         )
 
     @app.errorhandler(StoreBusy)
@@ -170,7 +138,8 @@ def _add_rules(app: QuartTrio) -> None:
 def _add_public_routes(app: QuartTrio, services: Services) -> None:
     @app.get("/")
     async def index() -> Response:
-        return Response(_page(services), content_type="text/html; charset=utf-8")
+        _, reasons = services.ready()
+        return _html(index_page(reasons=reasons, actors=list(services.statistics())))
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -212,7 +181,7 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
 
     @app.post("/api/v1/query")
     async def query() -> Response:
-        body = await _body(Query)
+        body = decode_body(cast(bytes, await request.get_data(cache=False)), Query)
         if body.format != "json":
             raise InvalidField("format", f"format must be json, got {body.format!r}")
         answer = await services.query(body.sql)
@@ -221,30 +190,83 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
         return _json_bytes(await trio.to_thread.run_sync(answer_json, answer, limiter=encoders))
 
 
-def _add_source_routes(app: QuartTrio, services: Services) -> None:
-    @app.get("/api/v1/sources")
-    async def sources() -> Response:
-        return _json({"sources": list(await services.list_sources())})
+def _add_management_routes(app: QuartTrio, services: Services) -> None:
+    """Every route of the management room, under its own method and pattern."""
 
-    @app.post("/api/v1/sources")
-    async def create_source() -> Response:
-        body = await _body(CreateSource)
-        document = await services.create_source(
-            body.name,
-            lenient_session=body.lenient_session,
-            requests_per_hour=body.requests_per_hour,
+    async def manage(**_names: str) -> Response:
+        if g.actor.role is None:
+            refuse_cross_site(request, services)
+        data = cast(bytes, await request.get_data(cache=False))
+        answer = await services.manage(
+            request.method,
+            bytes(request.scope["raw_path"]).decode("latin-1"),
+            request.args.to_dict(),
+            data,
+            g.actor,
+            address_of(request, services),
         )
-        return _json(document, 201)
+        return _managed(answer)
 
-    @app.post("/api/v1/sources/<name>/rotate")
-    async def rotate_source(name: str) -> Response:
-        body = await _body(RotateSource)
-        return _json(await services.rotate_source(name, overlap_seconds=body.overlap_seconds))
+    def _managed(answer: Answer) -> Response:
+        response = _json(answer.document, answer.status)
+        if answer.status == 401:
+            response.headers.update(_CHALLENGE)
+        elif answer.status == 503:
+            response.headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+        if answer.session_secret is not None:
+            set_session(response, answer, request, services)
+        return response
 
-    @app.post("/api/v1/sources/<name>/revoke")
-    async def revoke_source(name: str) -> Response:
-        await _body(Nothing)
-        return _json(await services.revoke_source(name))
+    for route in ROUTES:
+        app.add_url_rule(
+            route.pattern.replace("{", "<").replace("}", ">"),
+            endpoint=_endpoint(route),
+            view_func=manage,
+            methods=[route.method],
+        )
+
+
+def _add_pages(app: QuartTrio, services: Services) -> None:
+    """The forms without script: they go the same way as the API."""
+
+    def add(name: FormName, path: str, fields: tuple[str, ...]) -> None:
+        async def show() -> Response:
+            return _html(form_page(name, token=request.args.get("token", "")))
+
+        async def send() -> Response:
+            refuse_cross_site(request, services)
+            form = await request.form
+            sent = {field: form.get(field, "") for field in fields}
+            address = address_of(request, services)
+            body = msgspec.json.encode(sent)
+            answer = await services.manage("POST", path, {}, body, NOBODY, address)
+            if answer.session_secret is None:
+                error = str(answer.document.get("error", ""))
+                page = form_page(
+                    name, token=sent.get("token", ""), email=sent.get("email", ""), error=error
+                )
+                return _html(page, answer.status)
+            response = Response(b"", status=303, headers={"Location": "/"})
+            set_session(response, answer, request, services)
+            return response
+
+        app.add_url_rule(f"/{name}", endpoint=f"show {name}", view_func=show, methods=["GET"])
+        app.add_url_rule(f"/{name}", endpoint=f"send {name}", view_func=send, methods=["POST"])
+
+    add("login", "/api/v1/session", ("email", "password"))
+    add("setup", "/api/v1/setup", ("token", "email", "password"))
+    add("invite", "/api/v1/invites/accept", ("token", "password"))
+
+
+def _endpoint(route: Route) -> str:
+    return f"{route.method} {route.pattern}"
+
+
+# Endpoints that take a request from nobody: signing in, and the pages for it.
+_OPEN_ENDPOINTS = frozenset(
+    {_endpoint(route) for route in ROUTES if route.role == "anyone"}
+    | {f"{what} {name}" for what in ("show", "send") for name in ("login", "setup", "invite")}
+)
 
 
 _SENTENCES = {
@@ -252,26 +274,6 @@ _SENTENCES = {
     404: "there is nothing at this path",
     405: "this path does not take that method",
 }
-
-
-async def _body(body_type: type[Body]) -> Body:
-    """The decoded body; an empty one counts as `{}`."""
-    data = cast(bytes, await request.get_data(cache=False))
-    try:
-        return msgspec.json.decode(data or b"{}", type=body_type)
-    except msgspec.ValidationError as error:
-        message = str(error)
-        place = _PLACE.search(message)
-        named = _FIELD_IN_BACKTICKS.search(message)
-        field = ".".join(
-            part for part in (place and place.group(1), named and named.group(1)) if part
-        )
-        sentence = _PLACE.sub("", message)
-        if named is None and field:
-            sentence = f"{field}: {sentence}"
-        raise InvalidField(field, sentence) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"the body must be one JSON object ({error})") from None
 
 
 def _is_api_path(path: str) -> bool:
@@ -296,41 +298,13 @@ def _error(
     return response
 
 
+def _html(page: str, status: int = 200) -> Response:
+    return Response(page, status=status, content_type="text/html; charset=utf-8")
+
+
 def _json(document: object, status: int = 200) -> Response:
     return _json_bytes(msgspec.json.encode(document, enc_hook=str), status)
 
 
 def _json_bytes(body: bytes, status: int = 200) -> Response:
     return Response(body, status=status, content_type="application/json")
-
-
-def _page(services: Services) -> str:
-    ready, reasons = services.ready()
-    state = "ready" if ready else "not ready: " + "; ".join(reasons)
-    parts = "".join(
-        f"<li>{html.escape(name.replace('_', ' '))}</li>" for name in sorted(services.statistics())
-    )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>ingester</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>ingester {html.escape(ingester.__version__)}</h1>
-<p>This server is <strong>{html.escape(state)}</strong>.</p>
-<h2>Running here</h2>
-<ul>{parts}</ul>
-<h2>To look at</h2>
-<ul>
-<li><a href="/metrics">/metrics</a>: figures in the Prometheus text format</li>
-<li><a href="/healthz">/healthz</a>: the process answers</li>
-<li><a href="/readyz">/readyz</a>: requests are taken</li>
-</ul>
-<p>Manage sources and query data with the command line on the server's machine:
-<code>ingester --help</code>.</p>
-</body>
-</html>
-"""

@@ -11,7 +11,7 @@ Rules for implementers:
 3. What the client did wrong is a `RequestError` with its sentence (`NotFound` for a name that
    does not exist, `Conflict` for one that is taken). A `column` or `field` attribute on it is
    passed on. `StoreBusy` and `Overloaded` become 503; everything else is our fault (500).
-4. Documents are JSON-ready mappings; they hold a key only where it has just been made.
+4. Documents are JSON-ready mappings; they hold a key only where it was made or asked for.
 """
 
 from __future__ import annotations
@@ -21,27 +21,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from ingester.errors import RequestError
+from ingester.management import Actor, Answer
 
-__all__ = ["Conflict", "Document", "InvalidField", "QueryAnswer", "Services"]
+__all__ = ["Document", "QueryAnswer", "Services"]
 
 Document = Mapping[str, object]
-
-
-class Conflict(RequestError):
-    """The named thing exists already, or is in a state that forbids this."""
-
-    status_hint = 409
-
-
-class InvalidField(RequestError):
-    """A well-formed request whose `field` has a value that cannot be taken."""
-
-    status_hint = 422
-
-    def __init__(self, field: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.field = field
 
 
 class QueryAnswer(Struct, frozen=True, kw_only=True):
@@ -73,19 +57,31 @@ class Services(Protocol):
     async def query(self, sql: str) -> QueryAnswer:
         """One read-only SELECT over the public schema."""
 
-    async def create_source(
-        self, name: str, *, lenient_session: bool, requests_per_hour: int
-    ) -> Document:
-        """`{"source", "auth_key", "api_key", "url", …}`; `Conflict` when the name is taken."""
+    async def authenticate(
+        self, authorization: bytes | None, session_secret: str | None, address: str
+    ) -> Actor:
+        """Who sent these: a token that may read or administer, else a session; nobody when there
+        is neither. Raises Unauthorized or Forbidden, slowed for a key nobody has.
+        """
 
-    async def list_sources(self) -> Sequence[Document]:
-        """Every source by name; no keys."""
+    async def manage(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes,
+        actor: Actor,
+        address: str,
+    ) -> Answer:
+        """A management route (`ingester.management`). A change of keys is in effect when this
+        returns; a failed sign-in is slowed.
+        """
 
-    async def rotate_source(self, name: str, *, overlap_seconds: int) -> Document:
-        """A new pair, in the form of `create_source`; the old ones end after the overlap."""
+    def trusted_proxies(self) -> Sequence[str]:
+        """CIDRs whose `X-Forwarded-*` count."""
 
-    async def revoke_source(self, name: str) -> Document:
-        """End every pair of the source now; its data stays. `{"source", "revoked", …}`."""
+    def public_url(self) -> str:
+        """The console's own address as configured, "" when it is not."""
 
     async def check(self) -> list[str]:
         """Problems found in the data folder, in sentences; empty when all is well."""

@@ -6,7 +6,6 @@ is the same for all and lives in `receive.py`, on top of what is here.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 
@@ -15,43 +14,18 @@ import trio
 from ..config import IntakeConfig
 from ..errors import Overloaded
 from ..flow import ByteBudget, Mark
-from ..messages import RejectReason, Source
-from ..store.control import pair_digest
+from ..messages import RejectReason
 from .bulk_lane import BulkLane
 from .disk import DiskWatch
+from .failed_attempts import FailedAttempts
 from .idempotency import IdempotencyKeys
+from .key_ring import KeyRing
 from .quota import HourQuotas
 from .small_lane import JournalGate
+from .usage import UsageCounters
 from .viewer import Viewer
 
 __all__ = ["Admission", "KeyRing"]
-
-
-class KeyRing:
-    """Key pairs by digest. Replaced whole when keys change, so a look-up never waits.
-
-    A pair is found by the SHA-256 of both keys: how long that takes tells nothing about them.
-    """
-
-    def __init__(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
-        self.table = pairs
-
-    def replace(self, pairs: Mapping[bytes, tuple[Source, float | None]]) -> None:
-        self.table = pairs
-
-    def source_of(self, auth_key: str, api_key: str) -> Source | None:
-        found = self.table.get(pair_digest(auth_key, api_key))
-        if found is None:
-            return None
-        source, valid_until_s = found
-        if valid_until_s is not None and time.time() >= valid_until_s:
-            return None
-        return source
-
-    def source_for_good(self, auth_key: str, api_key: str) -> Source | None:
-        """Like `source_of`, but only for a pair that stays valid until the table is replaced."""
-        found = self.table.get(pair_digest(auth_key, api_key))
-        return None if found is None or found[1] is not None else found[0]
 
 
 class Admission:
@@ -81,6 +55,8 @@ class Admission:
         self.decode_turn = decode_turn
         self.budget = ByteBudget(config.body_budget_bytes)
         self.viewer = Viewer(config.viewer_requests_max)
+        self.failures = FailedAttempts()
+        self.usage = UsageCounters()
         self.is_draining = False
         self.failed = trio.Event()
         self.accepted_count = 0
@@ -140,5 +116,6 @@ class Admission:
             "rejects_total": {"by_source": by_source},
             "quota_refused_total": self.quotas.refused_count,
             "viewer_requests_total": self.viewer.request_count,
+            **{f"attempts_{name}": value for name, value in self.failures.statistics().items()},
             **{f"budget_{name}": value for name, value in self.budget.statistics().items()},
         }

@@ -54,22 +54,30 @@ async def handle(request: Request, admission: Admission) -> Response:
         return _refused(request, admission, is_test)
     if segments == ["ping"]:
         return _answer(200)
-    source = admission.keys.source_of(*segments) if len(segments) == 2 else None
+    if len(segments) != 2:
+        return _refused(request, admission, is_test)
+    source = admission.keys.source_of(*segments)
     if source is None:
+        _note(request, admission, "", 400, "the path names no valid key pair")
+        await admission.failures.slow_down(request.client_address)
         return _refused(request, admission, is_test)
     headers: Headers = ()
     if source.requests_per_hour:
         quota = admission.quotas.count(source.credential, source.requests_per_hour, time.time())
         headers = quota.headers()
         if quota.is_over:
+            reason = f"over the quota of {quota.limit} requests an hour"
+            _note(request, admission, source.credential, 429, reason)
             return _answer(429, headers, retry_after_s=quota.retry_after_s)
     try:
         if is_test:
             return await _inspect(request, admission, source, headers)
         return await _receive(request, admission, source, headers)
     except Overloaded as error:
+        admission.usage.count(source.credential, address=request.client_address)
         return _answer(503, headers, retry_after_s=error.retry_after_s)
     except RequestError as error:
+        _note(request, admission, source.credential, error.status_hint, str(error))
         retry_after_s = _RETRY_AFTER_408_S if error.status_hint == 408 else None
         is_broken = isinstance(error, MalformedRequest | RequestStalled)
         return _answer(error.status_hint, headers, retry_after_s=retry_after_s, close=is_broken)
@@ -85,7 +93,7 @@ async def _receive(
     head = request.head
     key = head.get(b"idempotency-key")
     if key is not None and not is_well_formed(key):
-        return _answer(400, headers)
+        raise RequestError("an Idempotency-Key has 1 to 128 visible ASCII characters")
     asked = _asked(request, source, key)
     if key is None:
         admission.refuse_if_closed()
@@ -101,6 +109,12 @@ async def _receive(
             admission.refuse_if_closed()
             record, sequence = await receive_events(asked, admission)
             first.settle(record, sequence)
+    admission.usage.count(
+        source.credential,
+        accepted=record.accepted,
+        rejected=record.rejected,
+        address=request.client_address,
+    )
     headers += _counts(record.accepted, record.rejected)
     return _answer(200, headers + await _queryable(head, admission, sequence))
 
@@ -110,7 +124,8 @@ async def _repeat(
 ) -> Response:
     """The same key again: nothing is stored; another body under it is refused."""
     if await read_fingerprint(asked, admission) != first.fingerprint:
-        return _answer(400, headers)
+        raise RequestError("the Idempotency-Key was used before with another body")
+    admission.usage.count(asked.credential, address=asked.request.client_address)
     headers += _counts(first.accepted, first.rejected)
     headers += await _queryable(asked.request.head, admission, first.sequence)
     answer = _answer(200, headers)
@@ -178,6 +193,7 @@ async def _inspect(
             rejects=decoder.rejects,
             warnings=warnings_of(request.head.method, created, decoder.rejects, time.time() * 1000),
         )
+    admission.usage.count(source.credential, address=request.client_address)
     return _answer(200, headers + _counts(decoder.accepted_count, decoder.rejected_count))
 
 
@@ -244,6 +260,16 @@ def _refused(request: Request, admission: Admission, is_test: bool) -> Response:
             or ["the path names no key pair of this server"],
         )
     return _answer(400)
+
+
+def _note(request: Request, admission: Admission, credential: str, status: int, why: str) -> None:
+    admission.usage.refuse(
+        credential,
+        status=status,
+        reason=why,
+        address=request.client_address,
+        path=request.head.path,
+    )
 
 
 def counts_response(accepted: int, rejected: int) -> Response:

@@ -91,6 +91,8 @@ def _settled(
         answer(overloaded_response(RETRY_AFTER_S))
         return
     accepted, rejected = len(request.lines), request.rejected_count
+    # Its address is not known here: the one of the last request that went the long way stays.
+    admission.usage.count(request.entry.credential, accepted=accepted, rejected=rejected)
     admission.count(request.entry.source, accepted, request.reasons)
     answer(_ONE_ACCEPTED if accepted == 1 and not rejected else counts_response(accepted, rejected))
 

@@ -15,6 +15,7 @@ from ingester.actors import maintenance
 from ingester.config import StoreConfig
 from ingester.doors.disk import DiskWatch
 from ingester.doors.quota import HourQuotas
+from ingester.doors.usage import UsageCounters
 from ingester.errors import StoreBusy, StoreError, StoreFailed
 from ingester.flow import Doorbell
 from ingester.store.control import ControlStore
@@ -105,6 +106,7 @@ class _Bench:
             store=cast(Store, self.store),
             control=cast(ControlStore, self.control),
             quotas=self.quotas,
+            usage=UsageCounters(),
             disk=cast(DiskWatch, self.disk),
             trouble=self.trouble,
             config=StoreConfig(checkpoint_bytes=100 * KiB, checkpoint_seconds=60),
@@ -246,3 +248,35 @@ async def test_quota_counters_are_stored_and_kept_when_that_fails(
         assert bench.control.stored == [{"source:1": 1}]
         await trio.sleep(10)
         assert len(bench.control.stored) == 1
+
+
+async def test_usage_is_saved_and_kept_when_it_could_not_be(tmp_path: Path) -> None:
+    with contextlib.closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
+        usage = UsageCounters()
+        usage.count("tok_1", accepted=3)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await maintenance.save_usage(control, usage)
+        assert usage.is_changed
+
+        class Busy:
+            def store_usage(self, *arguments: object) -> None:
+                raise StoreBusy("not now")
+
+        await maintenance.save_usage(cast(ControlStore, Busy()), usage)
+        assert usage.is_changed
+        await maintenance.save_usage(control, usage)
+        assert not usage.is_changed
+        assert control.usage_hours("tok_1", since_hour=0)[0].accepted == 3
+
+
+async def test_quotas_not_saved_are_saved_later(tmp_path: Path) -> None:
+    with contextlib.closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
+        quotas = HourQuotas()
+        quotas.count("tok_1", 5, 3600.0)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await maintenance.save_quotas(control, quotas)
+        assert quotas.is_changed
+        await maintenance.save_quotas(control, quotas)
+        assert control.hour_counts(1) == {"tok_1": 1}

@@ -274,7 +274,10 @@ KEYS = SourceKeys(source=Source(source_id=1, name="default"), auth_key="A1", api
 
 
 def fake_topology(
-    monkeypatch: pytest.MonkeyPatch, first_run: SourceKeys | None, test: str | None
+    monkeypatch: pytest.MonkeyPatch,
+    first_run: SourceKeys | None,
+    test: str | None,
+    setup_url: str | None = None,
 ) -> list[Any]:
     seen: list[Any] = []
 
@@ -284,6 +287,7 @@ def fake_topology(
             console="http://127.0.0.1:2",
             test=test,
             first_run=first_run,
+            setup_url=setup_url,
         )
         announce(announcement)
         seen.extend([config, reload()])
@@ -315,6 +319,20 @@ def test_serve_prints_one_ready_line_and_hides_keys_in_a_private_file(
     assert "curl -X POST -T file.json http://127.0.0.1:1/v1/A1/K1\n" in text
     assert seen[0].intake.bind == "127.0.0.1:0"
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("first_run", [KEYS, None])
+def test_serve_hides_the_set_up_link_in_the_same_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first_run: SourceKeys | None
+) -> None:
+    link = "http://127.0.0.1:2/setup?token=T1"
+    fake_topology(monkeypatch, first_run, None, link)
+    (tmp_path / "d").mkdir()
+    result = run("serve", "--data-dir", "d")
+    assert link not in result.output
+    text = (tmp_path / "d" / "first-run.txt").read_text()
+    assert f"\n  {link}\n" in text
+    assert ("K1" in text) == (first_run is not None)
 
 
 def test_serve_without_a_first_run_writes_no_file(
@@ -383,17 +401,21 @@ def test_help_starts_no_server_library() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    for command in ("serve", "demo", "upload", "query", "source", "check", "config"):
+    commands = ("serve", "demo", "upload", "query", "source", "check", "config")
+    for command in (*commands, "token", "connection", "project", "member", "audit"):
         assert f"\n  {command} " in done.stdout
 
 
 def test_every_command_takes_json_and_shows_an_example() -> None:
-    commands = ["serve", "demo", "upload", "query", "check", "source", "config"]
-    for command in commands:
+    commands = ["serve", "demo", "upload", "query", "check", "audit", "source", "config"]
+    for command in [*commands, "token", "connection", "project", "member"]:
         text = run(command, "--help").stdout
         assert f"  ingester {command}" in text
-    leaves = [[name] for name in commands[:5]]
-    leaves += [["source", name] for name in ("create", "list", "rotate", "revoke")]
+    leaves = [[name] for name in commands[:6]]
+    kept = ("create", "list", "rotate", "revoke", "reveal", "delete", "usage")
+    leaves += [[group, name] for group in ("source", "token", "connection") for name in kept]
+    leaves += [["project", name] for name in ("create", "list", "delete")]
+    leaves += [["member", name] for name in ("create", "list", "invite", "role", "delete")]
     leaves += [["config", name] for name in ("show", "check")]
     for leaf in leaves:
         assert "--json" in run(*leaf, "--help").stdout

@@ -21,8 +21,12 @@ from ingester.console.server import (
     ConsoleLimits,
     serve_console,
 )
-from ingester.console.services import Conflict, QueryAnswer
-from ingester.errors import NotFound, Overloaded, RequestError, StoreBusy
+from ingester.console.services import QueryAnswer
+from ingester.errors import Overloaded, RequestError, StoreBusy, Unauthorized
+from ingester.management import Actor, Links, Management
+from ingester.management import Answer as Managed
+from ingester.management.calls import NOBODY
+from ingester.store.control import ControlStore, MemberRole
 
 
 class QueryError(RequestError):
@@ -32,12 +36,18 @@ class QueryError(RequestError):
 
 
 class FakeServices:
-    """Sources in a dictionary; `query` answers by the text it is given."""
+    """Management over a control store of its own; `query` answers by the text it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.control = ControlStore.open(folder.with_name(f"{folder.name}-keys") / "control.sqlite")
+        links = Links(intake=lambda: "http://x", console=lambda: "http://c")
+        self.management = Management(self.control, links)
+        self.tokens: dict[bytes, MemberRole] = {b"admin-key": "admin", b"read-key": "viewer"}
+        self.addresses: list[str] = []
+        self.proxies: list[str] = []
+        self.url = ""
         self.reasons: list[str] = []
         self.problems: list[str] = []
-        self.sources: dict[str, dict[str, object]] = {}
         self.gate = trio.Event()
         self.entered = trio.Event()
         self.cancelled = 0
@@ -83,35 +93,39 @@ class FakeServices:
                 raise StoreBusy("the store is being opened again")
         return QueryAnswer(columns=["n", "x"], types=["BIGINT", "DOUBLE"], rows=[(1, math.nan)])
 
-    async def create_source(
-        self, name: str, *, lenient_session: bool, requests_per_hour: int
-    ) -> Mapping[str, object]:
-        if name in self.sources:
-            raise Conflict(f"a source named {name!r} exists already")
-        self.sources[name] = {
-            "source": name,
-            "lenient_session": lenient_session,
-            "requests_per_hour": requests_per_hour,
-        }
-        return {**self.sources[name], "auth_key": "a1", "api_key": "b1", "url": "http://x/v1/a1/b1"}
+    async def authenticate(
+        self, authorization: bytes | None, session_secret: str | None, address: str
+    ) -> Actor:
+        if authorization is not None:
+            role = self.tokens.get(authorization.removeprefix(b"Bearer "))
+            if role is None:
+                raise Unauthorized("the key is unknown")
+            return Actor(name="tok_1", role=role)
+        session = self.control.session(session_secret) if session_secret else None
+        if session is None:
+            return NOBODY
+        return Actor(name=session.member.email or "", role=session.member.role, session=session)
 
-    async def list_sources(self) -> Sequence[Mapping[str, object]]:
-        return list(self.sources.values())
+    async def manage(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes,
+        actor: Actor,
+        address: str,
+    ) -> Managed:
+        self.addresses.append(address)
+        return self.management.handle(method, path, query, body, actor)
 
-    async def rotate_source(self, name: str, *, overlap_seconds: int) -> Mapping[str, object]:
-        self._known(name)
-        return {"source": name, "auth_key": "a2", "api_key": "b2", "overlap": overlap_seconds}
+    def trusted_proxies(self) -> Sequence[str]:
+        return self.proxies
 
-    async def revoke_source(self, name: str) -> Mapping[str, object]:
-        self._known(name)
-        return {"source": name, "revoked": 1}
+    def public_url(self) -> str:
+        return self.url
 
     async def check(self) -> list[str]:
         return self.problems
-
-    def _known(self, name: str) -> None:
-        if name not in self.sources:
-            raise NotFound(f"there is no source named {name!r}")
 
 
 @dataclass
@@ -131,9 +145,11 @@ class Console:
         assert self.addresses.unix_path is not None
         return await trio.open_unix_socket(self.addresses.unix_path)
 
-    async def get(self, path: str, *, method: str = "GET") -> Answer:
+    async def get(
+        self, path: str, *, method: str = "GET", body: bytes = b"", headers: Sequence[str] = ()
+    ) -> Answer:
         async with await self.connect() as stream:
-            return await ask(stream, method, path)
+            return await ask(stream, method, path, body, headers=headers)
 
     async def control(self, method: str, path: str, body: object = None) -> Answer:
         async with await self.connect_control() as stream:
@@ -216,7 +232,7 @@ async def served(
     tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None,
     app: Any = None,
 ) -> AsyncIterator[Console]:
-    services = FakeServices()
+    services = FakeServices(tmp_path)
     counters = ConsoleCounters()
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
@@ -241,3 +257,4 @@ async def served(
         finally:
             services.gate.set()
             stop.set()
+    services.control.close()

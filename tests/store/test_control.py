@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ingester.errors import NotFound, StoreBusy, StoreFailed
-from ingester.store import control
+from ingester.errors import InvalidField, NotFound, StoreBusy, StoreFailed
 from ingester.store.control import (
     RESERVED_SEGMENTS,
     ControlStore,
@@ -21,6 +20,8 @@ from ingester.store.control import (
     new_key,
     pair_digest,
 )
+from ingester.store.control import file as control_file
+from ingester.store.control import keys as control_keys
 from ingester.store.migrations import Migration, bundled_migrations
 
 
@@ -55,7 +56,7 @@ def test_keys_are_long_url_safe_distinct_and_not_stored(path: Path) -> None:
 
 
 def test_a_reserved_segment_is_never_issued(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "_KEY_LENGTH", 4)
+    monkeypatch.setattr(control_keys, "_KEY_LENGTH", 4)
     letters = iter("logs" + "test" + "free")
     assert new_key(lambda _: next(letters)) == "free"
     assert {"logs", "ping", "ingest"} <= RESERVED_SEGMENTS
@@ -65,7 +66,7 @@ def test_a_reserved_segment_is_never_issued(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_ill_formed_name_is_refused_with_the_rule(path: Path, name: str) -> None:
     with (
         closing(ControlStore.open(path)) as store,
-        pytest.raises(ValueError, match="1 to 64 characters"),
+        pytest.raises(InvalidField, match="1 to 64 characters"),
     ):
         store.create_source(name)
 
@@ -75,7 +76,7 @@ def test_a_taken_name_is_refused_and_changes_nothing(path: Path) -> None:
         made = store.create_source("shop")
         with pytest.raises(SourceExists, match="exists already"):
             store.create_source("shop")
-        with pytest.raises(ValueError, match="requests_per_hour"):
+        with pytest.raises(InvalidField, match="requests_per_hour"):
             store.create_source("other", requests_per_hour=-1)
         assert list(store.key_table(time.time())) == [pair_digest(made.auth_key, made.api_key)]
 
@@ -106,7 +107,7 @@ def test_a_longer_overlap_does_not_revive_a_pair_that_already_ends(path: Path) -
         digest = pair_digest(first.auth_key, first.api_key)
         assert digest in store.key_table(time.time())
         assert digest not in store.key_table(time.time() + 11)
-        with pytest.raises(ValueError, match="overlap_seconds"):
+        with pytest.raises(InvalidField, match="overlap_seconds"):
             store.rotate_source("shop", overlap_seconds=-1)
 
 
@@ -129,17 +130,14 @@ def test_an_unknown_source_is_not_found(path: Path) -> None:
             store.rotate_source("nope", overlap_seconds=0)
 
 
-def test_listing_documents_have_names_tails_and_utc_times(path: Path) -> None:
+def test_sources_are_listed_by_name_with_their_pairs(path: Path) -> None:
     with closing(ControlStore.open(path)) as store:
         store.create_source("b")
         store.create_source("a", requests_per_hour=5)
         store.rotate_source("a", overlap_seconds=60)
-        documents = [info.document() for info in store.list_sources()]
-    assert [document["source"] for document in documents] == ["a", "b"]
-    keys = documents[0]["keys"]
-    assert isinstance(keys, list)
-    assert [key["expires_at"] is None for key in keys] == [False, True]
-    assert str(documents[0]["created_at"]).endswith("Z")
+        infos = store.list_sources()
+    assert [info.source.name for info in infos] == ["a", "b"]
+    assert [key.expires_at is None for key in infos[0].keys] == [False, True]
 
 
 def test_pair_halves_cannot_be_shifted() -> None:
@@ -213,7 +211,7 @@ def test_a_corrupt_file_is_refused_with_advice(path: Path) -> None:
 def test_a_locked_file_is_busy_and_a_later_call_succeeds(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "_BUSY_SECONDS_MAX", 0.0)
+    monkeypatch.setattr(control_file, "_BUSY_SECONDS_MAX", 0.0)
     with closing(ControlStore.open(path)) as store, closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusy, match="locked"):

@@ -1,0 +1,70 @@
+"""What travels between who asks, the dispatcher and the functions behind the routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from ingester.store.control import ControlStore, MemberRole, Session
+
+__all__ = ["LOCAL_ADMIN", "NOBODY", "Actor", "Answer", "Call", "Links", "NeededRole", "Nothing"]
+
+# What a route asks for; "anyone" needs no sign-in.
+NeededRole = Literal["anyone", "viewer", "admin"]
+
+
+class Actor(Struct, frozen=True, kw_only=True):
+    """Who asks. `name` is what the audit list shows; `role` None: nobody signed in."""
+
+    name: str
+    role: MemberRole | None
+    session: Session | None = None
+
+
+NOBODY = Actor(name="", role=None)
+# Whoever may open the data folder: the control socket, or the files themselves.
+LOCAL_ADMIN = Actor(name="local", role="admin")
+
+
+class Links(Struct, frozen=True, kw_only=True):
+    """Bases of links, asked for when needed: ports and settings change while running."""
+
+    intake: Callable[[], str]
+    console: Callable[[], str]
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """A status and a JSON-ready document. `session_secret` is for a cookie, "" to remove it."""
+
+    status: int
+    document: Mapping[str, object]
+    is_change: bool = False
+    session_secret: str | None = None
+    session_seconds: int = 0
+    allow: str = ""
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status})"
+
+
+class Nothing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body or a query that has nothing to say."""
+
+
+BodyT = TypeVar("BodyT", bound=Struct)
+QueryT = TypeVar("QueryT", bound=Struct)
+
+
+class Call(Struct, Generic[BodyT, QueryT], kw_only=True):
+    """One validated request. `names` are the variable parts of the path."""
+
+    control: ControlStore
+    links: Links
+    actor: Actor
+    names: Mapping[str, str]
+    body: BodyT
+    query: QueryT
+    session_seconds: int
+    session_secret: str | None = None

@@ -1,0 +1,174 @@
+"""Request bodies and queries of the management routes. An unknown field is an error."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from ingester.messages import Scope
+from ingester.store.control import DEFAULT_PROJECT, MemberRole, Tier
+
+__all__ = [
+    "AcceptInvitation",
+    "AuditQuery",
+    "ChangePassword",
+    "CreateConnection",
+    "CreateMember",
+    "CreateProject",
+    "CreateSource",
+    "CreateToken",
+    "PatchConnection",
+    "PatchMember",
+    "PatchSource",
+    "RefusedQuery",
+    "Rotate",
+    "SetUp",
+    "SignIn",
+    "UsageQuery",
+    "given",
+]
+
+Label = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}\Z")]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Text = Annotated[str, Meta(max_length=256)]
+Secret = Annotated[str, Meta(max_length=4096)]
+Time = Annotated[datetime, Meta(tz=True)]
+Limit = Annotated[int, Meta(ge=1, le=1000)]
+
+
+class CreateSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new event source with its first key pair."""
+
+    name: Label
+    lenient_session: bool = False
+    requests_per_hour: Count = 0
+    dedup_field: Name | None = None
+    dedup_hours: Annotated[int, Meta(ge=1, le=24 * 366)] = 24
+    map: dict[str, str] | None = None
+    copyable: bool = True
+
+
+class PatchSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of a source; what is left out stays."""
+
+    lenient_session: bool | UnsetType = UNSET
+    requests_per_hour: Count | UnsetType = UNSET
+    dedup_field: Name | UnsetType | None = UNSET
+    dedup_hours: Annotated[int, Meta(ge=1, le=24 * 366)] | UnsetType = UNSET
+    map: dict[str, str] | UnsetType | None = UNSET
+    copyable: bool | UnsetType = UNSET
+
+
+class Rotate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new key; those in use end after the overlap (0: now)."""
+
+    overlap_seconds: Count = 0
+
+
+class CreateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new token. `scope` is the short form of `scopes` with one element; default `ingest`."""
+
+    service: Text = ""
+    environment: Text = ""
+    scopes: tuple[Scope, ...] = ()
+    scope: Scope | None = None
+    source: Label | None = None
+    requests_per_hour: Count = 0
+    expires_at: Time | None = None
+    copyable: bool | None = None
+
+
+class CreateConnection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new connection. A project that is not there yet is made."""
+
+    name: Name
+    project_id: Label = DEFAULT_PROJECT
+    tier: Tier = "unlimited"
+    requests_per_hour: Count | None = None
+    copyable: bool = True
+
+
+class PatchConnection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of a connection; `requests_per_hour` null: as the tier says."""
+
+    tier: Tier | UnsetType = UNSET
+    requests_per_hour: Count | UnsetType | None = UNSET
+
+
+class CreateProject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new project."""
+
+    id: Label
+    name: Text = ""
+
+
+class CreateMember(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new member, who gets a one-time link."""
+
+    email: Text
+    role: MemberRole = "viewer"
+
+
+class PatchMember(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another role."""
+
+    role: MemberRole
+
+
+class SignIn(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """E-mail address and password, for a session."""
+
+    email: Text
+    password: Secret
+
+
+class SetUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The first administrator's address and password, with the token of the setup link."""
+
+    token: Secret
+    email: Text
+    password: Secret
+
+
+class AcceptInvitation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A member's password, with the token of the invitation."""
+
+    token: Secret
+    password: Secret
+
+
+class ChangePassword(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The signed-in member's new password; every other session ends."""
+
+    old_password: Secret
+    new_password: Secret
+
+
+class UsageQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many hours back."""
+
+    hours: Annotated[int, Meta(ge=1, le=24 * 49)] = 24
+
+
+class AuditQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A page of the audit list; `before` is the id of the last entry of the page before."""
+
+    limit: Limit = 100
+    before: Annotated[int, Meta(ge=1, le=2**53)] | None = None
+
+
+class RefusedQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Refused requests, of one credential (`tok_1`, `con_1`, `source:1`) or of all."""
+
+    limit: Limit = 100
+    credential: Text | None = None
+
+
+def given(patch: Struct) -> dict[str, object]:
+    """The fields of a patch that were sent."""
+    fields: dict[str, object] = msgspec.structs.asdict(patch)
+    return {name: value for name, value in fields.items() if value is not UNSET}

@@ -1,0 +1,99 @@
+"""The control store: keys, members, usage and quotas; SQLite beside the event data.
+
+Small facts that change one at a time, and secrets, are kept out of DuckDB: single-row updates are
+what it is worst at, and no query of a user can reach them here.
+
+Invariants:
+
+1. Of every secret SHA-256 is stored (scrypt for passwords), of a key also a 4-character tail. A key
+   that may be copied again lies beside it sealed with `secret.key`; no list and no error holds one.
+2. Every change is one transaction with its audit entry, synced before the call returns (WAL,
+   `synchronous=FULL`).
+3. One connection, one lock: any thread may call, one at a time.
+4. The file and its `-wal`/`-shm` companions have mode 0600, as `secret.key`.
+5. While it is open, nothing else in this process opens the file: closing any descriptor of it
+   drops the POSIX locks of all. The file is created with `O_EXCL` before SQLite sees it.
+
+Refuses a file of a newer schema, and names or keys that a route could mistake for its own.
+"""
+
+from __future__ import annotations
+
+from ingester.store.control.audit import Audit, AuditEntry
+from ingester.store.control.connections import (
+    DEFAULT_PROJECT,
+    TIERS,
+    ConnectionInfo,
+    ConnectionKey,
+    Connections,
+    ProjectInfo,
+    Tier,
+)
+from ingester.store.control.keys import (
+    RESERVED_SEGMENTS,
+    KeyInfo,
+    key_digest,
+    new_key,
+    pair_digest,
+)
+from ingester.store.control.members import (
+    Invitation,
+    MemberInfo,
+    MemberRole,
+    Members,
+    Session,
+    SignedIn,
+)
+from ingester.store.control.quotas import Quotas
+from ingester.store.control.secret_box import NotRetrievable
+from ingester.store.control.sources import (
+    SourceExists,
+    SourceInfo,
+    SourceKeys,
+    Sources,
+)
+from ingester.store.control.tables import KeyTables, Tables
+from ingester.store.control.tokens import TokenInfo, TokenKey, Tokens
+from ingester.store.control.usage import (
+    RefusedRequest,
+    Usage,
+    UsageChange,
+    UsageHour,
+    UsageSummary,
+)
+
+__all__ = [
+    "DEFAULT_PROJECT",
+    "RESERVED_SEGMENTS",
+    "TIERS",
+    "AuditEntry",
+    "ConnectionInfo",
+    "ConnectionKey",
+    "ControlStore",
+    "Invitation",
+    "KeyInfo",
+    "KeyTables",
+    "MemberInfo",
+    "MemberRole",
+    "NotRetrievable",
+    "ProjectInfo",
+    "RefusedRequest",
+    "Session",
+    "SignedIn",
+    "SourceExists",
+    "SourceInfo",
+    "SourceKeys",
+    "Tier",
+    "TokenInfo",
+    "TokenKey",
+    "UsageChange",
+    "UsageHour",
+    "UsageSummary",
+    "key_digest",
+    "new_key",
+    "pair_digest",
+]
+
+
+class ControlStore(Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Tables):
+    """The opened file, with what each resource's module adds. Blocking."""
