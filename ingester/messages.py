@@ -119,7 +119,8 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     """What is kept of a request that was acknowledged: a row of `requests`.
 
     `bytes_in` as received, `bytes_raw` after decoding. `fingerprint` is a digest of the decoded
-    body, kept with an `Idempotency-Key` to tell a repeat from another body.
+    body, kept with an `Idempotency-Key` to tell a repeat from another body. `deduplicated` counts
+    lines left out as repeats by a field of theirs.
     """
 
     request_number: int
@@ -134,6 +135,7 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     encoding: str
     idempotency_key: str | None = None
     fingerprint: bytes | None = None
+    deduplicated: int = 0
 
 
 # 2024-01-01T00:00:00Z in microseconds: 51 bits of microseconds last until 2095.

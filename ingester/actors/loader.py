@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import structlog
 import trio
 from msgspec import Struct
@@ -28,15 +27,13 @@ from ..config import StoreConfig
 from ..doors.small_lane import JournalGate, JournalledGroup
 from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Mark
-from ..protocol.columns import (
-    json_lengths,
-    reject_rows,
-    small_event_rows,
-    small_request_rows,
-)
+from ..protocol.columns import reject_rows, small_request_rows
+from ..protocol.forms import table_of_form
 from ..protocol.requests import SmallRequest, entry_to_bytes
+from ..protocol.small_rows import row_widths, small_rows
 from ..store.database import StoreBroken, StoreOutOfMemory
 from ..store.ledger import AppliedBatch
+from ..store.parts import WIDE_TABLES
 from ..store.rejects import RejectBudget
 from ..store.store import Store
 
@@ -229,8 +226,8 @@ def _load_or_halve(
 
 
 def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -> None:
-    """One transaction: events, rejects, requests, and the ledger row."""
-    row_count = sum(len(r.lines) for r in requests)
+    """One transaction: rows, rejects, requests, and the ledger row."""
+    row_count = sum(r.row_count for r in requests)
     tables = _rows_of(requests)
     with store.begin("small") as transaction:
         batch_id = store.ledger.take_batch_id()
@@ -258,12 +255,15 @@ def _rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
     """The rows by table. Raises StoreError: what cannot be made into columns is put aside too,
     or it would end this process and, as it is replayed, every one after it.
     """
-    with_lines = [r for r in requests if r.lines]
+    by_table: dict[str, list[SmallRequest]] = {}
+    for request in requests:
+        if request.row_count:
+            by_table.setdefault(table_of_form(request.entry.form), []).append(request)
     refused = [r for r in requests if r.rejects]
     tables: dict[str, pa.Table] = {}
     try:
-        if with_lines:
-            tables["events"] = small_event_rows(with_lines)
+        for table, found in by_table.items():
+            tables[table] = small_rows(table, found)
         if refused:
             tables["rejects"] = pa.concat_tables(map(_reject_rows, refused))
         tables["requests"] = small_request_rows(requests)
@@ -274,12 +274,7 @@ def _rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
 
 def _lengths_of(tables: Mapping[str, pa.Table]) -> dict[str, np.ndarray[Any, Any]]:
     """The lengths of what is wide in the rows of each table."""
-    found = {}
-    if "events" in tables:
-        found["events"] = json_lengths(tables["events"]["body"])
-    if "rejects" in tables:
-        found["rejects"] = pc.binary_length(tables["rejects"]["line"]).to_numpy()
-    return found
+    return {name: row_widths(name, rows) for name, rows in tables.items() if name in WIDE_TABLES}
 
 
 def _reject_rows(request: SmallRequest) -> pa.Table:

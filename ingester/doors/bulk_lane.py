@@ -8,21 +8,56 @@ has taken the upload nothing is read, and the sender is not held to its minimum 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 from msgspec import Struct
 
-from ..errors import IngesterError
-from ..messages import RequestRecord, Source
-from ..protocol.events import EventDecoder
+from ..errors import IngesterError, RequestError
+from ..messages import LineReject, RequestRecord
+from ..protocol.forms import Decoder, Origin, RowTarget
 from ..protocol.inflate import Inflater
 from .exchange import BodyStream
 
-__all__ = ["PIECES_CAPACITY", "BulkLane", "BulkUpload", "Digest", "open_pieces"]
+__all__ = [
+    "FIRST_REJECTS_MAX",
+    "PIECES_CAPACITY",
+    "BulkLane",
+    "BulkUpload",
+    "Digest",
+    "LinesRefused",
+    "RefusedBy",
+    "open_pieces",
+    "refuse_if_rejected",
+]
 
 # 4 × 64 KiB: enough to keep the socket busy during one decode turn.
 PIECES_CAPACITY = 4
+
+
+# Which rejects refuse the whole request: none, or when there is nothing else, or any one.
+RefusedBy = Literal["nothing", "all_rejected", "any_rejected"]
+# What is kept of them for the answer.
+FIRST_REJECTS_MAX = 100
+
+
+class LinesRefused(RequestError):
+    """The door wants no part of a request with such rejects; `first_rejects` of them are told."""
+
+    def __init__(self, accepted: int, rejected: int, first_rejects: Sequence[LineReject]) -> None:
+        super().__init__(f"{rejected} of {accepted + rejected} lines were rejected")
+        self.rejected = rejected
+        self.first_rejects = first_rejects
+
+
+def refuse_if_rejected(
+    refused_by: RefusedBy, accepted: int, rejected: int, first_rejects: Sequence[LineReject]
+) -> None:
+    """Raises LinesRefused before anything is stored."""
+    if refused_by == "nothing" or not rejected:
+        return
+    if refused_by == "any_rejected" or not accepted:
+        raise LinesRefused(accepted, rejected, first_rejects[:FIRST_REJECTS_MAX])
 
 
 class Digest(Protocol):
@@ -35,22 +70,23 @@ class Digest(Protocol):
 class BulkUpload(Struct):
     """A bulk body on its way. `pieces` ends with `b""` (the body is whole) or is closed early
     (it is not). `content_length` as announced, None for a chunked body. The worker sets `outcome`
-    and then `done`.
+    and then `done`. `first_rejects` are for the answer.
     """
 
     request_number: int
     received_at_us: int
-    door: str
-    source: Source
+    origin: Origin
     encoding_name: str
     content_length: int | None
-    credential: str
     inflater: Inflater
-    decoder: EventDecoder
+    decoder: Decoder
+    target: RowTarget
     digest: Digest | None
     pieces: trio.MemoryReceiveChannel[bytes]
     idempotency_key: str | None
     done: trio.Event
+    refused_by: RefusedBy = "nothing"
+    first_rejects: list[LineReject] = []
     outcome: RequestRecord | IngesterError | None = None
 
     def __repr__(self) -> str:

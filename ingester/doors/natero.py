@@ -26,15 +26,16 @@ from ..errors import (
 from ..messages import Source
 from ..protocol.event_lines import EventRules
 from ..protocol.events import EventBatch, EventDecoder
+from ..protocol.forms import Origin
 from ..protocol.http1 import RequestHead
 from ..protocol.inflate import InflateLimits, make_inflater, parse_content_encoding
 from .admission import Admission
 from .exchange import Request, Response
 from .idempotency import Remembered, is_well_formed
-from .receive import EventsRequest, now_us, read_fingerprint, receive_events, wait_queryable
+from .receive import AdmittedRequest, now_us, read_fingerprint, receive_body, wait_queryable
 from .viewer import LINES_SHOWN_MAX, warnings_of
 
-__all__ = ["DOOR", "counts_response", "handle", "overloaded_response"]
+__all__ = ["DOOR", "counts_response", "handle", "origin_of", "overloaded_response"]
 
 DOOR = "natero"
 _TEST_PREFIX = "/test"
@@ -97,7 +98,7 @@ async def _receive(
     asked = _asked(request, source, key)
     if key is None:
         admission.refuse_if_closed()
-        record, sequence = await receive_events(asked, admission)
+        record, sequence = await receive_body(asked, admission)
     else:
         credential = asked.credential
         first = await admission.idempotency.join(
@@ -107,7 +108,7 @@ async def _receive(
             return await _repeat(asked, admission, first, headers)
         with first:
             admission.refuse_if_closed()
-            record, sequence = await receive_events(asked, admission)
+            record, sequence = await receive_body(asked, admission)
             first.settle(record, sequence)
     admission.usage.count(
         source.credential,
@@ -120,7 +121,7 @@ async def _receive(
 
 
 async def _repeat(
-    asked: EventsRequest, admission: Admission, first: Remembered, headers: Headers
+    asked: AdmittedRequest, admission: Admission, first: Remembered, headers: Headers
 ) -> Response:
     """The same key again: nothing is stored; another body under it is refused."""
     if await read_fingerprint(asked, admission) != first.fingerprint:
@@ -226,13 +227,16 @@ def _is_test(request: Request, admission: Admission) -> bool:
     return any(name == known.strip("[]") for known in admission.config.test_hosts)
 
 
-def _asked(request: Request, source: Source, key: bytes | None) -> EventsRequest:
+def origin_of(source: Source) -> Origin:
+    return Origin(DOOR, source.name, source.credential, source.lenient_session)
+
+
+def _asked(request: Request, source: Source, key: bytes | None) -> AdmittedRequest:
     named = request.head.get(b"content-encoding")
     encoding = parse_content_encoding(named)
-    return EventsRequest(
+    return AdmittedRequest(
         request=request,
-        door=DOOR,
-        source=source,
+        origin=origin_of(source),
         encoding=encoding or "identity",
         encoding_name=(named or b"identity").decode("latin-1")[:64].lower(),
         is_plain=encoding is None or encoding == "identity",

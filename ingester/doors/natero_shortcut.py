@@ -17,11 +17,12 @@ from __future__ import annotations
 from functools import partial
 
 from ..messages import Source
+from ..protocol.forms import Origin
 from ..protocol.http1 import RequestHead
 from ..protocol.requests import SmallRequest, decode_body, entry_to_bytes
 from .admission import Admission
 from .exchange import Answer, Response, Shortcut, Take
-from .natero import DOOR, counts_response, overloaded_response
+from .natero import counts_response, origin_of, overloaded_response
 from .receive import INLINE_BYTES_MAX, new_entry, now_us
 from .small_lane import RETRY_AFTER_S
 
@@ -51,7 +52,7 @@ def make_shortcut(admission: Admission) -> Shortcut:
             take = verdicts[head]
         except KeyError:
             source = _source(head, admission)
-            take = None if source is None else partial(_take, admission, source)
+            take = None if source is None else partial(_take, admission, origin_of(source))
             verdicts[head] = take
         return None if take is None or admission.is_closed else take
 
@@ -77,8 +78,8 @@ def _source(head: RequestHead, admission: Admission) -> Source | None:
     return None if source is None or source.requests_per_hour else source
 
 
-def _take(admission: Admission, source: Source, number: int, body: bytes, answer: Answer) -> None:
-    entry = new_entry(admission.config, DOOR, source, number, now_us(), body)
+def _take(admission: Admission, origin: Origin, number: int, body: bytes, answer: Answer) -> None:
+    entry = new_entry(admission.config, origin, number, now_us(), body)
     request = decode_body(entry, body)
     notice = partial(_settled, admission, request, answer)
     admission.small.append_nowait(entry_to_bytes(entry), request, notice)
@@ -90,7 +91,7 @@ def _settled(
     if failure is not None:
         answer(overloaded_response(RETRY_AFTER_S))
         return
-    accepted, rejected = len(request.lines), request.rejected_count
+    accepted, rejected = request.row_count, request.rejected_count
     # Its address is not known here: the one of the last request that went the long way stays.
     admission.usage.count(request.entry.credential, accepted=accepted, rejected=rejected)
     admission.count(request.entry.source, accepted, request.reasons)

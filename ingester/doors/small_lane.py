@@ -100,7 +100,7 @@ class JournalGate:
         group.payloads.append(payload)
         group.requests.append(request)
         size = len(payload) + request.bytes_raw + _REQUEST_OVERHEAD_BYTES
-        row_count = len(request.lines)
+        row_count = request.row_count
         size += _ROW_OVERHEAD_BYTES * row_count
         group.byte_count += size
         group.row_count += row_count

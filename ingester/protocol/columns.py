@@ -9,14 +9,14 @@ again (measured: 0.9 CPU-s of 2.6 per million rows went into that second parse).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from ..messages import LineReject, RequestRecord
 from .events import EventBatch, decode_accepted
-from .requests import SmallRequest
+from .json_views import JSON, json_views
 
 __all__ = [
     "EVENT_SCHEMA",
@@ -24,8 +24,6 @@ __all__ = [
     "REQUEST_SCHEMA",
     "SMALL_EVENT_SCHEMA",
     "event_columns",
-    "json_lengths",
-    "json_views",
     "reject_rows",
     "request_rows",
     "small_event_rows",
@@ -34,7 +32,6 @@ __all__ = [
 
 _STRING = pa.string()
 _TIMESTAMP = pa.timestamp("us")
-_JSON = pa.json_(pa.string_view())
 
 # One upload: what is the same for every row (source, request, batch) is given as constants.
 EVENT_SCHEMA = pa.schema({
@@ -43,7 +40,7 @@ EVENT_SCHEMA = pa.schema({
     "created_at": _TIMESTAMP,
     "action": _STRING,
     "session_id": _STRING,
-    "body": _JSON,
+    "body": JSON,
     "line_number": pa.int64(),
 })
 
@@ -80,16 +77,30 @@ REQUEST_SCHEMA = pa.schema({
     "idempotency_key": _STRING,
     "credential": _STRING,
     "fingerprint": pa.binary(),
+    "deduplicated": pa.int64(),
 })
 
-_VIEW = np.dtype([("length", "<i4"), ("prefix", "<u4"), ("buffer", "<i4"), ("offset", "<i4")])
 
 # Decoded in one call, which holds the interpreter lock: 1,000 events take some 0.3 ms.
 _SMALL_ROWS_AT_ONCE = 1000
 
-# A string view of up to 12 bytes carries its bytes in place of buffer and offset (Arrow columnar
-# format, "Variable-size Binary View Layout"). No event is that short: five properties.
-_INLINE_BYTES_MAX = 12
+
+class CountedRequest(Protocol):
+    """What `requests.SmallRequest` tells of a request and its counts."""
+
+    entry: Any
+    row_count: int
+    rejected_count: int
+    bytes_raw: int
+
+
+class EventLines(Protocol):
+    """What `requests.SmallRequest` tells of the events of a request."""
+
+    entry: Any
+    rows: Sequence[Any]
+    lines: Sequence[bytes]
+    line_numbers: Sequence[int]
 
 
 def event_columns(batch: EventBatch) -> pa.RecordBatch:
@@ -102,7 +113,7 @@ def event_columns(batch: EventBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=EVENT_SCHEMA)
 
 
-def small_event_rows(requests: Sequence[SmallRequest]) -> pa.Table:
+def small_event_rows(requests: Sequence[EventLines]) -> pa.Table:
     """The events of many small requests as one table of `SMALL_EVENT_SCHEMA`, in one chunk."""
     batches: list[pa.RecordBatch] = []
     first = row_count = 0
@@ -114,17 +125,22 @@ def small_event_rows(requests: Sequence[SmallRequest]) -> pa.Table:
     return pa.Table.from_batches(batches, SMALL_EVENT_SCHEMA).combine_chunks()
 
 
-def _small_event_batch(requests: Sequence[SmallRequest]) -> pa.RecordBatch:
+def _small_event_batch(requests: Sequence[EventLines]) -> pa.RecordBatch:
     lines = [line for r in requests for line in r.lines]
     data = b"\n".join([*lines, b""])
     lengths = np.fromiter(map(len, lines), np.int32, len(lines))
     starts = np.zeros(len(lines), np.int32)
     np.cumsum(lengths[:-1] + 1, out=starts[1:])
+    # Events of a source with a map were read by it; the others are decoded again, together.
+    if any(r.rows for r in requests):
+        events = [event for r in requests for event in r.rows or _decode_again(r.lines)]
+    else:
+        events = decode_accepted(data, lines)
     counts = np.fromiter((len(r.lines) for r in requests), np.int64, len(requests))
     numbers = np.fromiter((r.entry.request_number for r in requests), np.int64, len(requests))
     times = np.fromiter((r.entry.received_at_us for r in requests), np.int64, len(requests))
     columns = [
-        *_named_columns(decode_accepted(data, lines)),
+        *_named_columns(events),
         json_views(data, starts, lengths),
         pa.array([n for r in requests for n in r.line_numbers], pa.int64()),
         pa.array(np.repeat(numbers, counts)),
@@ -132,6 +148,10 @@ def _small_event_batch(requests: Sequence[SmallRequest]) -> pa.RecordBatch:
         pa.array([r.entry.source for r in requests for _ in r.lines], _STRING),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SMALL_EVENT_SCHEMA)
+
+
+def _decode_again(lines: Sequence[bytes]) -> list[Any]:
+    return decode_accepted(b"\n".join([*lines, b""]), lines)
 
 
 def reject_rows(
@@ -153,7 +173,7 @@ def reject_rows(
     return pa.Table.from_arrays(columns, schema=REJECT_SCHEMA)
 
 
-def small_request_rows(requests: Sequence[SmallRequest]) -> pa.Table:
+def small_request_rows(requests: Sequence[CountedRequest]) -> pa.Table:
     """Many small requests as `REQUEST_SCHEMA`, without a record for each (1 µs)."""
     entries = [r.entry for r in requests]
     columns = [
@@ -161,7 +181,7 @@ def small_request_rows(requests: Sequence[SmallRequest]) -> pa.Table:
         pa.array([e.received_at_us for e in entries], pa.int64()).view(_TIMESTAMP),
         pa.array([e.door for e in entries], _STRING),
         pa.array([e.source for e in entries], _STRING),
-        pa.array([len(r.lines) for r in requests], pa.int64()),
+        pa.array([r.row_count for r in requests], pa.int64()),
         pa.array([r.rejected_count for r in requests], pa.int64()),
         pa.array([len(e.body) for e in entries], pa.int64()),
         pa.array([r.bytes_raw for r in requests], pa.int64()),
@@ -169,6 +189,7 @@ def small_request_rows(requests: Sequence[SmallRequest]) -> pa.Table:
         pa.array([e.idempotency_key for e in entries], _STRING),
         pa.array([e.credential for e in entries], _STRING),
         pa.array([e.fingerprint for e in entries], pa.binary()),
+        pa.array([len(e.duplicates) for e in entries], pa.int64()),
     ]
     return pa.Table.from_arrays(columns, schema=REQUEST_SCHEMA)
 
@@ -189,6 +210,7 @@ def request_rows(records: Sequence[RequestRecord]) -> pa.Table:
         pa.array([r.idempotency_key for r in records], _STRING),
         pa.array([r.credential for r in records], _STRING),
         pa.array([r.fingerprint for r in records], pa.binary()),
+        pa.array([r.deduplicated for r in records], pa.int64()),
     ]
     return pa.Table.from_arrays(columns, schema=REQUEST_SCHEMA)
 
@@ -204,26 +226,3 @@ def _named_columns(events: Sequence[Any]) -> list[pa.Array]:
         pa.array([e.action for e in events], _STRING),
         pa.array([e.sessionId for e in events], _STRING),
     ]
-
-
-def json_views(
-    data: bytes, starts: np.ndarray[Any, Any], lengths: np.ndarray[Any, Any]
-) -> pa.ExtensionArray:
-    """`data[starts[i]:starts[i] + lengths[i]]` as a JSON column that points into `data`."""
-    assert not len(lengths) or int(lengths.min()) > _INLINE_BYTES_MAX
-    # The four bytes from each place on, read in one step; no view starts in the last three.
-    fours = np.ndarray((max(0, len(data) - 3),), "<u4", data, strides=(1,))
-    views = np.zeros(len(starts), _VIEW)
-    views["length"] = lengths
-    views["offset"] = starts
-    views["prefix"] = fours[starts]
-    storage = pa.Array.from_buffers(
-        pa.string_view(), len(starts), [None, pa.py_buffer(views), pa.py_buffer(data)]
-    )
-    return pa.ExtensionArray.from_storage(_JSON, storage)
-
-
-def json_lengths(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:
-    """The bytes of each value of a column of `json_views`; int32."""
-    views = [np.frombuffer(chunk.storage.buffers()[1], _VIEW) for chunk in column.chunks]
-    return np.concatenate([view["length"] for view in views])

@@ -2,21 +2,25 @@
 
 Why it exists: a small request is acknowledged once its entry is in the journal, and its rows reach
 the store later, perhaps after a crash. The entry holds every outcome that must not be decided
-again: source, rules, receive time, request number, idempotency key, the body as received. The same
-`decode_entry` turns an entry into rows on both paths.
+again: source, form, rules, receive time, request number, idempotency key, the lines left out as
+duplicates, the body as received. The same `decode_entry` turns an entry into rows on both paths.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from ..messages import LineReject, RejectReason, RequestRecord
+from .body_decoder import BodyLimits
 from .event_lines import EventRules, decode_line
-from .events import EventBatch, EventDecoder
+from .forms import Form, HonestEventForm, HonestLogForm, LogForm, MetricForm, Rules, make_decoder
 from .inflate import Encoding, InflateLimits, inflate_whole
+from .log_requests import LogRows, read_honest_logs, read_log_door
+from .metrics import MetricRules, decode_metrics
 
 __all__ = [
     "ENTRY_VERSION",
@@ -26,6 +30,7 @@ __all__ = [
     "decode_entry",
     "entry_from_bytes",
     "entry_to_bytes",
+    "without_lines",
 ]
 
 ENTRY_VERSION = 1
@@ -39,7 +44,8 @@ _LF = 0x0A
 
 class JournalEntry(Struct, frozen=True, array_like=True, gc=False):
     """One acknowledged request. `encoding` is how `body` is to be inflated; `encoding_name` what
-    the client called it; `is_plain` whether it named none (contract 3.5, `wrong_encoding`).
+    the client called it; `is_plain` whether it named none (contract 3.5, `wrong_encoding`);
+    `duplicates` the lines that were left out as repeats.
     """
 
     version: int
@@ -58,23 +64,29 @@ class JournalEntry(Struct, frozen=True, array_like=True, gc=False):
     idempotency_key: str | None
     fingerprint: bytes | None
     body: bytes
+    form: Form | None = None
+    value_bytes_max: int = 16 * 1024 * 1024
+    duplicates: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"JournalEntry({self.request_number:016x}, {len(self.body)} bytes)"
 
     @property
-    def rules(self) -> EventRules:
-        return EventRules(self.line_bytes_max, self.depth_max, self.lenient_session)
+    def rules(self) -> Rules:
+        return Rules(self.line_bytes_max, self.depth_max, self.rejects_max, self.value_bytes_max)
 
 
 class SmallRequest(Struct, gc=False):
-    """An entry and what its lines came to. `lines[i]` is accepted event i as sent.
+    """An entry and what its lines came to. `lines[i]` is accepted event or log i as sent.
 
-    The decoded properties are not kept: thousands of requests wait for the loader at a time, which
-    decodes their lines again by the hundred for less than it costs to keep and free the objects.
+    `rows` are what was read of logs, metrics, and events that a map was applied to. Of other events
+    it is not kept: thousands of requests wait for the loader at a time, which decodes their lines
+    again by the thousand for less than it costs to keep and free the objects.
     """
 
     entry: JournalEntry
+    row_count: int
+    rows: Sequence[Any]
     lines: Sequence[bytes]
     line_numbers: Sequence[int]
     rejects: Sequence[LineReject]
@@ -83,7 +95,7 @@ class SmallRequest(Struct, gc=False):
     bytes_raw: int
 
     def __repr__(self) -> str:
-        return f"SmallRequest({len(self.lines)} events, {self.rejected_count} rejects)"
+        return f"SmallRequest({self.row_count} rows, {self.rejected_count} rejects)"
 
     def record(self) -> RequestRecord:
         entry = self.entry
@@ -93,13 +105,14 @@ class SmallRequest(Struct, gc=False):
             door=entry.door,
             source=entry.source,
             credential=entry.credential,
-            accepted=len(self.lines),
+            accepted=self.row_count,
             rejected=self.rejected_count,
             bytes_in=len(entry.body),
             bytes_raw=self.bytes_raw,
             encoding=entry.encoding_name,
             idempotency_key=entry.idempotency_key,
             fingerprint=entry.fingerprint,
+            deduplicated=len(entry.duplicates),
         )
 
 
@@ -123,32 +136,116 @@ def entry_from_bytes(payload: bytes) -> JournalEntry:
 
 def decode_entry(entry: JournalEntry) -> SmallRequest:
     """An entry read back from the journal. Its body was accepted once, so it inflates."""
-    return decode_body(entry, inflate_whole(entry.body, entry.encoding, _NOT_LIMITED))
+    raw = inflate_whole(entry.body, entry.encoding, _NOT_LIMITED)
+    return without_lines(decode_body(entry, raw), entry.duplicates)
 
 
 def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:
-    """Rows and rejects of `raw`, the inflated body."""
-    if raw[:1] == b"{" and len(raw) <= entry.line_bytes_max:
+    """Rows and rejects of `raw`, the inflated body.
+
+    Raises MalformedBody or BodyTooLarge on the doors that refuse a body for one fault.
+    """
+    form = entry.form
+    if form is None or isinstance(form, HonestEventForm):
+        return _decode_events(entry, raw)
+    if isinstance(form, MetricForm):
+        rules = MetricRules(entry.depth_max, form.future_seconds_max)
+        found = decode_metrics(
+            raw, rules, project_id=form.project_id, received_at_us=entry.received_at_us
+        )
+        metrics = found.metrics
+        return SmallRequest(entry, len(metrics), metrics, (), (), (), _NO_REASONS, 0, len(raw))
+    return _of_logs(entry, _read_logs(entry, form, raw), len(raw))
+
+
+def without_lines(request: SmallRequest, line_numbers: Sequence[int]) -> SmallRequest:
+    """`request` without some of its accepted lines: repeats of what is there already."""
+    if not line_numbers:
+        return request
+    dropped = set(line_numbers)
+    kept = [place for place, n in enumerate(request.line_numbers) if n not in dropped]
+    return SmallRequest(
+        request.entry,
+        len(kept),
+        [request.rows[place] for place in kept] if request.rows else (),
+        [request.lines[place] for place in kept],
+        [request.line_numbers[place] for place in kept],
+        request.rejects,
+        request.reasons,
+        request.rejected_count,
+        request.bytes_raw,
+    )
+
+
+def _read_logs(entry: JournalEntry, form: LogForm | HonestLogForm, raw: bytes) -> LogRows:
+    limits = BodyLimits(entry.line_bytes_max, entry.value_bytes_max, entry.depth_max)
+    received_at_us, is_plain = entry.received_at_us, entry.is_plain
+    if isinstance(form, LogForm):
+        return read_log_door(
+            raw, limits, received_at_us=received_at_us, is_plain=is_plain, is_form=form.is_form
+        )
+    return read_honest_logs(
+        raw,
+        limits,
+        received_at_us=received_at_us,
+        rejects_max=entry.rejects_max,
+        is_plain=is_plain,
+    )
+
+
+def _of_logs(entry: JournalEntry, found: LogRows, byte_count: int) -> SmallRequest:
+    return SmallRequest(
+        entry,
+        len(found.rows),
+        found.rows,
+        found.texts,
+        found.line_numbers,
+        found.rejects,
+        found.reasons,
+        found.rejected_count,
+        byte_count,
+    )
+
+
+def _decode_events(entry: JournalEntry, raw: bytes) -> SmallRequest:
+    form = entry.form
+    is_mapped = isinstance(form, HonestEventForm) and form.map is not None
+    if raw[:1] == b"{" and len(raw) <= entry.line_bytes_max and not is_mapped:
         # The usual small request: one event. Costs under 2 µs. A refusal is left to the
         # general way, which knows how many are kept.
         line = raw.rstrip(b" \t\r\n")
         if _LF not in line:
-            outcome = decode_line(line, 1, entry.rules)
+            rules = EventRules(entry.line_bytes_max, entry.depth_max, entry.lenient_session)
+            outcome = decode_line(line, 1, rules)
             if not isinstance(outcome, LineReject):
-                return SmallRequest(entry, (line,), _FIRST_LINE, (), _NO_REASONS, 0, len(raw))
-    decoder = EventDecoder(entry.rules, rejects_max=entry.rejects_max, is_plain=entry.is_plain)
+                return SmallRequest(
+                    entry, 1, (), (line,), _FIRST_LINE, (), _NO_REASONS, 0, len(raw)
+                )
+    decoder = make_decoder(
+        form,
+        entry.rules,
+        received_at_us=entry.received_at_us,
+        is_plain=entry.is_plain,
+        lenient_session=entry.lenient_session,
+    )
+    events: list[Any] = []
     lines: list[bytes] = []
     numbers: list[int] = []
-    batches: list[EventBatch] = []
+    batches: list[Any] = []
     for start in range(0, len(raw), _TURN_BYTES):
         batches += decoder.feed(raw[start : start + _TURN_BYTES])
-    for batch in batches + decoder.finish():
+    batches += decoder.finish()
+    for batch in batches:
+        if is_mapped:
+            events += batch.events
         data = batch.data
         spans = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
         lines += [data[start : start + length] for start, length in spans]
         numbers += batch.line_numbers.tolist()
     return SmallRequest(
         entry,
+        len(lines),
+        events,
         lines,
         numbers,
         decoder.rejects,

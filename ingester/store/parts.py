@@ -25,7 +25,7 @@ from ..errors import StoreFailed
 from .database import Cursor
 from .ledger import AppliedBatch, write_applied
 from .pinned import PINNED_ROWS, TailRows
-from .schema import LOGS_AND_METRICS_DDL, PART_DDL, SCHEMA_VERSION
+from .schema import PART_DDL, SCHEMA_VERSION, VERSION_2_DDL
 
 __all__ = ["WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
 
@@ -199,9 +199,9 @@ class PartFiles:
         return row is not None and row[0] > 0
 
     def _migrate(self, cursor: Cursor, part: Part) -> None:
-        """Give a part of version 1 the tables it has not."""
+        """Give a part of version 1 what it has not."""
         cursor.execute("BEGIN")
-        for statement in LOGS_AND_METRICS_DDL:
+        for statement in VERSION_2_DDL:
             cursor.execute(statement.format(part=part.name))
         cursor.execute(f"UPDATE {part.name}.part_info SET schema_version = ?", [SCHEMA_VERSION])
         cursor.execute("COMMIT")

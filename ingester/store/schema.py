@@ -20,9 +20,9 @@ from pathlib import Path
 
 __all__ = [
     "DATA_TABLES",
-    "LOGS_AND_METRICS_DDL",
     "PART_DDL",
     "SCHEMA_VERSION",
+    "VERSION_2_DDL",
     "VIEW_NAMES",
     "parquet_relation",
     "view_ddl",
@@ -34,7 +34,7 @@ SCHEMA_VERSION = 2
 DATA_TABLES = ("events", "logs", "metrics")
 
 # What version 2 brought.
-LOGS_AND_METRICS_DDL = (
+VERSION_2_DDL = (
     "CREATE TABLE {part}.logs(request_number BIGINT, line_number BIGINT, received_at TIMESTAMP, "
     "service VARCHAR, environment VARCHAR, time TIMESTAMP, level VARCHAR, "
     "message VARCHAR USING COMPRESSION zstd, attributes JSON USING COMPRESSION zstd, "
@@ -42,6 +42,8 @@ LOGS_AND_METRICS_DDL = (
     "CREATE TABLE {part}.metrics(request_number BIGINT, line_number BIGINT, "
     "received_at TIMESTAMP, project_id VARCHAR, metric_id VARCHAR, metric_name VARCHAR, "
     "value DOUBLE, unit VARCHAR, time TIMESTAMP, metadata JSON, batch_id BIGINT)",
+    "CREATE TABLE {part}.dedup_keys(source VARCHAR, digest BLOB, received_at TIMESTAMP)",
+    "ALTER TABLE {part}.requests ADD COLUMN deduplicated BIGINT",
 )
 
 PART_DDL = (
@@ -63,7 +65,7 @@ PART_DDL = (
     "CREATE TABLE {part}.requests(request_number BIGINT, received_at TIMESTAMP, door VARCHAR, "
     "source VARCHAR, accepted BIGINT, rejected BIGINT, bytes_in BIGINT, bytes_raw BIGINT, "
     "encoding VARCHAR, idempotency_key VARCHAR, credential VARCHAR, fingerprint BLOB)",
-    *LOGS_AND_METRICS_DDL,
+    *VERSION_2_DDL,
 )
 
 _ID = "printf('%016x-%d', request_number, line_number) AS id"

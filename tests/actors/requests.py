@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import trio
 
 from ingester.doors.bulk_lane import BulkUpload, open_pieces
-from ingester.messages import Source
 from ingester.protocol.event_lines import EventRules
 from ingester.protocol.events import EventDecoder
+from ingester.protocol.forms import Origin, row_target
 from ingester.protocol.inflate import Encoding, InflateLimits, make_inflater
 from ingester.protocol.requests import (
     ENTRY_VERSION,
@@ -21,6 +21,9 @@ from ingester.protocol.requests import (
 )
 
 __all__ = ["event_line", "payload_of", "small_request", "upload_of"]
+
+
+ORIGIN = Origin("natero", "test", "source:1")
 
 
 def event_line(number: int, size: int = 0) -> bytes:
@@ -82,11 +85,9 @@ def upload_of(
     upload = BulkUpload(
         request_number=number,
         received_at_us=1_700_000_000_000_000 + number,
-        door="natero",
-        source=Source(source_id=1, name="test"),
+        origin=ORIGIN,
         encoding_name=encoding,
         content_length=content_length,
-        credential="source:1",
         inflater=make_inflater(
             encoding, InflateLimits(output_bytes_max=output_bytes_max, ratio_max=1_000_000)
         ),
@@ -95,6 +96,7 @@ def upload_of(
             rejects_max=rejects_max,
             is_plain=encoding == "identity",
         ),
+        target=row_target(ORIGIN),
         digest=None,
         pieces=receive,
         idempotency_key=None,

@@ -223,14 +223,14 @@ async def test_a_store_that_failed_ends_the_loader(
 def _poisoned(
     monkeypatch: pytest.MonkeyPatch, poison: set[int], error: Callable[[], Exception]
 ) -> None:
-    real = loader.small_event_rows
+    real = loader.small_rows
 
-    def rows_of(requests: Sequence[SmallRequest]) -> Any:
+    def rows_of(table: str, requests: Sequence[SmallRequest]) -> Any:
         if poison & {r.entry.request_number for r in requests}:
             raise error()
-        return real(requests)
+        return real(table, requests)
 
-    monkeypatch.setattr(loader, "small_event_rows", rows_of)
+    monkeypatch.setattr(loader, "small_rows", rows_of)
 
 
 @pytest.mark.parametrize("error", [StoreError, AssertionError, OverflowError, UnicodeEncodeError])

@@ -207,9 +207,9 @@ class Rig:
         return RequestRecord(
             request_number=upload.request_number,
             received_at_us=upload.received_at_us,
-            door=upload.door,
-            source=upload.source.name,
-            credential=upload.credential,
+            door=upload.origin.door,
+            source=upload.origin.source,
+            credential=upload.origin.credential,
             accepted=upload.decoder.accepted_count,
             rejected=upload.decoder.rejected_count,
             bytes_in=upload.inflater.input_bytes,

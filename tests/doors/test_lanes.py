@@ -11,9 +11,9 @@ from trio.testing import wait_all_tasks_blocked
 from ingester.doors.bulk_lane import PIECES_CAPACITY, BulkLane, BulkUpload, open_pieces
 from ingester.doors.small_lane import JournalGate, JournalGroup, JournalledGroup
 from ingester.errors import ClientGone, IngesterError, Overloaded
-from ingester.messages import Source
 from ingester.protocol.event_lines import EventRules
 from ingester.protocol.events import EventDecoder
+from ingester.protocol.forms import Origin, row_target
 from ingester.protocol.inflate import InflateLimits, make_inflater
 from ingester.protocol.requests import SmallRequest, decode_body, entry_to_bytes
 
@@ -170,16 +170,16 @@ def test_repr_shows_counts() -> None:
 def upload() -> tuple[BulkUpload, trio.MemorySendChannel[bytes]]:
     send, receive = open_pieces()
     limits = InflateLimits(output_bytes_max=0, ratio_max=1000)
+    origin = Origin("natero", "shop", "source:1")
     made = BulkUpload(
         request_number=0xABC,
         received_at_us=1,
-        door="natero",
-        source=Source(source_id=1, name="shop"),
+        origin=origin,
         encoding_name="identity",
         content_length=None,
-        credential="source:1",
         inflater=make_inflater("identity", limits),
         decoder=EventDecoder(EventRules(), rejects_max=1, is_plain=True),
+        target=row_target(origin),
         digest=None,
         pieces=receive,
         idempotency_key=None,

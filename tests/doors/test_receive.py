@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ingester.doors.natero import _asked
-from ingester.doors.receive import EventsRequest, receive_events
+from ingester.doors.receive import AdmittedRequest, receive_body
 from ingester.errors import (
     BodyTooLarge,
     ClientGone,
@@ -27,7 +27,7 @@ from .rig import GOOD_LINE, Body, Rig, head_of, open_rig, packed
 SMALL = 2000
 
 
-def asked(rig: Rig, body: Body, coding: str = "identity", **head: Any) -> EventsRequest:
+def asked(rig: Rig, body: Body, coding: str = "identity", **head: Any) -> AdmittedRequest:
     made = head_of(headers=[(b"content-encoding", coding.encode())], **head)
     return _asked(rig.request(body, made), rig.source, None)
 
@@ -66,7 +66,7 @@ async def test_the_lane_is_chosen_by_received_and_decoded_size(
     body = Body(*cut(sent), whole=how == "whole")
     length = None if how == "chunked" else len(sent)
     async with open_rig(tmp_path, small_body_bytes_max=SMALL) as rig:
-        record, sequence = await receive_events(
+        record, sequence = await receive_body(
             asked(rig, body, coding, content_length=length), rig.admission
         )
         assert bool(sequence) == (lane == "small")
@@ -87,7 +87,7 @@ async def test_a_compressed_body_over_the_received_bound_is_bulk_whatever_it_hol
     for length in (len(sent), None):
         async with open_rig(tmp_path, small_body_bytes_max=SMALL) as rig:
             body = Body(*cut(sent))
-            await receive_events(asked(rig, body, "gzip", content_length=length), rig.admission)
+            await receive_body(asked(rig, body, "gzip", content_length=length), rig.admission)
             assert rig.uploaded == [sent]
 
 
@@ -99,14 +99,14 @@ async def test_bodies_decoded_in_place_and_in_a_thread_come_to_the_same(
     raw = (GOOD_LINE + b"\nbad\n") * (size // len(GOOD_LINE) + 1)
     sent = raw if coding == "identity" else gzip.compress(raw, 0)
     async with open_rig(tmp_path) as rig:
-        record, _ = await receive_events(asked(rig, Body(sent, whole=True), coding), rig.admission)
+        record, _ = await receive_body(asked(rig, Body(sent, whole=True), coding), rig.admission)
         assert (record.accepted, record.rejected) == (raw.count(b"\n") // 2, raw.count(b"\n") // 2)
 
 
 @pytest.mark.parametrize("whole", [True, False])
 async def test_an_empty_body_is_a_request_without_lines(tmp_path: Path, whole: bool) -> None:
     async with open_rig(tmp_path) as rig:
-        record, sequence = await receive_events(asked(rig, Body(whole=whole)), rig.admission)
+        record, sequence = await receive_body(asked(rig, Body(whole=whole)), rig.admission)
         assert (record.accepted, record.rejected, sequence) == (0, 0, 1)
 
 
@@ -115,9 +115,7 @@ async def test_a_broken_body_is_refused_in_both_lanes(tmp_path: Path, coding: st
     async with open_rig(tmp_path, small_body_bytes_max=SMALL) as rig:
         for size in (0, 10, SMALL + 1):
             with pytest.raises(MalformedBody):
-                await receive_events(
-                    asked(rig, Body(b"x" * size, whole=True), coding), rig.admission
-                )
+                await receive_body(asked(rig, Body(b"x" * size, whole=True), coding), rig.admission)
         assert not rig.journalled
         assert not rig.uploaded
         assert rig.admission.accepted_count == 0
@@ -142,7 +140,7 @@ async def test_the_budget_covers_a_body_received_and_decoded(
         trio.open_nursery() as nursery,
     ):
         request = asked(rig, Body(b"\n", hold=trio.Event()), coding, content_length=length)
-        nursery.start_soon(receive_events, request, rig.admission)
+        nursery.start_soon(receive_body, request, rig.admission)
         await wait_all_tasks_blocked()
         assert rig.budget_used == expected
         nursery.cancel_scope.cancel()
@@ -153,18 +151,18 @@ async def test_bytes_read_before_the_lane_was_known_stay_within_the_budget(tmp_p
     async with open_rig(tmp_path, workers=0, small_body_bytes_max=SMALL) as rig:
         async with trio.open_nursery() as nursery:
             body = Body(*cut(lines(SMALL + 1)))
-            nursery.start_soon(receive_events, asked(rig, body), rig.admission)
+            nursery.start_soon(receive_body, asked(rig, body), rig.admission)
             await wait_all_tasks_blocked()
             assert rig.budget_used == SMALL + 1
             sent = packed(SMALL + 1)
             for body in (Body(sent, whole=True), Body(sent)):
                 before = rig.budget_used
-                nursery.start_soon(receive_events, asked(rig, body, "gzip"), rig.admission)
+                nursery.start_soon(receive_body, asked(rig, body, "gzip"), rig.admission)
                 await wait_all_tasks_blocked()
                 assert rig.budget_used == before + len(sent)
             before = rig.budget_used
             request = asked(rig, Body(b"\n"), content_length=SMALL + 1)
-            nursery.start_soon(receive_events, request, rig.admission)
+            nursery.start_soon(receive_body, request, rig.admission)
             await wait_all_tasks_blocked()
             assert rig.budget_used == before, "nothing was read, nothing is held"
             nursery.cancel_scope.cancel()
@@ -176,7 +174,7 @@ async def test_without_room_in_the_budget_nothing_is_read(tmp_path: Path) -> Non
         assert rig.admission.budget.reserve_nowait(2 * SMALL)
         body = Body(GOOD_LINE)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive_events, asked(rig, body), rig.admission)
+            nursery.start_soon(receive_body, asked(rig, body), rig.admission)
             await wait_all_tasks_blocked()
             assert body.received_bytes == 0
             rig.admission.budget.release(2 * SMALL)
@@ -186,7 +184,7 @@ async def test_without_room_in_the_budget_nothing_is_read(tmp_path: Path) -> Non
 async def test_a_body_that_wants_more_than_the_whole_budget_gets_all_of_it(tmp_path: Path) -> None:
     async with open_rig(tmp_path, small_body_bytes_max=SMALL, body_budget_bytes=SMALL) as rig:
         for body in (Body(lines(SMALL), whole=True), Body(lines(SMALL))):
-            await receive_events(asked(rig, body), rig.admission)
+            await receive_body(asked(rig, body), rig.admission)
         assert len(rig.journalled) == 2
 
 
@@ -205,7 +203,7 @@ async def test_a_body_that_ends_badly_gives_everything_back(
         length = SMALL + 1400 if size > SMALL else SMALL
         request = asked(rig, body, content_length=length if announced else None)
         with pytest.raises(type(error)):
-            await receive_events(request, rig.admission)
+            await receive_body(request, rig.admission)
         assert rig.budget_used == 0
         assert not rig.journalled
         assert not rig.uploaded
@@ -225,7 +223,7 @@ async def test_a_worker_that_refuses_while_the_body_comes_is_heard_at_once(
         rig.bulk_refusal = refusal  # type: ignore[assignment]
         body = Body(*cut(lines(SMALL * 9)), hold=never)
         with pytest.raises(type(refusal)), trio.fail_after(5):
-            await receive_events(asked(rig, body, content_length=SMALL * 9), rig.admission)
+            await receive_body(asked(rig, body, content_length=SMALL * 9), rig.admission)
         assert body.received_bytes < SMALL * 9
 
 
@@ -233,7 +231,7 @@ async def test_a_failed_journal_is_overloaded(tmp_path: Path) -> None:
     async with open_rig(tmp_path) as rig:
         rig.journal_failure = "no space"
         with pytest.raises(Overloaded, match="no space"):
-            await receive_events(asked(rig, Body(GOOD_LINE, whole=True)), rig.admission)
+            await receive_body(asked(rig, Body(GOOD_LINE, whole=True)), rig.admission)
         assert rig.admission.accepted_count == 0
         assert rig.gate.backlog_bytes == 0
 
@@ -272,7 +270,7 @@ async def test_a_request_cancelled_wherever_it_waits_gives_everything_back(
             rig, body, what.get("coding", "identity"), content_length=what.get("length")
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive_events, request, rig.admission)
+            nursery.start_soon(receive_body, request, rig.admission)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         assert rig.budget_used == taken
@@ -284,7 +282,7 @@ async def test_a_request_cancelled_wherever_it_waits_gives_everything_back(
         # The doors work on.
         if options.get("workers", 1) and options.get("journal", True):
             fine = asked(rig, Body(GOOD_LINE, whole=True))
-            record, _ = await receive_events(fine, rig.admission)
+            record, _ = await receive_body(fine, rig.admission)
             assert isinstance(record, RequestRecord)
 
 
@@ -299,7 +297,7 @@ async def test_a_cancelled_request_in_the_journal_is_stored_and_its_neighbours_a
         async def send(scope: trio.CancelScope) -> None:
             with scope:
                 records.append(
-                    await receive_events(asked(rig, Body(GOOD_LINE, whole=True)), rig.admission)
+                    await receive_body(asked(rig, Body(GOOD_LINE, whole=True)), rig.admission)
                 )
 
         async with trio.open_nursery() as nursery:

@@ -21,8 +21,6 @@ from ingester.protocol.columns import (
     REQUEST_SCHEMA,
     SMALL_EVENT_SCHEMA,
     event_columns,
-    json_lengths,
-    json_views,
     reject_rows,
     request_rows,
     small_event_rows,
@@ -30,6 +28,7 @@ from ingester.protocol.columns import (
 )
 from ingester.protocol.event_lines import EventRules
 from ingester.protocol.events import EventBatch, EventDecoder
+from ingester.protocol.json_views import json_lengths, json_views
 from ingester.protocol.requests import decode_body
 from ingester.store.store import Store
 
@@ -196,7 +195,7 @@ def test_requests_insert_with_and_without_a_key(store: Store) -> None:
     received = datetime.fromtimestamp(1_700_000_000, UTC).replace(tzinfo=None, microsecond=1)
     assert found == [
         ((1 << 63) - 1, received, "natero", "shop", 3, 4, 5, 6, "x-gzip, \xff", "k", "source:1",
-         bytes(16))
+         bytes(16), 0)
     ]  # fmt: skip
     rows = request_rows([decode_body(entry(b"x"), b"x").record()])
     assert inserted(store, "requests", rows, {}, "idempotency_key, fingerprint") == [(None, None)]

@@ -163,4 +163,4 @@ def test_an_entry_of_another_version_is_not_guessed_at() -> None:
 def test_repr_shows_no_payload() -> None:
     made = entry(_ONE, key="k")
     assert repr(made) == f"JournalEntry(000000000000000b, {len(_ONE)} bytes)"
-    assert repr(decode_entry(made)) == "SmallRequest(1 events, 0 rejects)"
+    assert repr(decode_entry(made)) == "SmallRequest(1 rows, 0 rejects)"

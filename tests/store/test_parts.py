@@ -278,8 +278,9 @@ def test_a_part_of_the_first_schema_is_given_the_tables_it_lacks(tmp_path: Path)
     with opened(tmp_path) as store:
         load(store, 1, 10)
         with store.database.lease() as lease, lease.using() as cursor:
-            for table in ("logs", "metrics"):
+            for table in ("logs", "metrics", "dedup_keys"):
                 cursor.execute(f"DROP TABLE part_000001.{table}")
+            cursor.execute("ALTER TABLE part_000001.requests DROP COLUMN deduplicated")
             cursor.execute("UPDATE part_000001.part_info SET schema_version = 1")
     for _ in range(2):
         with opened(tmp_path) as store:

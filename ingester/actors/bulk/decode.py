@@ -11,19 +11,16 @@ of 2.9 to 3.2, and no less time (2026-11-21).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import trio
 from msgspec import Struct
 
-from ...doors.bulk_lane import BulkUpload
+from ...doors.bulk_lane import FIRST_REJECTS_MAX, BulkUpload
 from ...errors import IngesterError
 from ...messages import LineReject
-from ...protocol.columns import event_columns
-from ...protocol.events import EventBatch
 
 __all__ = ["SLICE_BYTES", "SLICE_ROWS", "Slice", "decode_pieces"]
 
@@ -44,11 +41,10 @@ _END = b""
 class Slice(Struct):
     """What one INSERT takes."""
 
-    events: pa.Table | None
-    rejects: list[LineReject]
-    row_count: int
-    byte_count: int
-    lengths: list[np.ndarray[Any, Any]]
+    rows: pa.Table | None = None
+    rejects: list[LineReject] = []
+    row_count: int = 0
+    byte_count: int = 0
 
 
 class _Abandoned(IngesterError):
@@ -122,49 +118,54 @@ class _Decode:
         self._upload = upload
         self._inflater = upload.inflater
         self._decoder = upload.decoder
-        self._slice = Slice(None, [], 0, 0, [])
+        self._slice = Slice()
         self._columns: list[pa.RecordBatch] = []
         self._reject_bytes = 0
+        self._turn_ends_s = 0.0
 
     def feed(self, data: bytes) -> Iterator[Slice | _TurnOver]:
-        turn_ends_s = time.monotonic() + _TURN_SECONDS
+        self._turn_ends_s = time.monotonic() + _TURN_SECONDS
         for raw in self._inflater.feed(data):
             if self._upload.digest is not None:
                 self._upload.digest.update(raw)
-            for batch in self._decoder.feed(raw):
-                self._add(batch)
-            rejects = self._decoder.take_rejects()
-            self._slice.rejects += rejects
-            self._reject_bytes += sum(len(r.line) for r in rejects)
-            if (
-                self._slice.byte_count >= SLICE_BYTES
-                or self._slice.row_count >= SLICE_ROWS
-                or self._reject_bytes >= _REJECT_SLICE_BYTES
-            ):
-                yield self._take()
-                turn_ends_s = time.monotonic() + _TURN_SECONDS
-            elif time.monotonic() > turn_ends_s:
-                yield _TURN_OVER
-                turn_ends_s = time.monotonic() + _TURN_SECONDS
+            yield from self._take_in(self._decoder.feed(raw))
 
     def finish(self) -> Iterator[Slice | _TurnOver]:
+        self._turn_ends_s = time.monotonic() + _TURN_SECONDS
         self._inflater.finish()
         for batch in self._decoder.finish():
-            self._add(batch)
-        self._slice.rejects += self._decoder.take_rejects()
+            yield from self._take_in([batch])
+        yield from self._take_in([])
         if self._slice.row_count or self._slice.rejects:
             yield self._take()
 
-    def _add(self, batch: EventBatch) -> None:
-        self._columns.append(event_columns(batch))
-        self._slice.row_count += len(batch.events)
-        self._slice.byte_count += len(batch.data)
-        self._slice.lengths.append(batch.lengths)
+    def _take_in(self, batches: Iterable[Any]) -> Iterator[Slice | _TurnOver]:
+        for batch in batches:
+            columns = self._upload.target.columns_of(batch)
+            self._columns.append(columns)
+            self._slice.row_count += columns.num_rows
+            self._slice.byte_count += len(batch.data)
+        rejects = self._decoder.take_rejects()
+        if rejects:
+            first = self._upload.first_rejects
+            first += rejects[: FIRST_REJECTS_MAX - len(first)]
+            self._slice.rejects += rejects
+            self._reject_bytes += sum(len(r.line) for r in rejects)
+        if (
+            self._slice.byte_count >= SLICE_BYTES
+            or self._slice.row_count >= SLICE_ROWS
+            or self._reject_bytes >= _REJECT_SLICE_BYTES
+        ):
+            yield self._take()
+            self._turn_ends_s = time.monotonic() + _TURN_SECONDS
+        elif time.monotonic() > self._turn_ends_s:
+            yield _TURN_OVER
+            self._turn_ends_s = time.monotonic() + _TURN_SECONDS
 
     def _take(self) -> Slice:
-        taken, self._slice = self._slice, Slice(None, [], 0, 0, [])
+        taken, self._slice = self._slice, Slice()
         if self._columns:
-            taken.events = pa.Table.from_batches(self._columns)
+            taken.rows = pa.Table.from_batches(self._columns)
         self._columns = []
         self._reject_bytes = 0
         return taken

@@ -8,17 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from ...doors.bulk_lane import BulkUpload
+from ...doors.bulk_lane import BulkUpload, refuse_if_rejected
 from ...errors import BodyTooLarge
 from ...messages import RequestRecord
-from ...protocol.columns import (
-    EVENT_SCHEMA,
-    REJECT_SCHEMA,
-    REQUEST_SCHEMA,
-    reject_rows,
-    request_rows,
-)
+from ...protocol.columns import REJECT_SCHEMA, REQUEST_SCHEMA, reject_rows, request_rows
+from ...protocol.small_rows import row_widths
 from ...store.ledger import AppliedBatch
 from ...store.pinned import PINNED_ROWS
 from ...store.rejects import RejectBudget
@@ -52,7 +48,8 @@ class BulkInsert:
         self._is_committed = False
 
     def prepare(self) -> None:
-        self._transaction.prepare("events", EVENT_SCHEMA)
+        target = self._upload.target
+        self._transaction.prepare(target.table, target.schema)
         self._transaction.prepare("rejects", REJECT_SCHEMA)
         self._transaction.prepare("requests", REQUEST_SCHEMA)
 
@@ -60,28 +57,17 @@ class BulkInsert:
         upload = self._upload
         if not self._is_file:
             self._is_file = self._expected_bytes() >= self._upload_file_bytes_min
-        if not self._is_file:
-            self._inserted_bytes += ready.byte_count
-            if ready.lengths:
-                self._refuse_if_too_wide(np.concatenate(ready.lengths))
         batch_id = self._store.ledger.take_batch_id()
         number = upload.request_number
         self._batches.append(AppliedBatch(batch_id, "bulk", 0, 0, ready.row_count, number))
-        if ready.events is not None:
+        if ready.rows is not None:
             constants: dict[str, str | int] = {
                 "request_number": number,
                 "received_at_us": upload.received_at_us,
-                "source": upload.source.name,
                 "batch_id": batch_id,
+                **upload.target.constants,
             }
-            if self._is_file:
-                self._transaction.write_upload(
-                    "events", ready.events, constants, request_number=number
-                )
-            else:
-                # One chunk: the store works in vectors of 2,048 rows and does not fill them across
-                # chunks (measured: 0.1 to 0.2 of 1.9 CPU-s per million rows).
-                self._transaction.insert("events", ready.events.combine_chunks(), constants)
+            self._take_rows(ready.rows, ready.byte_count, constants)
         rejects = self._rejects.take(
             ready.rejects, bytes_max=self._store.pinned_bytes_max - self._reject_bytes
         )
@@ -89,10 +75,23 @@ class BulkInsert:
             lengths = np.fromiter((len(r.line) for r in rejects), np.int64, len(rejects))
             self._reject_bytes += int(lengths.sum())
             self._transaction.count_pinned("rejects", lengths)
-            rows = reject_rows(
-                rejects, number, upload.received_at_us, upload.door, upload.source.name
-            )
+            origin = upload.origin
+            rows = reject_rows(rejects, number, upload.received_at_us, origin.door, origin.source)
             self._transaction.insert("rejects", rows, {"batch_id": batch_id})
+
+    def _take_rows(self, rows: pa.Table, byte_count: int, constants: dict[str, str | int]) -> None:
+        upload, table = self._upload, self._upload.target.table
+        if self._is_file:
+            self._transaction.write_upload(
+                table, rows, constants, request_number=upload.request_number
+            )
+            return
+        self._inserted_bytes += byte_count
+        # One chunk: the store works in vectors of 2,048 rows and does not fill them across
+        # chunks (measured: 0.1 to 0.2 of 1.9 CPU-s per million rows).
+        rows = rows.combine_chunks()
+        self._refuse_if_too_wide(table, row_widths(table, rows))
+        self._transaction.insert(table, rows, constants)
 
     def _expected_bytes(self) -> int:
         """How large the upload becomes, decoded: as announced, at the ratio seen so far."""
@@ -102,15 +101,20 @@ class BulkInsert:
         return max(expected, self._inserted_bytes)
 
     def commit(self) -> RequestRecord:
+        """Raises LinesRefused when the door wants the request refused for its rejects."""
         upload = self._upload
+        decoder = upload.decoder
+        refuse_if_rejected(
+            upload.refused_by, decoder.accepted_count, decoder.rejected_count, upload.first_rejects
+        )
         record = RequestRecord(
             request_number=upload.request_number,
             received_at_us=upload.received_at_us,
-            door=upload.door,
-            source=upload.source.name,
-            credential=upload.credential,
-            accepted=upload.decoder.accepted_count,
-            rejected=upload.decoder.rejected_count,
+            door=upload.origin.door,
+            source=upload.origin.source,
+            credential=upload.origin.credential,
+            accepted=decoder.accepted_count,
+            rejected=decoder.rejected_count,
             bytes_in=upload.inflater.input_bytes,
             bytes_raw=upload.inflater.output_bytes,
             encoding=upload.encoding_name,
@@ -125,13 +129,13 @@ class BulkInsert:
         self._is_committed = True
         return record
 
-    def _refuse_if_too_wide(self, lengths: np.ndarray[Any, Any]) -> None:
+    def _refuse_if_too_wide(self, table: str, widths: np.ndarray[Any, Any]) -> None:
         """Before the rows are sent: the COMMIT would fail, in every attempt."""
-        pinned_bytes = self._transaction.count_pinned("events", lengths)
+        pinned_bytes = self._transaction.count_pinned(table, widths)
         bytes_max = self._store.pinned_bytes_max
         if pinned_bytes > bytes_max:
             raise BodyTooLarge(
-                f"events in a row add up to {pinned_bytes >> 20} MiB within {PINNED_ROWS:,}; the "
+                f"{table} in a row add up to {pinned_bytes >> 20} MiB within {PINNED_ROWS:,}; the "
                 f"store takes {bytes_max >> 20} MiB: split the upload, or raise [store] "
                 "memory_bytes_max"
             )

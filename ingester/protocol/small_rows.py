@@ -1,0 +1,74 @@
+"""Rows of many small requests at a time, as the loader inserts them.
+
+One table each for events, logs and metrics; `row_widths` tells how wide they are, for the store
+must not be given too much of that at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .columns import small_event_rows
+from .forms import HonestLogForm, LogForm, MetricForm
+from .json_views import json_lengths
+from .log_columns import SmallLogs, small_log_rows
+from .metric_columns import metric_rows
+from .metrics import MetricRequest
+from .requests import SmallRequest
+
+__all__ = ["row_widths", "small_rows"]
+
+_WIDE_COLUMNS = {
+    "events": ("body",),
+    "logs": ("message", "attributes"),
+    "metrics": ("metadata",),
+    "rejects": ("line",),
+}
+
+
+def small_rows(table: str, requests: Sequence[SmallRequest]) -> pa.Table:
+    """The rows of `requests`, each of which has some, all of `table`."""
+    if table == "events":
+        return small_event_rows(requests)
+    if table == "logs":
+        return small_log_rows([_logs_of(request) for request in requests])
+    return metric_rows([_metrics_of(request) for request in requests])
+
+
+def row_widths(table: str, rows: pa.Table) -> np.ndarray[Any, Any]:
+    """The bytes of each row that may be long."""
+    widths = np.zeros(rows.num_rows, np.int64)
+    for name in _WIDE_COLUMNS[table]:
+        column = rows[name]
+        if isinstance(column.type, pa.JsonType):
+            widths += json_lengths(column)
+        else:
+            widths += pc.fill_null(pc.binary_length(column), 0).to_numpy()
+    return widths
+
+
+def _logs_of(request: SmallRequest) -> SmallLogs:
+    entry, form = request.entry, request.entry.form
+    assert isinstance(form, LogForm | HonestLogForm)
+    return SmallLogs(
+        entry.request_number,
+        entry.received_at_us,
+        form.service,
+        form.environment,
+        request.rows,
+        request.lines,
+        request.line_numbers,
+    )
+
+
+def _metrics_of(request: SmallRequest) -> MetricRequest:
+    entry, form = request.entry, request.entry.form
+    assert isinstance(form, MetricForm)
+    return MetricRequest(
+        entry.request_number, entry.received_at_us, form.project_id, list(request.rows)
+    )
