@@ -29,7 +29,7 @@ from ..errors import BodyTooLarge, MalformedBody
 from ..messages import LineReject, RejectReason
 from .chunk_shape import Array, ChunkShape
 from .event_lines import GZIP_HEAD, ZSTD_HEAD, wrong_encoding
-from .json_text import JsonFault, array_elements, grammar_fault, text_fault
+from .json_text import JsonFault, array_elements, grammar_fault
 from .ndjson import BLANK, EXCERPT_BYTES_MAX, OverlongLine
 from .value_framer import ValueFramer, WholeValue
 
@@ -68,6 +68,9 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
     `rejects` holds at most `rejects_max` of them; `rejected_count` counts all. Without `keep_going`
     nothing is looked at after the first reject (`is_stopped`).
     """
+
+    # Below this a look at each line costs less than what is done once a chunk.
+    chunk_bytes_min = 6 * 1024
 
     def __init__(
         self,
@@ -179,7 +182,7 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         if self._is_strict and broken is not None:
             fault = grammar_fault(broken.text)
             assert fault is not None
-            self._reject(_placed(broken, fault))
+            self._reject(_placed(broken, refused(broken.text, broken.line_number, fault)))
 
     def _decode_value(self, value: WholeValue) -> Iterator[Batch]:
         text = value.text
@@ -195,12 +198,12 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
                 else:
                     yield from self._decode(b"\n".join(group) + b"\n")
             return
-        fault = text_fault(text, self.limits.depth_max)
-        if fault is not None:
-            self._reject(_placed(value, fault))
-            return
         self._line_number = value.line_number
-        yield from self._decode_texts([text])
+        outcome = self.read_text(text, value.line_number)
+        if isinstance(outcome, LineReject):
+            self._reject(_placed(value, outcome))
+        else:
+            yield self._batch_of([outcome], [text], [value.line_number])
 
     def _is_array(self, text: bytes) -> bool:
         if text[0] != 0x5B:
@@ -229,12 +232,15 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
                 numbers.append(number)
         self._line_number += len(texts)
         if rows:
-            self.accepted_count += len(rows)
-            lengths = np.fromiter(map(len, kept), np.int32, len(kept))
-            starts = np.zeros(len(kept), np.int32)
-            np.cumsum(lengths[:-1], out=starts[1:])
-            spans = Spans(starts, lengths, np.array(numbers, np.int64))
-            yield self.make_batch(self.gather(rows), b"".join(kept), spans)
+            yield self._batch_of(rows, kept, numbers)
+
+    def _batch_of(self, rows: list[Row], texts: list[bytes], numbers: list[int]) -> Batch:
+        self.accepted_count += len(rows)
+        lengths = np.fromiter(map(len, texts), np.int32, len(texts))
+        starts = np.zeros(len(texts), np.int32)
+        np.cumsum(lengths[:-1], out=starts[1:])
+        spans = Spans(starts, lengths, np.array(numbers, np.int64))
+        return self.make_batch(self.gather(rows), b"".join(texts), spans)
 
     def _decode(self, part: bytes | OverlongLine | WholeValue) -> Iterator[Batch]:
         assert not isinstance(part, WholeValue)
@@ -243,8 +249,11 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
             if not part.is_blank:
                 self._reject(self._too_long(part.prefix, part.byte_count, number))
             return
-        found = self._decode_regular(part, 0)
-        if found is None:
+        if len(part) < self.chunk_bytes_min:
+            found = self._decode_by_line(part, 0)
+        elif (regular := self._decode_regular(part, 0)) is not None:
+            found = regular
+        else:
             first_line_number, rejected_before = self._line_number, self.rejected_count
             found = self._joined(list(self._decode_span(part, 0)))
             line_count = self._line_number - first_line_number
@@ -355,12 +364,14 @@ def refused(
     return LineReject(line_number, fault.reason, fault.detail, kept, field, fault.column)
 
 
-def _placed(value: WholeValue, fault: JsonFault) -> LineReject:
+def _placed(value: WholeValue, reject: LineReject) -> LineReject:
     """A fault in a value that may span lines: its line and the column within that."""
-    text, offset = value.text, max(fault.column - 1, 0)
+    if not reject.column:
+        return reject
+    text, offset = value.text, reject.column - 1
     line_number = value.line_number + text.count(b"\n", 0, offset)
-    column = offset - text.rfind(b"\n", 0, offset) if fault.column else 0
-    return refused(text, line_number, JsonFault(fault.reason, fault.detail, column))
+    column = offset - text.rfind(b"\n", 0, offset)
+    return structs.replace(reject, line_number=line_number, column=column)
 
 
 def _refusal(reject: LineReject, unit: str) -> BodyTooLarge | MalformedBody:

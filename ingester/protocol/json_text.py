@@ -45,7 +45,8 @@ _BYTE_POSITION = re.compile(r"\(byte (\d+)\)")
 # A string (to the end of the text, if nothing closes it) or a bracket. Possessive: giving back what
 # an open string matched would cost its length for every quote in it.
 _NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# Escapes in a row, so that the halves of a pair stay together.
+_ESCAPES = re.compile(rb"(?:\\(?:u[0-9a-fA-F]{4}|[^u]))+")
 _SEPARATOR = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[{,]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _COMMA = 0x2C
@@ -157,7 +158,7 @@ def compact(text: bytes) -> str:
     """
     packed = msgspec.json.format(text, indent=-1)
     if BACKSLASH in packed and (b"\\u" in packed or b"\\/" in packed):
-        packed = _STRING.sub(_plain_string, packed)
+        packed = _ESCAPES.sub(_as_needed, packed)
     return packed.decode()
 
 
@@ -203,9 +204,8 @@ def _without_halves(text: bytes) -> bytes:
     return _SURROGATE.sub(rb"\\u0041", text) if lone_surrogate_at(text) else text
 
 
-def _plain_string(match: re.Match[bytes]) -> bytes:
-    text = match[0]
-    return _encoder.encode(_string.decode(text)) if BACKSLASH in text else text
+def _as_needed(match: re.Match[bytes]) -> bytes:
+    return _encoder.encode(_string.decode(b'"%b"' % match[0]))[1:-1]
 
 
 def _too_deep_at(text: bytes, depth_max: int) -> int:

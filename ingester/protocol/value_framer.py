@@ -28,6 +28,7 @@ from .ndjson import LineFramer, OverlongLine
 __all__ = ["BOM", "ValueFramer", "WholeValue"]
 
 BOM = b"\xef\xbb\xbf"
+_PIECE_BYTES = 256 * 1024
 _NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
 
@@ -78,7 +79,7 @@ class ValueFramer:
             self._seen_bytes = len(BOM) * held.startswith(BOM)
         if self._is_known_to_be_lines(held):
             self._held = None
-            yield from self._lines.feed(bytes(held) + piece[room:])
+            yield from self._as_lines(bytes(held) + piece[room:])
         elif len(held) > self._value_bytes_max:
             raise BodyTooLarge(
                 f"a body that is one JSON value may have at most {self._value_bytes_max} bytes; "
@@ -90,16 +91,22 @@ class ValueFramer:
         if self._held is not None:
             held, self._held = bytes(self._held).removeprefix(BOM), None
             text = held.strip(WHITE_SPACE)
-            if text:
-                before = held[: len(held) - len(held.lstrip(WHITE_SPACE))]
-                value = WholeValue(text, before.count(b"\n") + 1)
-                if is_truncated(text) is None:
-                    yield value
-                    return
-                if self._look_again_bytes:
-                    self.broken_value = value
-            yield from self._lines.feed(held)
+            if not text:
+                return
+            before = held[: len(held) - len(held.lstrip(WHITE_SPACE))]
+            value = WholeValue(text, before.count(b"\n") + 1)
+            if is_truncated(text) is None:
+                yield value
+                return
+            if self._look_again_bytes:
+                self.broken_value = value
+            yield from self._as_lines(held)
         yield from self._lines.finish()
+
+    def _as_lines(self, held: bytes) -> Iterator[bytes | OverlongLine]:
+        """What was held, in chunks as if it had come in pieces."""
+        for start in range(0, len(held), _PIECE_BYTES):
+            yield from self._lines.feed(held[start : start + _PIECE_BYTES])
 
     def _is_known_to_be_lines(self, held: bytearray) -> bool:
         if self._is_value:

@@ -92,6 +92,7 @@ def log_door(
 
 
 def _decoded(one: LogDecoder, pieces: list[bytes]) -> Decoded:
+    one.chunk_bytes_min = 0  # or nothing so small would be read by chunk
     try:
         batches = [batch for piece in pieces for batch in one.feed(piece)]
         batches += one.finish()
