@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from ..config import IntakeConfig
 from ..flow import Reservation
-from ..messages import RequestRecord
+from ..messages import LineReject, RequestRecord
 from ..protocol.forms import Origin, Rules, make_decoder, row_target
 from ..protocol.inflate import Encoding, InflateLimits, make_inflater
 from ..protocol.requests import (
@@ -54,7 +54,10 @@ FINGERPRINT_BYTES = 16
 
 
 class AdmittedRequest(Struct, frozen=True):
-    """An authenticated request, before its body was looked at."""
+    """An authenticated request, before its body was looked at.
+
+    `first_rejects` is filled as it is: a door may tell them.
+    """
 
     request: Request
     origin: Origin
@@ -64,6 +67,7 @@ class AdmittedRequest(Struct, frozen=True):
     idempotency_key: str | None
     received_at_us: int
     refused_by: RefusedBy = "nothing"
+    first_rejects: list[LineReject] = []
 
     @property
     def credential(self) -> str:
@@ -227,6 +231,7 @@ async def _receive_bulk(
         idempotency_key=asked.idempotency_key,
         done=trio.Event(),
         refused_by=asked.refused_by,
+        first_rejects=asked.first_rejects,
     )
     record = await admission.bulk.send(upload, send, prefix, asked.request.body)
     admission.count(record.source, record.accepted, upload.decoder.reasons)
