@@ -149,6 +149,7 @@ async def _receive_small(
         decoded = await trio.to_thread.run_sync(
             decode_body, entry, raw, limiter=admission.decode_turn
         )
+    asked.first_rejects.extend(decoded.rejects[:FIRST_REJECTS_MAX])
     refuse_if_rejected(asked.refused_by, decoded.row_count, decoded.rejected_count, decoded.rejects)
     sequence = await admission.small.append(entry_to_bytes(entry), decoded)
     admission.count(entry.source, decoded.row_count, decoded.reasons)
