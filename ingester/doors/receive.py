@@ -28,7 +28,13 @@ from ..protocol.requests import (
     entry_to_bytes,
 )
 from .admission import Admission
-from .bulk_lane import BulkUpload, RefusedBy, open_pieces, refuse_if_rejected
+from .bulk_lane import (
+    FIRST_REJECTS_MAX,
+    BulkUpload,
+    RefusedBy,
+    open_pieces,
+    refuse_if_rejected,
+)
 from .exchange import Request
 
 __all__ = [
