@@ -22,6 +22,7 @@ __all__ = [
     "MalformedRequest",
     "NotFound",
     "Overloaded",
+    "QueryError",
     "RequestError",
     "RequestStalled",
     "StoreBusy",
@@ -75,6 +76,15 @@ class NotFound(RequestError):
     """The named thing does not exist."""
 
     status_hint = 404
+
+
+class QueryError(RequestError):
+    """A query that is refused. `column` counts its characters from 1; one past the end is legal."""
+
+    def __init__(self, detail: str, column: int) -> None:
+        super().__init__(f"column {column}: {detail}")
+        self.detail = detail
+        self.column = column
 
 
 class ClientGone(IngesterError):

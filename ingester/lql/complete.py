@@ -1,0 +1,9 @@
+from __future__ import annotations
+
+Suggestion = None
+
+
+def complete() -> None: ...
+
+
+__all__ = ["Suggestion", "complete"]
