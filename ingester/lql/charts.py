@@ -11,7 +11,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from .ast import Chart, Column, Field, Filter, Not, Null, Query, Select
-from .compiler import compile_query, condition_of
+from .compiler import compile_query, condition_of, normalised
 from .fields import display_name
 from .paths import first_value, values
 from .predicates import numeric
@@ -110,7 +110,8 @@ def _text(field: Field, schema: Schema) -> Fragment:
         return _column(field, schema)
     found = sql("json_extract_string({}, '$')", _scalar(field, schema))
     if schema.level_name is not None and field.keys == (schema.level_name,):
-        return sql("coalesce({}, {})", found, Fragment(schema.columns[schema.level_name]))
+        stored = Fragment(schema.columns[schema.level_name])
+        return sql("coalesce({}, {})", normalised(found), stored)
     return found
 
 

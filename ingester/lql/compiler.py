@@ -22,16 +22,13 @@ from .ast import (
     Node,
     Not,
     Null,
-    Number,
     Or,
     Path,
     Query,
     Range,
     Text,
-    Value,
 )
-from .levels import LEVELS, level_of, level_of_number, spellings
-from .numbers import decimal_of
+from .levels import LEVELS, maybe_level, spellings
 from .paths import any_value, is_null
 from .predicates import Predicate, predicate_of
 from .schema import LOGS, Schema
@@ -39,7 +36,7 @@ from .sql import FALSE, TRUE, Fragment, joined, sql
 from .times import Window, intersection, window
 from .values import COMPARISONS
 
-__all__ = ["Compiled", "compile_query", "condition_of", "window_of"]
+__all__ = ["Compiled", "compile_query", "condition_of", "normalised", "window_of"]
 
 
 class Compiled(Struct, frozen=True):
@@ -96,7 +93,7 @@ def condition_of(node: Node, schema: Schema) -> Fragment:
         case Contains():
             message = Fragment(schema.columns[schema.message_name])
             return sql("contains({}, {})", message, node.text)
-        case Filter():
+        case _:
             return _filter(node, schema)
 
 
@@ -148,20 +145,20 @@ def _level_predicate(clause: Filter, *, is_column: bool) -> Predicate:
     """
     levels = _maybe_levels(clause, is_column=is_column)
     if levels is not None:
-        names, all_spellings = (spellings(levels, with_numbers=n) for n in (False, True))
+        names = spellings(levels)
         return Predicate(
             lambda t: sql("list_contains({}::VARCHAR[], lower({}))", names, t),
-            lambda d: sql("list_contains({}::VARCHAR[], lower(trim({}, '\"')))", all_spellings, d),
+            lambda d: sql("list_contains({}::VARCHAR[], lower(trim({}, '\"')))", names, d),
         )
     found = predicate_of(clause)
     if isinstance(clause.value, Text):
         if clause.operator in {"~", "@>~"}:
             return Predicate(
-                lambda t: found.of_text(_normalised(t)),
+                lambda t: found.of_text(normalised(t)),
                 lambda d: sql(
                     "CASE WHEN left({}, 1) IN ('[', '{') THEN false ELSE {} END",
                     d,
-                    found.of_text(_normalised(sql("json_extract_string({}, '$')", d))),
+                    found.of_text(normalised(sql("json_extract_string({}, '$')", d))),
                 ),
             )
         if clause.operator in {"=", "@>"}:
@@ -173,30 +170,32 @@ def _level_predicate(clause: Filter, *, is_column: bool) -> Predicate:
     return found
 
 
-def _normalised(text: Fragment) -> Fragment:
+def normalised(text: Fragment) -> Fragment:
     """The stored spelling of a level; any other text as it is."""
     cases = [
         sql("WHEN {} THEN {}", spelling, level)
         for level in LEVELS
-        for spelling in spellings([level], with_numbers=True)
+        for spelling in spellings([level])
     ]
     return sql("CASE lower({}) {} ELSE {} END", text, joined(" ", cases), text)
 
 
 def _maybe_levels(clause: Filter, *, is_column: bool) -> list[str] | None:
-    """The levels that satisfy a clause, if its operand names levels."""
+    """The levels that satisfy a clause, if its operand names levels. A number does so only where
+    no number is stored: in the column.
+    """
     operator, value = clause.operator, clause.value
     if operator in {"=", "@>"}:
-        level = _maybe_level(value, is_column=is_column)
+        level = maybe_level(value, with_numbers=is_column)
         return None if level is None else [level]
     if operator == "..":
         assert isinstance(value, Range)
-        low = _maybe_level(value.low, is_column=is_column)
-        high = _maybe_level(value.high, is_column=is_column)
+        low = maybe_level(value.low, with_numbers=is_column)
+        high = maybe_level(value.high, with_numbers=is_column)
         if low is None or high is None:
             return None
         return [*LEVELS[LEVELS.index(low) : LEVELS.index(high) + 1]]
-    level = _maybe_level(value, is_column=is_column) if operator in COMPARISONS else None
+    level = maybe_level(value, with_numbers=is_column) if operator in COMPARISONS else None
     if level is None:
         return None
     at = LEVELS.index(level)
@@ -207,12 +206,3 @@ def _maybe_levels(clause: Filter, *, is_column: bool) -> list[str] | None:
         "<=": (0, at + 1),
     }[operator]
     return [*LEVELS[first:last]]
-
-
-def _maybe_level(value: Value, *, is_column: bool) -> str | None:
-    """A number is a level only where no number is stored: in the column."""
-    if isinstance(value, Text):
-        return level_of(value.text)
-    if isinstance(value, Number) and is_column:
-        return level_of_number(float(decimal_of(value.spelling)))
-    return None

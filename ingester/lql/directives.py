@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from .ast import Chart, Column, Field, Select
 from .fields import resolve
-from .lexer import Lexer
+from .lexer import Lexer, Place
 from .schema import Schema
 
 __all__ = ["AGGREGATES", "BUCKETS", "SELECT_MAX", "ChartParts", "parse_chart", "parse_select"]
@@ -33,6 +33,7 @@ BUCKETS = {
 }
 
 SELECT_MAX = 50
+GROUPS_MAX = 10
 
 _WORD = re.compile(r"\w+")
 _PERIOD = re.compile(r"(\w+)::(\w*)")
@@ -60,6 +61,7 @@ class ChartParts(Struct):
 def parse_chart(lexer: Lexer, schema: Schema, parts: ChartParts, clause_start: int) -> None:
     """One `c:` clause, from behind its colon."""
     start = lexer.at
+    lexer.place = Place("aggregate", start)
     found = _WORD.match(lexer.text, start)
     if found is None:
         lexer.refuse("expected an aggregate here, as count(*) or avg(m.duration)", start)
@@ -90,6 +92,7 @@ def parse_chart(lexer: Lexer, schema: Schema, parts: ChartParts, clause_start: i
 
 
 def _operand(lexer: Lexer, schema: Schema, name: str, opening: int) -> Field | None:
+    lexer.place = Place("field", lexer.at)
     if lexer.character() == "*":
         if name != "count":
             lexer.refuse(f"{name} needs a field, as {name}(m.duration)", lexer.at)
@@ -102,6 +105,9 @@ def _group_items(lexer: Lexer, schema: Schema, parts: ChartParts, opening: int) 
     assert parts.group_by is not None
     while True:
         start = lexer.at
+        lexer.place = Place("group", start)
+        if len(parts.group_by) == GROUPS_MAX:
+            lexer.refuse(f"a chart groups by at most {GROUPS_MAX} fields", start)
         period = _PERIOD.match(lexer.text, start)
         if period is None:
             parts.group_by.append(_field(lexer, schema, opening))
@@ -146,6 +152,7 @@ def parse_select(lexer: Lexer, schema: Schema, count: int, start: int) -> Select
     """One `s:` clause, from behind its colon; `start` is where the clause starts."""
     if count >= SELECT_MAX:
         lexer.refuse(f"a query selects at most {SELECT_MAX} fields", start)
+    lexer.place = Place("field", lexer.at)
     character = lexer.character()
     if not character or character.isspace():
         lexer.refuse("expected a field here, as s:m.user.id or s:*", lexer.at)
@@ -161,7 +168,7 @@ def parse_select(lexer: Lexer, schema: Schema, count: int, start: int) -> Select
         lexer.at += 1
         found = _WORD.match(lexer.text, lexer.at)
         if found is None:
-            lexer.refuse(f"expected a name here: s:{token.text}@user", lexer.at)
+            lexer.refuse("expected a name here, as s:m.user.id@user", lexer.at)
         alias = found[0]
         lexer.at = found.end()
     if lexer.character() == ",":

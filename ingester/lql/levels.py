@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["ALIASES", "LEVELS", "level_of", "level_of_number", "spellings"]
+from .ast import Number, Text, Value
+from .numbers import decimal_of
+
+__all__ = ["ALIASES", "LEVELS", "level_of", "level_of_number", "maybe_level", "spellings"]
 
 LEVELS = (
     "trace",
@@ -52,12 +55,19 @@ def level_of_number(number: float) -> str | None:
     return _TENS.get(int(number // 10)) if 10 <= number <= 60 else None
 
 
-def spellings(levels: Iterable[str], *, with_numbers: bool) -> list[str]:
+def maybe_level(operand: Value, *, with_numbers: bool) -> str | None:
+    """The level an operand stands for."""
+    if isinstance(operand, Text):
+        return level_of(operand.text)
+    if isinstance(operand, Number) and with_numbers:
+        return level_of_number(float(decimal_of(operand.spelling)))
+    return None
+
+
+def spellings(levels: Iterable[str]) -> list[str]:
     """Every lower-case text that stands for one of `levels`."""
     wanted = set(levels)
     found = [name for name in LEVELS if name in wanted]
     found += [alias for alias, name in ALIASES.items() if name in wanted]
-    if with_numbers:
-        numbers = [n for n in range(61) if level_of_number(n) in wanted]
-        found += [f"{n}{end}" for n in numbers for end in ("", ".0")]
-    return found
+    numbers = [n for n in range(61) if level_of_number(n) in wanted]
+    return found + [f"{n}{end}" for n in numbers for end in ("", ".0")]

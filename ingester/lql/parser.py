@@ -15,6 +15,7 @@ Invariants
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal, NoReturn, cast
 
@@ -29,27 +30,24 @@ from .ast import (
     Filter,
     Node,
     Not,
-    Number,
     Operator,
     Or,
     Query,
     Range,
     Select,
-    Text,
     TimeFilter,
     Value,
 )
 from .directives import ChartParts, parse_chart, parse_select
 from .fields import resolve
-from .levels import LEVELS, level_of, level_of_number
-from .lexer import Lexer, Token
-from .numbers import decimal_of
+from .levels import LEVELS, maybe_level
+from .lexer import Lexer, Place, Token
 from .regex import BadPattern, check_pattern
 from .schema import LOGS, Schema
 from .times import BadOperand, window
 from .values import COMPARISONS, classify
 
-__all__ = ["CLAUSES_MAX", "NESTING_MAX", "Context", "parse"]
+__all__ = ["CLAUSES_MAX", "NESTING_MAX", "Context", "parse", "place_at_end"]
 
 Context = Literal["search", "rule"]
 
@@ -67,6 +65,14 @@ _DIRECTIVES = {
 
 # Any instant will do to find out whether an operand is a time.
 _SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def place_at_end(text: str, *, schema: Schema = LOGS) -> Place:
+    """What the parser was reading when the text ended, be it a query or the start of one."""
+    parser = _Parser(text, schema, "search")
+    with suppress(QueryError):  # the start of a query is seldom one
+        parser.parse()
+    return parser.lexer.place
 
 
 def parse(text: str, *, schema: Schema = LOGS, context: Context = "search") -> Query:
@@ -243,12 +249,15 @@ class _Parser:
                 self.directives.append(_Directive(kind, start))
                 self.directive(kind, name, start)
                 return None
+        field = resolve(name.steps, self.schema)
+        self.lexer.place = Place("value", self.lexer.at, field, "=")
         operator = self.lexer.operator(name.text) or "="
-        return self.condition(resolve(name.steps, self.schema), cast(Operator, operator))
+        return self.condition(field, cast(Operator, operator))
 
     def condition(self, field: Field, operator: Operator) -> Filter:
         is_regex = operator in {"~", "@>~"}
         start = self.lexer.at
+        self.lexer.place = Place("value", start, field, operator)
         text, is_quoted = self.lexer.value(is_regex=is_regex)
         operator, value = classify(operator, text, is_quoted=is_quoted)
         if is_regex:
@@ -266,12 +275,7 @@ class _Parser:
     def expect_levels(self, value: Value, start: int) -> None:
         ends = (value.low, value.high) if isinstance(value, Range) else (value,)
         for end in ends:
-            level = None
-            if isinstance(end, Text):
-                level = level_of(end.text)
-            elif isinstance(end, Number):
-                level = level_of_number(float(decimal_of(end.spelling)))
-            if level is None:
+            if maybe_level(end, with_numbers=True) is None:
                 self.refuse(f"levels are compared in the order {' < '.join(LEVELS)}", start)
 
     def directive(self, kind: str, name: Token, start: int) -> None:
@@ -284,6 +288,7 @@ class _Parser:
             at = lexer.at
             if lexer.operator(name.text):
                 self.refuse(f"{name.text}: takes a name and no operator: {name.text}:checkout", at)
+            lexer.place = Place("service", at)
             self.services.append(lexer.value()[0])
 
     def time(self, name: Token) -> TimeFilter:
@@ -297,6 +302,7 @@ class _Parser:
                 at,
             )
         start = lexer.at
+        lexer.place = Place("time", start, operator=operator)
         operand, is_quoted = lexer.value()
         clause = TimeFilter(cast(Literal["", ">", ">=", "<", "<="], operator), operand)
         try:

@@ -34,7 +34,7 @@ _RANGE_SIZE = 12
 _REPEAT = re.compile(r"\{(0|[1-9][0-9]*)(?:(,)(0|[1-9][0-9]*)?)?\}")
 # More digits make the braces text.
 _REPEAT_DIGITS_MAX = 9
-_NAME = re.compile(r"\(\?P<[A-Za-z0-9_]+>")
+_OPENING = re.compile(r"\((?:\?P<[A-Za-z0-9_]+>|(?!\?))")
 _FLAGS = re.compile(r"\(\?([imsU]*)(?:-[imsU]+)?([:)])")
 _HEX = re.compile(r"\\x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]+)\})")
 _OCTAL = re.compile(r"\\(?:0[0-7]{0,2}|[1-7][0-7]{1,2})")
@@ -128,22 +128,17 @@ class _Checker:
     def open(self) -> None:
         start = self.at
         folds_case = self.groups[-1].folds_case
-        if self.pattern.startswith("(?", start):
-            flags = _FLAGS.match(self.pattern, start)
-            name = _NAME.match(self.pattern, start)
-            if flags is None and name is None:
-                self.refuse(_group_advice(self.pattern[start : start + 4]), start)
-            if flags is not None:
-                self.at = flags.end()
-                # A flag once seen counts as set: it only makes the estimate larger.
-                folds_case = folds_case or "i" in flags[1]
-                if flags[2] == ")":
-                    self.groups[-1].folds_case = folds_case
-                    return
-            elif name is not None:
-                self.at = name.end()
+        if (flags := _FLAGS.match(self.pattern, start)) is not None:
+            self.at = flags.end()
+            # A flag once seen counts as set: it only makes the estimate larger.
+            folds_case = folds_case or "i" in flags[1]
+            if flags[2] == ")":
+                self.groups[-1].folds_case = folds_case
+                return
+        elif (opening := _OPENING.match(self.pattern, start)) is not None:
+            self.at = opening.end()
         else:
-            self.at += 1
+            self.refuse(_group_advice(self.pattern[start : start + 4]), start)
         self.group_count += 1
         if self.group_count > _GROUPS_MAX or len(self.groups) > _NESTING_MAX:
             self.refuse("the pattern has too many groups", start)

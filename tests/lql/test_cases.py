@@ -19,7 +19,7 @@ CASES = [
 
 
 def _times(found: tuple[datetime | None, datetime | None]) -> list[str | None]:
-    return [t and t.isoformat().replace("+00:00", "Z") for t in found]
+    return [None if t is None else t.isoformat().replace("+00:00", "Z") for t in found]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
@@ -33,7 +33,9 @@ def test_conformance_case_holds(case: dict[str, Any]) -> None:
     elif "chart" in case:
         assert lql.chart(query) == case["chart"], case["why"]
     else:
-        contexts = ["search", "rule"] if case["context"] == "both" else [case["context"]]
+        contexts: list[lql.Context] = (
+            ["search", "rule"] if case["context"] == "both" else [case["context"]]
+        )
         for context in contexts:
             with pytest.raises(QueryError) as refusal:
                 lql.check(query, context)
