@@ -76,7 +76,7 @@ def double_at_least(number: Decimal) -> float:
 
 def double_at_most(number: Decimal) -> float:
     """The double that stands for `x <= number`."""
-    return -double_at_least(-number)
+    return -double_at_least(number.copy_negate())
 
 
 def forms(spelling: str) -> tuple[list[str], list[float]]:

@@ -303,10 +303,10 @@ class _Parser:
             )
         start = lexer.at
         lexer.place = Place("time", start, operator=operator)
-        operand, is_quoted = lexer.value()
+        operand, _ = lexer.value()
         clause = TimeFilter(cast(Literal["", ">", ">=", "<", "<="], operator), operand)
         try:
             window(clause, _SOME_TIME)
         except BadOperand as error:
-            self.refuse(str(error), start + error.offset + is_quoted)
+            self.refuse(str(error), start)
         return clause

@@ -52,11 +52,7 @@ _EXPECTED = (
 
 
 class BadOperand(ValueError):
-    """No time. `offset` counts characters from the start of the operand."""
-
-    def __init__(self, detail: str, offset: int = 0) -> None:
-        super().__init__(detail)
-        self.offset = offset
+    """No time."""
 
 
 class Window(Struct, frozen=True):
@@ -79,12 +75,7 @@ def window(clause: TimeFilter, now: datetime) -> Window:
     low, dots, high = operand.partition("..")
     if not dots:
         return Window(*_span(operand, now))
-    start = _point(low, now)
-    try:
-        end = _point(high, now)
-    except BadOperand as error:
-        raise BadOperand(str(error), len(low) + len(dots)) from error
-    return Window(start, _after(end))
+    return Window(_point(low, now), _after(_point(high, now)))
 
 
 def intersection(windows: list[Window]) -> Window:

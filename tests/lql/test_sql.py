@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -281,3 +283,27 @@ def test_matches_takes_times_of_any_kind() -> None:
         assert matches("t:2026-04-15T12:00..2026-04-15T12:00", {"time": time})
     assert not matches("t:today", {"time": "no time"})
     assert not matches("t:today", {"time": 5})
+
+
+def test_matches_serves_threads_at_once() -> None:
+    def ask(n: int) -> bool:
+        return matches(f"m.n:{n} word", {"message": "a word", "attributes": {"n": n}})
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(100)))
+
+
+def test_batch_may_carry_json_as_any_arrow_string() -> None:
+    found = compile_query(parse("m.a.b:2 -m.c:1 level:err"), now=NOW)
+    texts = ['{"a":[{"b":1},{"b":2}]}', '{"a":{"b":2},"c":1}', None]
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.json_(pa.string())):
+        storage = pa.array(texts, pa.string()).cast(getattr(kind, "storage_type", kind))
+        is_json = isinstance(kind, pa.JsonType)
+        column = pa.ExtensionArray.from_storage(kind, storage) if is_json else storage
+        batch = pa.table({"attributes": column, "level": pa.array(["error"] * 3)})
+        connection = duckdb.connect(config={"threads": "1"})
+        connection.register("batch", batch)
+        rows = connection.execute(
+            f"SELECT count(*) FROM batch WHERE {found.where_sql}", list(found.params)
+        ).fetchall()
+        assert rows == [(1,)], kind
