@@ -19,6 +19,7 @@ from .errors import Forbidden, Overloaded, Unauthorized
 from .management import Actor, Answer, Links, Management
 from .management.calls import NOBODY
 from .messages import Scope
+from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
 from .store.reader import check_parts, select
@@ -60,6 +61,7 @@ class ProcessServices:
         self._store = store
         self._problems = problems
         self._queries = trio.CapacityLimiter(2)
+        self.searches = Searches(store, seconds_max=lambda: config().store.query_seconds_max)
         self._sign_ins = trio.CapacityLimiter(1)
         self.statistics = statistics
         self._registry = make_registry(statistics)

@@ -419,16 +419,17 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         problems=process.opened.problems,
         statistics=process.statistics,
     )
-    await serve_console(
-        make_app(services),
-        bind=started.bind(config.console.bind),
-        unix_path=Path(config.store.data_dir) / "control.sock",
-        counters=process.console_counters,
-        limits=ConsoleLimits(drain_seconds_max=config.server.drain_seconds_max),
-        tls=None if certificates is None else (lambda: certificates.context),
-        stop=stop,
-        task_status=started,
-    )
+    async with services.searches.running(stop):
+        await serve_console(
+            make_app(services),
+            bind=started.bind(config.console.bind),
+            unix_path=Path(config.store.data_dir) / "control.sock",
+            counters=process.console_counters,
+            limits=ConsoleLimits(drain_seconds_max=config.server.drain_seconds_max),
+            tls=None if certificates is None else (lambda: certificates.context),
+            stop=stop,
+            task_status=started,
+        )
 
 
 async def _keep_running(

@@ -32,6 +32,7 @@ from ingester.console.connection import ConsoleLimits
 from ingester.console.metrics import METRICS_CONTENT_TYPE
 from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
 from ingester.console.rows import answer_json
+from ingester.console.search import add_search_routes
 from ingester.console.services import Services
 from ingester.errors import InvalidField, Overloaded, RequestError, StoreBusy, Unauthorized
 from ingester.management import ROUTES, Answer, Route
@@ -75,6 +76,7 @@ def make_app(services: Services) -> QuartTrio:
     _add_rules(app, services)
     _add_public_routes(app, services)
     _add_reading_routes(app, services)
+    add_search_routes(app, services)
     _add_management_routes(app, services)
     _add_pages(app, services)
     return app

@@ -22,6 +22,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from ingester.management import Actor, Answer
+from ingester.search import Searches
 
 __all__ = ["Document", "QueryAnswer", "Services"]
 
@@ -41,6 +42,10 @@ class QueryAnswer(Struct, frozen=True, kw_only=True):
 
 class Services(Protocol):
     """The process behind the console."""
+
+    @property
+    def searches(self) -> Searches:
+        """Searches over logs, events and metrics, as `ingester.search.ROUTES` lists them."""
 
     def ready(self) -> tuple[bool, list[str]]:
         """Whether requests are taken; when not, why, in sentences anyone may read."""
