@@ -43,10 +43,12 @@ def test_path_counts_rejects_and_compares_with_duckdb(
     assert program.main(arguments) == 0
     document = json.loads(capsys.readouterr().out)
     rows = {row["name"]: row for row in document["rows"]}
-    assert len(document["rows"]) == 9
+    assert len(document["rows"]) == 13
     assert rows["ours gzip, 1 line in 1000 refused"]["events"] == 1998
     assert rows["ours zstd"]["ratio"] is None
-    assert [row["ratio_to"] for row in document["rows"]].count("ours/duckdb") == 4
+    assert [row["ratio_to"] for row in document["rows"]].count("ours/duckdb") == 8
+    assert rows["duckdb zstd, plain INSERT … SELECT"]["ratio"]
+    assert rows["duckdb zstd, preserve_insertion_order=false"]["ratios"]
 
 
 def test_a_missing_rival_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
