@@ -21,6 +21,7 @@ import msgspec
 import zstandard
 
 __all__ = [
+    "LOG_FILES",
     "REAL_FILES",
     "blocks",
     "decoded_blocks",
@@ -108,7 +109,7 @@ REAL_FILES: tuple[tuple[str, Callable[[dict[str, Any]], _Envelope]], ...] = (
 
 
 # These are logs as they are: no envelope.
-_LOG_FILES = (
+LOG_FILES = (
     "windows-events-05.ndjson.gz",
     "github-events.ndjson.gz",
     "windows-events-01.ndjson.gz",
@@ -175,7 +176,7 @@ def _event(envelope: _Envelope, shift_ms: int, payload: bytes) -> bytes:
 
 
 def has_log_files(directory: Path) -> bool:
-    return all((directory / name).exists() for name in _LOG_FILES)
+    return all((directory / name).exists() for name in LOG_FILES)
 
 
 def log_blocks(directory: Path, logs: int) -> Iterator[bytes]:
@@ -183,7 +184,7 @@ def log_blocks(directory: Path, logs: int) -> Iterator[bytes]:
     held: list[bytes] = []
     held_bytes = 0
     while logs:
-        for name in _LOG_FILES:
+        for name in LOG_FILES:
             with gzip.open(directory / name, "rb") as file:
                 lines = (line.rstrip(b"\r\n") + b"\n" for line in file if line.strip())
                 for line in islice(lines, logs):
