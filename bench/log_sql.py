@@ -128,10 +128,11 @@ def _guess(value: str) -> str:
 
 
 def _time(value: str) -> str:
-    """RFC 3339 in UTC, else an epoch by its size."""
+    """RFC 3339 in UTC, told by its first dash, else an epoch by its size."""
     number = f"TRY_CAST({value} AS DOUBLE)"
     return (
-        f"TRY_CAST({value} AS TIMESTAMP), make_timestamp(CASE WHEN {number} < 1e11 "
-        f"THEN round({number} * 1e6) WHEN {number} < 1e14 THEN {number} * 1e3 "
-        f"WHEN {number} < 1e17 THEN {number} ELSE {number} / 1e3 END::BIGINT)"
+        f"CASE WHEN {value}[5] = '-' THEN TRY_CAST({value} AS TIMESTAMP) ELSE make_timestamp("
+        f"CASE WHEN {number} < 1e11 THEN round({number} * 1e6) "
+        f"WHEN {number} < 1e14 THEN {number} * 1e3 "
+        f"WHEN {number} < 1e17 THEN {number} ELSE {number} / 1e3 END::BIGINT) END"
     )
