@@ -35,7 +35,7 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One SELECT over the public views."""
 
     sql: Annotated[str, Meta(min_length=1)]
-    format: str = "json"
+    format: Annotated[str, Meta(extra_json_schema={"enum": ["json"]})] = "json"
 
 
 class QueryRows(Struct, frozen=True, kw_only=True):

@@ -28,7 +28,6 @@ from decimal import Decimal
 
 import msgspec
 
-from ingester.console.routes import QueryRows
 from ingester.console.services import QueryAnswer
 
 __all__ = ["answer_json", "json_value", "row_objects"]
@@ -48,7 +47,7 @@ def answer_json(answer: QueryAnswer) -> bytes:
         [convert(value) for convert, value in zip(converters, row, strict=True)]
         for row in answer.rows
     ]
-    return msgspec.json.encode(QueryRows(columns=answer.columns, types=answer.types, rows=rows))
+    return msgspec.json.encode({"columns": answer.columns, "types": answer.types, "rows": rows})
 
 
 def row_objects(answer: QueryAnswer) -> list[dict[str, object]]:

@@ -74,7 +74,7 @@ class Metric(Struct, gc=False):
 class MetricsBody(Struct, gc=False):
     """What is sent: the metrics of one project."""
 
-    projectId: str
+    projectId: _Name
     metrics: Annotated[list[Metric], Meta(min_length=1, max_length=METRICS_MAX)]
 
     def __repr__(self) -> str:
