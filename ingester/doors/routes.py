@@ -123,7 +123,7 @@ _EVENT_ANSWERS = (
         meaning="Not this door's path, method or key pair, or a body that cannot be read.",
         headers=_QUOTA,
     ),
-    Answered(status=408, meaning="The sender stopped.", headers=(_RETRY,)),
+    Answered(status=408, meaning="The sender stopped.", headers=(*_QUOTA, _RETRY)),
     Answered(
         status=413,
         meaning="Larger than `body_bytes_max`, or packed beyond `ratio_max`: split it.",
@@ -207,7 +207,7 @@ def _bearer(
             status=503,
             meaning="Full, shutting down, or out of disk; nothing was stored.",
             bodies=(ErrorBody,),
-            headers=(_RETRY,),
+            headers=(*_QUOTA, _RETRY),
         ),
     )
 
