@@ -25,7 +25,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 from tests.system.server import Server, SourceKeys, running
 
 METHODS = ("get", "head", "post", "patch", "delete")
-EXAMPLES_MAX = 6
+EXAMPLES_MAX = 5
 # Signing in and the like: each attempt costs a quarter of a second of scrypt.
 SLOW_EXAMPLES_MAX = 2
 # All of schemathesis that look at one answer.
@@ -229,9 +229,11 @@ def test_answers_are_what_the_document_says(world: World, mode: GenerationMode, 
     assert faults == []
     assert world.server.process is not None
     assert world.server.process.poll() is None
-    assert statuses.total() >= 35, statuses
-    succeeded = sum(count for status, count in statuses.items() if status < 400)
-    assert succeeded * 5 >= statuses.total(), statuses
+    # Not vacuous: what fits is mostly taken, what is broken mostly not.
+    assert statuses.total() >= 30, statuses
+    taken = sum(count for status, count in statuses.items() if status < 400)
+    share = taken if mode is GenerationMode.POSITIVE else statuses.total() - taken
+    assert share * 3 >= statuses.total(), statuses
     assert statuses.keys() & {400, 422}, statuses
 
 
