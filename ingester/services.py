@@ -167,6 +167,9 @@ class ProcessServices:
     def trusted_proxies(self) -> Sequence[str]:
         return self._config().intake.trusted_proxies
 
+    def intake_url(self) -> str:
+        return self._intake_base()
+
     def public_url(self) -> str:
         return self._config().console.public_url
 
