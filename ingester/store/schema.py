@@ -36,8 +36,9 @@ DATA_TABLES = ("events", "logs", "metrics")
 # What each version after the first brought.
 VERSION_DDL: Mapping[int, Sequence[str]] = {
     2: (
-        "CREATE TABLE {part}.logs(request_number BIGINT, line_number BIGINT, received_at TIMESTAMP, "
-        "service VARCHAR, environment VARCHAR, time TIMESTAMP, level VARCHAR, "
+        "CREATE TABLE {part}.logs(request_number BIGINT, line_number BIGINT, "
+        "received_at TIMESTAMP, service VARCHAR, environment VARCHAR, time TIMESTAMP, "
+        "level VARCHAR, "
         "message VARCHAR USING COMPRESSION zstd, attributes JSON USING COMPRESSION zstd, "
         "batch_id BIGINT)",
         "CREATE TABLE {part}.metrics(request_number BIGINT, line_number BIGINT, "
