@@ -21,6 +21,8 @@ __all__ = [
     "LineReject",
     "QuotaErrorBody",
     "RejectReason",
+    "ReplayOutcome",
+    "ReplayResult",
     "RequestNumbers",
     "RequestRecord",
     "Scope",
@@ -64,6 +66,33 @@ class LineReject(Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:
         return f"LineReject(line {self.line_number}, {self.reason}, {len(self.line)} bytes)"
+
+
+# What became of a reject that was to be replayed. `accepted`: a dry run, it would be replayed.
+ReplayResult = Literal[
+    "replayed",
+    "accepted",
+    "refused",
+    "already_replayed",
+    "under_way",
+    "impossible",
+    "failed",
+    "unknown",
+]
+
+
+class ReplayOutcome(Struct, frozen=True, kw_only=True):
+    """What became of one reject in a replay. `request_id` is the request it went into; `reason`,
+    `field`, `column` and `detail` say why it did not.
+    """
+
+    id: str
+    outcome: ReplayResult
+    request_id: str | None = None
+    reason: RejectReason | None = None
+    field: str | None = None
+    column: int | None = None
+    detail: str | None = None
 
 
 class Source(Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ from .exchange import Request, Response
 from .once import Stored
 from .receive import AdmittedRequest
 
-__all__ = ["DOOR", "PREFIX", "LineError", "Report", "handle"]
+__all__ = ["DOOR", "PREFIX", "LineError", "Report", "handle", "origin_of"]
 
 DOOR = "ingest"
 PREFIX = "/ingest/"
@@ -76,12 +76,13 @@ def _admit(request: Request, credential: Credential, admission: Admission) -> Ad
     if atomic is None:
         raise RequestError("atomic is true or false")
     return Admitted(
-        _origin_of(label, query.get("as", "logs"), credential, admission),
+        origin_of(label, query.get("as", "logs"), credential, admission),
         "any_rejected" if atomic else "all_rejected",
     )
 
 
-def _origin_of(label: str, kind: str, credential: Credential, admission: Admission) -> Origin:
+def origin_of(label: str, kind: str, credential: Credential, admission: Admission) -> Origin:
+    """What `?as=` `kind` makes of requests to `label`. Raises RequestError."""
     key = credential.credential
     if kind == "logs":
         form = HonestLogForm(credential.service, credential.environment)

@@ -24,7 +24,7 @@ from ingester.errors import (
     StoreBusy,
     Unauthorized,
 )
-from ingester.management.calls import Actor, Answer, Call, Links
+from ingester.management.calls import Actor, Answer, Call, Links, RejectDesk
 from ingester.management.routes import ROUTES, Route
 from ingester.messages import ErrorBody
 from ingester.store.control import ControlStore
@@ -49,10 +49,12 @@ class Management:
         links: Links,
         *,
         session_seconds: int = DEFAULT_SESSION_SECONDS,
+        rejects: RejectDesk | None = None,
     ) -> None:
         self._control = control
         self._links = links
         self._session_seconds = session_seconds
+        self._rejects = rejects
 
     def handle(
         self, method: str, path: str, query: Mapping[str, str], body: bytes, actor: Actor
@@ -81,6 +83,7 @@ class Management:
             body=decode_body(body, route.request),
             query=_decoded_query(query, route.query),
             session_seconds=self._session_seconds,
+            rejects=self._rejects,
         )
         answered = route.function(call)
         return Answer(

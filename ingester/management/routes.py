@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from ingester.management import answers, keys, people, records, requests
+from ingester.management import answers, keys, people, records, rejects, requests
 from ingester.management.calls import Call, NeededRole, Nothing
 
 __all__ = ["ROUTES", "Route"]
@@ -398,6 +398,35 @@ _RECORDS = (
     ),
 )
 
+# A path of one more fixed segment comes before the one with a variable in its place.
+_REJECTS = (
+    _get(
+        "/rejects",
+        rejects.list_rejects,
+        answers.RejectList,
+        "Rejected lines, newest first.",
+        query=requests.RejectsQuery,
+        role="viewer",
+    ),
+    _get(
+        "/rejects/counts",
+        rejects.count_rejects,
+        answers.RejectCounts,
+        "Kept rejects by door, source and reason.",
+        query=requests.CountsQuery,
+        role="viewer",
+    ),
+    _get("/rejects/{id}", rejects.get_reject, answers.Reject, "One reject.", role="viewer"),
+    _people(
+        "POST",
+        "/rejects/replay",
+        rejects.replay_rejects,
+        answers.ReplayAnswer,
+        "Send rejected lines through their door again, each at most once.",
+        requests.ReplayRejects,
+    ),
+)
+
 ROUTES: tuple[Route, ...] = (
     *_SOURCES,
     *_TOKENS,
@@ -405,4 +434,5 @@ ROUTES: tuple[Route, ...] = (
     *_PROJECTS,
     *_PEOPLE,
     *_RECORDS,
+    *_REJECTS,
 )
