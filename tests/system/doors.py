@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.system.client import Answer, Connection, event_line
-from tests.system.server import Server, SourceKeys, running
+from tests.system.server import Server, running
 
 __all__ = [
     "HONEST",
@@ -71,10 +71,10 @@ class Doors:
 
     server: Server
     token: str
-    token_id: str
     api_key: str
     reader: str
-    keys: SourceKeys
+    admin: str
+    settle_path: str
     connection: Connection
 
     def post(
@@ -102,25 +102,21 @@ class Doors:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """Of one SELECT, when everything acknowledged is there."""
-        answer = self.connection.post(f"{self.keys.path}?wait=query", event_line("settle"))
+        answer = self.connection.post(self.settle_path, event_line("settle"))
         assert answer.headers["ingester-queryable"] == "true", answer
         return self.rows_now(sql)
 
     def rows_now(self, sql: str) -> list[tuple[Any, ...]]:
-        document = self.console("/api/v1/query", {"sql": sql})
+        document = self.api("POST", "query", {"sql": sql})
         return [tuple(row) for row in document["rows"]]
 
-    def console(self, path: str, document: object = None) -> Any:
-        return json.loads(self.console_text(path, document))
+    def api(self, method: str, path: str, document: object = None) -> Any:
+        """The console's API, as its administrator."""
+        return json.loads(self.text(f"/api/v1/{path}", method, document))
 
-    def console_text(self, path: str, document: object = None) -> str:
+    def text(self, path: str, method: str = "GET", document: object = None) -> str:
         body = None if document is None else json.dumps(document).encode()
-        url = self.server.ready["console"] + path
-        request = urllib.request.Request(url, body, bearer(self.reader))
-        with urllib.request.urlopen(request, timeout=20) as reply:
-            text = reply.read()
-        assert isinstance(text, bytes)
-        return text.decode()
+        return _console(self.server, self.admin, path, method, body).decode()
 
     def row(self, sql: str) -> tuple[Any, ...]:
         rows = self.rows(sql)
@@ -141,16 +137,13 @@ class Doors:
         self.connection.close()
         self.connection.address = self.server.address
 
-    def make_token(self, *more: str, service: str = "api", environment: str = "prod") -> str:
-        made = self.server.command(
-            "token", "create", "--service", service, "--environment", environment, *more
-        )
-        key = made["token"]
-        assert isinstance(key, str)
-        return key
+    def make_token(self, **fields: Any) -> dict[str, Any]:
+        made = self.api("POST", "tokens", {"service": "api", "environment": "prod", **fields})
+        assert isinstance(made, dict)
+        return made
 
-    def make_connection(self, name: str, *more: str) -> dict[str, str]:
-        made = self.server.command("connection", "create", name, *more)
+    def make_connection(self, name: str, **fields: Any) -> dict[str, Any]:
+        made = self.api("POST", "connections", {"name": name, **fields})
         assert isinstance(made, dict)
         return made
 
@@ -159,14 +152,30 @@ class Doors:
 def open_doors(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Doors]:
     """A server that must end well, and must not have written any key to its log."""
     with running(folder, environment) as server:
-        token = server.command("token", "create", "--service", "api", "--environment", "prod")
-        api_key = server.command("connection", "create", "cron")["api_key"]
-        reader = server.command("token", "create", "--scope", "read")["token"]
-        keys = server.create_source("settle")
+        admin = server.command("token", "create", "--scope", "admin")["token"]
+
+        def make(path: str, document: object) -> Any:
+            body = json.dumps(document).encode()
+            return json.loads(_console(server, admin, f"/api/v1/{path}", "POST", body))
+
+        token = make("tokens", {"service": "api", "environment": "prod"})["token"]
+        api_key = make("connections", {"name": "cron"})["api_key"]
+        reader = make("tokens", {"scope": "read"})["token"]
+        pair = make("sources", {"name": "settle"})
+        settle = f"/v1/{pair['auth_key']}/{pair['api_key']}?wait=query"
         with server.connect() as connection:
-            yield Doors(server, token["token"], token["id"], api_key, reader, keys, connection)
+            yield Doors(server, token, api_key, reader, admin, settle, connection)
         if server.process is not None:
             assert server.stop() == 0
     log = server.log_text()
     assert "Traceback" not in log
-    assert not any(key in log for key in (token["token"], api_key, reader))
+    assert not any(key in log for key in (token, api_key, reader, admin))
+
+
+def _console(server: Server, key: str, path: str, method: str, body: bytes | None) -> bytes:
+    url = server.ready["console"] + path
+    request = urllib.request.Request(url, body, bearer(key), method=method)
+    with urllib.request.urlopen(request, timeout=20) as reply:
+        text = reply.read()
+    assert isinstance(text, bytes)
+    return text

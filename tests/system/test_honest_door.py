@@ -201,11 +201,11 @@ def test_a_form_is_one_object_when_it_says_so(doors: Doors) -> None:
 
 def test_as_events_needs_a_token_bound_to_the_source(doors: Doors) -> None:
     path = "/ingest/shop?as=events"
-    doors.server.create_source("shop")
+    doors.api("POST", "sources", {"name": "shop"})
     answer = doors.lines(event_line("acme"), path=path)
     assert answer.status == 403
     assert "bound" in error_of(answer)
-    key = doors.make_token("--source", "shop")
+    key = doors.make_token(source="shop")["token"]
     bad = event_line("acme", accountId=None)
     late = event_line("acme", createdAt="x")
     body = b"\n".join([event_line("acme", 1), bad, late])
@@ -240,7 +240,7 @@ def test_a_repeat_is_told_and_carries_the_first_counts(doors: Doors) -> None:
     assert doors.lines(b"nope", Idempotency_Key="only-2xx").status == 400
     assert doors.lines(b"{}", Idempotency_Key="only-2xx").status == 200
     # Scope is key, door and credential.
-    other = doors.make_token()
+    other = doors.make_token()["token"]
     assert not report(doors.post(HONEST, b"{}", {"Idempotency-Key": "only-2xx"}, key=other))[
         "duplicate"
     ]
@@ -264,7 +264,7 @@ def test_a_repeat_in_flight_waits_for_the_first(doors: Doors) -> None:
             thread.start()
         # The others have been read: what is sent to the end is the first.
         for _ in range(50):
-            text = doors.console_text("/metrics")
+            text = doors.text("/metrics")
             if "ingester_idempotency_in_flight 1" in text:
                 break
         first.send_raw(b"".join(chunk_frames([b"1}"])))

@@ -197,7 +197,7 @@ def test_a_repeat_stores_nothing_and_another_body_is_422(doors: Doors) -> None:
 
 
 def test_a_tier_is_an_hourly_quota_that_every_request_counts_against(doors: Doors) -> None:
-    key = doors.make_connection("free", "--tier", "free")["api_key"]
+    key = doors.make_connection("free", tier="free")["api_key"]
     began_hour = int(time.time()) // 3600
     if time.time() % 3600 > 3590:
         pytest.skip("the hour ends now")
@@ -229,7 +229,7 @@ def test_a_tier_is_an_hourly_quota_that_every_request_counts_against(doors: Door
 def test_a_tier_is_kept_over_a_restart_and_so_is_an_idempotency_key(tmp_path: Path) -> None:
     with open_doors(tmp_path) as doors:
         tiers = {
-            tier: doors.make_connection(tier, "--tier", tier)["api_key"]
+            tier: doors.make_connection(tier, tier=tier)["api_key"]
             for tier in ("pro", "scale", "unlimited")
         }
         limits = {}
@@ -250,7 +250,7 @@ def test_a_tier_is_kept_over_a_restart_and_so_is_an_idempotency_key(tmp_path: Pa
 def test_tokens_carry_quotas_too(doors: Doors) -> None:
     if time.time() % 3600 > 3590:
         pytest.skip("the hour ends now")
-    token = doors.make_token("--requests-per-hour", "2")
+    token = doors.make_token(requests_per_hour=2)["token"]
     paths = ("/ingest/web", "/api/v1/webhook/event/log", "/ingest/web")
     answers = [doors.post(path, b"{}", key=token) for path in paths]
     assert [answer.status for answer in answers] == [200, 200, 429]
@@ -268,14 +268,14 @@ def test_a_change_of_name_or_unit_is_a_warning_on_the_metric(doors: Doors) -> No
     doors.send(metric(metricId="w", metricName="Wait", unit="s"))
     doors.send(metric(metricId="w", metricName="Wait", unit="s"), Prefer="wait=query")
     doors.send(metric(metricId="calm", metricName="Calm"))
-    listed = doors.console("/api/v1/metrics/warnings")["warnings"]
+    listed = doors.api("GET", "metrics/warnings")["warnings"]
     (found,) = [entry for entry in listed if entry["metric_id"] == "w"]
     assert found["project"] == "default"
     assert (found["name_changes"], found["unit_changes"]) == (1, 1)
     assert (found["name"], found["unit"]) == ("Wait", "s")
     assert (found["previous_name"], found["previous_unit"]) == ("W", "ms")
     assert "calm" not in {entry["metric_id"] for entry in listed}
-    text = doors.console_text("/metrics")
+    text = doors.text("/metrics")
     assert re.search(
         r'^ingester_metric_labels_changes_total\{project="default"\} [1-9]', text, re.M
     )
