@@ -173,6 +173,10 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
     async def viewer() -> Response:
         return _json({"requests": list(services.viewer_requests())})
 
+    @app.get("/api/v1/metrics/warnings")
+    async def metric_warnings() -> Response:
+        return _json({"warnings": services.metric_warnings()})
+
     @app.get("/api/v1/check")
     async def check() -> Response:
         problems = await services.check()

@@ -42,12 +42,10 @@ class NotReady(Struct, frozen=True, kw_only=True):
 def make_handler(admission: Admission) -> Handler:
     async def handle(request: Request) -> Response:
         path = request.head.path
-        door = DOORS_BY_PATH.get(path)
-        if door is not None:
+        door = _door_of(path)
+        # The test listener has the Natero door alone: the others would store.
+        if door is not None and (request.listener != "test" or door is natero.handle):
             return await door(request, admission)
-        for prefix, door in DOORS_BY_PREFIX:
-            if path.startswith(prefix):
-                return await door(request, admission)
         if path in PROBES:
             answer = _probe(path, request.head.method, admission)
             answer.door = "health"
@@ -57,6 +55,13 @@ def make_handler(admission: Admission) -> Handler:
         return answer
 
     return handle
+
+
+def _door_of(path: str) -> Door | None:
+    found = DOORS_BY_PATH.get(path)
+    if found is None:
+        found = next((door for prefix, door in DOORS_BY_PREFIX if path.startswith(prefix)), None)
+    return found
 
 
 def _probe(path: str, method: str, admission: Admission) -> Response:

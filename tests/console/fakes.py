@@ -66,6 +66,9 @@ class FakeServices:
     def viewer_requests(self) -> Sequence[Mapping[str, object]]:
         return [{"request_id": "01", "accepted": 1, "rejected": 0}]
 
+    def metric_warnings(self) -> Sequence[Any]:
+        return []
+
     async def query(self, sql: str) -> QueryAnswer:
         if sql == "wait":
             self.entered.set()
