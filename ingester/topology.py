@@ -143,6 +143,7 @@ class _Process:
             },
             "admission": self.admission.statistics(),
             "idempotency": self.opened.idempotency.statistics(),
+            "metric_labels": self.admission.metric_labels.statistics(),
             "journal": {
                 **self.gate.statistics(),
                 "lag_records": max(
@@ -417,6 +418,7 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         control=process.opened.control,
         store=process.opened.store,
         problems=process.opened.problems,
+        next_number=process.opened.numbers.next,
         statistics=process.statistics,
     )
     async with services.searches.running(stop):

@@ -10,16 +10,17 @@ __all__ = [
     "Chart",
     "Context",
     "Cost",
+    "EventContext",
+    "EventPage",
     "EventRow",
     "Field",
     "Fields",
     "Histogram",
     "HistogramBucket",
+    "LogContext",
+    "LogPage",
     "LogRow",
-    "Metric",
-    "MetricList",
     "Page",
-    "Series",
     "Suggestions",
     "TopValue",
 ]
@@ -94,6 +95,34 @@ class Context(Struct, frozen=True, kw_only=True):
     after: list[dict[str, Any]]
 
 
+class LogPage(Page, frozen=True, kw_only=True):
+    """A page of logs."""
+
+    rows: list[LogRow]  # type: ignore[assignment]
+
+
+class EventPage(Page, frozen=True, kw_only=True):
+    """A page of events."""
+
+    rows: list[EventRow]  # type: ignore[assignment]
+
+
+class LogContext(Context, frozen=True, kw_only=True):
+    """A log and those around it."""
+
+    row: LogRow  # type: ignore[assignment]
+    before: list[LogRow]  # type: ignore[assignment]
+    after: list[LogRow]  # type: ignore[assignment]
+
+
+class EventContext(Context, frozen=True, kw_only=True):
+    """An event and those around it."""
+
+    row: EventRow  # type: ignore[assignment]
+    before: list[EventRow]  # type: ignore[assignment]
+    after: list[EventRow]  # type: ignore[assignment]
+
+
 class HistogramBucket(Struct, frozen=True, kw_only=True):
     time: str
     count: int
@@ -145,36 +174,3 @@ class Suggestion(Struct, frozen=True, kw_only=True):
 
 class Suggestions(Struct, frozen=True, kw_only=True):
     suggestions: list[Suggestion]
-
-
-class Series(Struct, frozen=True, kw_only=True):
-    """One row a period, and group; periods without rows are left out."""
-
-    interval: str
-    since: str | None
-    until: str | None
-    group_by: str | None
-    points: list[dict[str, Any]]
-    truncated: bool
-    cost: Cost
-
-
-class Metric(Struct, frozen=True, kw_only=True):
-    """A metric of a project; `changes` counts where its name or unit differs from the point
-    before.
-    """
-
-    project_id: str
-    metric_id: str
-    metric_name: str
-    unit: str | None
-    count: int
-    first_time: str
-    last_time: str
-    last_value: float | None
-    changes: int
-
-
-class MetricList(Struct, frozen=True, kw_only=True):
-    metrics: list[Metric]
-    truncated: bool

@@ -27,7 +27,8 @@ Answerer = Callable[[Reading, Any, dict[str, str]], Struct]
 class SearchRoute(Struct, frozen=True, kw_only=True):
     """One GET route that a viewer may ask. `{name}` in the pattern is one path segment.
 
-    `function` None: the console answers it by other means (`complete`, `tail`).
+    `answer` describes what is encoded; of a tail, one event. `function` None: the console answers
+    by other means (`complete`, `tail`).
     """
 
     pattern: str
@@ -37,6 +38,7 @@ class SearchRoute(Struct, frozen=True, kw_only=True):
     function: Answerer | None
     name: Literal["read", "complete", "tail"] = "read"
     table: str = ""
+    operation: str
     method: Literal["GET"] = "GET"
     role: Literal["viewer"] = "viewer"
     status: int = 200
@@ -45,9 +47,11 @@ class SearchRoute(Struct, frozen=True, kw_only=True):
 def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
     """The routes that logs and events share. Fixed names stand before ids."""
     base = f"{_API}/{subject.table}"
+    is_logs = subject is LOG_ROWS
 
     def one(
         path: str,
+        operation: str,
         summary: str,
         answer: type[Struct],
         query: type[Struct],
@@ -55,6 +59,7 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
     ) -> SearchRoute:
         return SearchRoute(
             pattern=base + path,
+            operation=f"{operation}_{subject.table}",
             summary=summary,
             answer=answer,
             query=query,
@@ -65,13 +70,15 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
     return (
         one(
             "",
+            "search",
             f"Search {what}, newest first.",
-            answers.Page,
+            answers.LogPage if is_logs else answers.EventPage,
             requests.RowsQuery,
             lambda reading, query, _: page(reading, subject, query),
         ),
         one(
             "/histogram",
+            "histogram_of",
             f"Count {what} by period and {subject.group}.",
             answers.Histogram,
             requests.RangeQuery,
@@ -79,6 +86,7 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
         ),
         one(
             "/fields",
+            "fields_of",
             f"Names and usual values in the newest {what}.",
             answers.Fields,
             requests.RangeQuery,
@@ -86,6 +94,7 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
         ),
         SearchRoute(
             pattern=f"{base}/complete",
+            operation=f"complete_{subject.table}",
             summary="What could be typed next in a query.",
             answer=answers.Suggestions,
             query=requests.CompleteQuery,
@@ -95,8 +104,9 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
         ),
         SearchRoute(
             pattern=f"{base}/tail",
+            operation=f"tail_{subject.table}",
             summary=f"Follow {what} as they are stored (text/event-stream).",
-            answer=answers.LogRow if subject is LOG_ROWS else answers.EventRow,
+            answer=answers.LogRow if is_logs else answers.EventRow,
             query=requests.TailQuery,
             function=None,
             name="tail",
@@ -104,8 +114,9 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
         ),
         one(
             "/{id}",
+            "context_of",
             "One row by its id, with the lines around it.",
-            answers.Context,
+            answers.LogContext if is_logs else answers.EventContext,
             requests.ContextQuery,
             lambda reading, query, names: context(reading, subject, names["id"], query),
         ),
