@@ -20,7 +20,7 @@ __all__ = [
 
 Interval = Literal["hour", "day", "week", "month"]
 
-_Text = Annotated[str, Meta(max_length=8_192)]
+_Text = Annotated[str, Meta(max_length=4_096)]
 _Time = Annotated[
     str,
     Meta(
@@ -28,7 +28,7 @@ _Time = Annotated[
         description="RFC 3339, a Unix time, now, now-1h, today, yesterday, this@day, last@5m",
     ),
 ]
-_Lql = Annotated[str, Meta(max_length=8_192, description="a query in LQL")]
+_Lql = Annotated[str, Meta(max_length=4_096, description="a query in LQL")]
 
 
 class RangeQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
