@@ -10,14 +10,16 @@ import random
 import time
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "REJECT_REASONS",
     "SCOPES",
     "Credential",
     "CredentialKind",
+    "ErrorBody",
     "LineReject",
+    "QuotaErrorBody",
     "RejectReason",
     "ReplayOutcome",
     "ReplayResult",
@@ -142,6 +144,23 @@ class Credential(Struct, frozen=True, kw_only=True):
     def credential(self) -> str:
         """Its name among the credentials of all doors."""
         return self.id
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """What every refusal says, on all doors: one plain sentence. `field` and `column` (from 1) are
+    there when one is meant.
+    """
+
+    error: str
+    column: int | UnsetType = UNSET
+    field: str | UnsetType = UNSET
+
+
+class QuotaErrorBody(Struct, frozen=True, kw_only=True):
+    """Over a quota: the sentence, and the seconds until the hour ends."""
+
+    error: str
+    retryAfter: int
 
 
 class RequestRecord(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from .console.services import Document, QueryAnswer
 from .doors.admission import Admission
 from .doors.auth import bearer_key
 from .doors.key_ring import UnknownKey
+from .doors.metric_labels import LabelWarning
 from .doors.replay import Replayer
 from .errors import Forbidden, Overloaded, Unauthorized
 from .management import Actor, Answer, Links, Management
@@ -78,6 +79,9 @@ class ProcessServices:
 
     def viewer_requests(self) -> Sequence[Document]:
         return self._admission.viewer.documents()
+
+    def metric_warnings(self) -> Sequence[LabelWarning]:
+        return self._admission.metric_labels.warnings()
 
     async def query(self, sql: str) -> QueryAnswer:
         seconds_max = self._config().store.query_seconds_max
@@ -172,6 +176,9 @@ class ProcessServices:
 
     def trusted_proxies(self) -> Sequence[str]:
         return self._config().intake.trusted_proxies
+
+    def intake_url(self) -> str:
+        return self._intake_base()
 
     def public_url(self) -> str:
         return self._config().console.public_url

@@ -143,6 +143,7 @@ class _Process:
             },
             "admission": self.admission.statistics(),
             "idempotency": self.opened.idempotency.statistics(),
+            "metric_labels": self.admission.metric_labels.statistics(),
             "journal": {
                 **self.gate.statistics(),
                 "lag_records": max(

@@ -20,6 +20,7 @@ from .disk import DiskWatch
 from .failed_attempts import FailedAttempts
 from .idempotency import IdempotencyKeys
 from .key_ring import KeyRing
+from .metric_labels import MetricLabels
 from .quota import HourQuotas
 from .small_lane import JournalGate
 from .usage import UsageCounters
@@ -61,6 +62,7 @@ class Admission:
         self.viewer = Viewer(config.viewer_requests_max)
         self.failures = FailedAttempts()
         self.usage = UsageCounters()
+        self.metric_labels = MetricLabels()
         self.is_draining = False
         self.failed = trio.Event()
         self.accepted_count = 0
@@ -87,7 +89,7 @@ class Admission:
     @property
     def is_closed(self) -> bool:
         """Whether `refuse_if_closed` would raise."""
-        return self.is_draining or self.small.is_full or self.disk.is_full
+        return self.is_draining or self.small.is_full or self.disk.is_full or self.failed.is_set()
 
     def readiness(self) -> list[str]:
         """Reasons against sending traffic here; empty when ready."""

@@ -19,8 +19,9 @@ from msgspec import Struct
 from ..config import IntakeConfig
 from ..flow import Reservation
 from ..messages import LineReject, RequestRecord
-from ..protocol.forms import Origin, Rules, make_decoder, row_target
+from ..protocol.forms import MetricForm, Origin, Rules, make_decoder, row_target
 from ..protocol.inflate import Encoding, InflateLimits, make_inflater
+from ..protocol.metric_bodies import MetricDecoder
 from ..protocol.requests import (
     ENTRY_VERSION,
     JournalEntry,
@@ -161,6 +162,8 @@ async def _receive_small(
     refuse_if_rejected(asked.refused_by, decoded.row_count, decoded.rejected_count, decoded.rejects)
     sequence = await admission.small.append(entry_to_bytes(entry), decoded)
     admission.count(entry.source, decoded.row_count, decoded.reasons)
+    if isinstance(entry.form, MetricForm):
+        admission.metric_labels.see(entry.source, decoded.rows)
     return decoded.record(), sequence
 
 
@@ -244,6 +247,8 @@ async def _receive_bulk(
     )
     record = await admission.bulk.send(upload, send, prefix, asked.request.body)
     admission.count(record.source, record.accepted, upload.decoder.reasons)
+    if isinstance(upload.decoder, MetricDecoder):
+        admission.metric_labels.see(record.source, upload.decoder.metrics)
     return record
 
 

@@ -9,7 +9,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ingester.messages import RejectReason, Scope
-from ingester.store.control import DEFAULT_PROJECT, MemberRole, Tier
+from ingester.store.control import (
+    DEFAULT_PROJECT,
+    PASSWORD_CHARACTERS_MAX,
+    PASSWORD_CHARACTERS_MIN,
+    MemberRole,
+    Tier,
+)
 
 __all__ = [
     "AcceptInvitation",
@@ -40,6 +46,10 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=256)]
 Secret = Annotated[str, Meta(max_length=4096)]
+# What the store asks of them it says in better sentences; here it is only told.
+_PASSWORD = {"minLength": PASSWORD_CHARACTERS_MIN, "maxLength": PASSWORD_CHARACTERS_MAX}
+NewPassword = Annotated[str, Meta(extra_json_schema=_PASSWORD)]
+Email = Annotated[str, Meta(max_length=256, extra_json_schema={"format": "email"})]
 Time = Annotated[datetime, Meta(tz=True)]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 RequestId = Annotated[str, Meta(pattern=r"^[0-7][0-9a-f]{15}\Z")]
@@ -76,7 +86,9 @@ class Rotate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class CreateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new token. `scope` is the short form of `scopes` with one element; default `ingest`."""
+    """A new token. `scope` is the short form of `scopes` with one element; default `ingest`, which
+    needs a service and an environment.
+    """
 
     service: Text = ""
     environment: Text = ""
@@ -115,7 +127,7 @@ class CreateProject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class CreateMember(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new member, who gets a one-time link."""
 
-    email: Text
+    email: Email
     role: MemberRole = "viewer"
 
 
@@ -136,22 +148,22 @@ class SetUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first administrator's address and password, with the token of the setup link."""
 
     token: Secret
-    email: Text
-    password: Secret
+    email: Email
+    password: NewPassword
 
 
 class AcceptInvitation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A member's password, with the token of the invitation."""
 
     token: Secret
-    password: Secret
+    password: NewPassword
 
 
 class ChangePassword(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The signed-in member's new password; every other session ends."""
 
     old_password: Secret
-    new_password: Secret
+    new_password: NewPassword
 
 
 class UsageQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

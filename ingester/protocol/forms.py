@@ -58,10 +58,11 @@ class LogForm(Struct, frozen=True, array_like=True, tag="log"):
 
 
 class HonestLogForm(Struct, frozen=True, array_like=True, tag="honest_log"):
-    """A body of the honest door, kept as logs."""
+    """A body of the honest door, kept as logs. `is_form`: it is labelled as form fields."""
 
     service: str
     environment: str
+    is_form: bool = False
 
 
 class HonestEventForm(Struct, frozen=True, array_like=True, tag="honest_event"):
@@ -103,7 +104,9 @@ class Rules(Struct, frozen=True):
 
 
 class Decoder(Protocol):
-    """One body: bytes in (already inflated), batches and rejects out."""
+    """One body: bytes in (already inflated), batches and rejects out. `finish` may yield None where
+    a turn can end and there is no batch.
+    """
 
     accepted_count: int
     rejected_count: int
@@ -175,6 +178,7 @@ def make_decoder(
             received_at_us=received_at_us,
             rejects_max=rules.rejects_max,
             is_plain=is_plain,
+            is_form=form.is_form,
             keep_going=keep_going,
         )
     if isinstance(form, HonestEventForm):

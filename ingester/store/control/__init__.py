@@ -37,6 +37,8 @@ from ingester.store.control.keys import (
     pair_digest,
 )
 from ingester.store.control.members import (
+    PASSWORD_CHARACTERS_MAX,
+    PASSWORD_CHARACTERS_MIN,
     Invitation,
     MemberInfo,
     MemberRole,
@@ -65,6 +67,8 @@ from ingester.store.control.usage import (
 
 __all__ = [
     "DEFAULT_PROJECT",
+    "PASSWORD_CHARACTERS_MAX",
+    "PASSWORD_CHARACTERS_MIN",
     "RESERVED_SEGMENTS",
     "TIERS",
     "AuditEntry",
