@@ -418,6 +418,7 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         control=process.opened.control,
         store=process.opened.store,
         problems=process.opened.problems,
+        next_number=process.opened.numbers.next,
         statistics=process.statistics,
     )
     await serve_console(

@@ -83,6 +83,9 @@ class Services(Protocol):
     def trusted_proxies(self) -> Sequence[str]:
         """CIDRs whose `X-Forwarded-*` count."""
 
+    def intake_url(self) -> str:
+        """Where data is sent: scheme, host and port."""
+
     def public_url(self) -> str:
         """The console's own address as configured, "" when it is not."""
 

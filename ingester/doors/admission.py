@@ -56,7 +56,9 @@ class Admission:
         self.bulk = bulk
         self.applied = applied
         self.decode_turn = decode_turn
-        self.budget = ByteBudget(config.body_budget_bytes)
+        whole_bytes = config.body_budget_bytes // 4
+        self.budget = ByteBudget(config.body_budget_bytes - whole_bytes)
+        self.whole_budget = ByteBudget(whole_bytes)
         self.viewer = Viewer(config.viewer_requests_max)
         self.failures = FailedAttempts()
         self.usage = UsageCounters()
@@ -122,4 +124,8 @@ class Admission:
             "viewer_requests_total": self.viewer.request_count,
             **{f"attempts_{name}": value for name, value in self.failures.statistics().items()},
             **{f"budget_{name}": value for name, value in self.budget.statistics().items()},
+            **{
+                f"whole_budget_{name}": value
+                for name, value in self.whole_budget.statistics().items()
+            },
         }

@@ -24,7 +24,7 @@ from ..errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
-from ..messages import Credential, CredentialKind
+from ..messages import Credential, CredentialKind, QuotaErrorBody
 from ..protocol.forms import Origin
 from ..protocol.inflate import parse_content_encoding
 from .admission import Admission
@@ -87,7 +87,7 @@ async def _serve(request: Request, admission: Admission, door: BearerDoor) -> Re
         if quota.is_over:
             sentence = f"over the quota of {limit} requests an hour"
             note_refusal(request, admission, credential, 429, sentence)
-            document = {"error": sentence, "retryAfter": quota.retry_after_s}
+            document = QuotaErrorBody(error=sentence, retryAfter=quota.retry_after_s)
             retry_after = (b"Retry-After", b"%d" % quota.retry_after_s)
             return json_response(429, document, (*headers, retry_after))
     if head.method == "HEAD":

@@ -28,7 +28,7 @@ from .logs import is_form
 from .once import Stored
 from .receive import AdmittedRequest
 
-__all__ = ["DOOR", "PREFIX", "LineError", "Report", "handle"]
+__all__ = ["DOOR", "PREFIX", "LineError", "Report", "handle", "origin_of"]
 
 DOOR = "ingest"
 PREFIX = "/ingest/"
@@ -78,17 +78,24 @@ def _admit(request: Request, credential: Credential, admission: Admission) -> Ad
     if atomic is None:
         raise RequestError("atomic is true or false")
     return Admitted(
-        _origin_of(label, query.get("as", "logs"), request.head, credential, admission),
+        origin_of(label, query.get("as", "logs"), credential, admission, request.head),
         "any_rejected" if atomic else "all_rejected",
     )
 
 
-def _origin_of(
-    label: str, kind: str, head: RequestHead, credential: Credential, admission: Admission
+def origin_of(
+    label: str,
+    kind: str,
+    credential: Credential,
+    admission: Admission,
+    head: RequestHead | None = None,
 ) -> Origin:
+    """What `?as=` `kind` makes of requests to `label`. Raises RequestError."""
     key = credential.credential
     if kind == "logs":
-        form = HonestLogForm(credential.service, credential.environment, is_form(head))
+        form = HonestLogForm(
+            credential.service, credential.environment, head is not None and is_form(head)
+        )
         return Origin(DOOR, label, key, form=form)
     if kind != "events":
         raise RequestError("as is logs or events")

@@ -90,9 +90,11 @@ async def receive_body(asked: AdmittedRequest, admission: Admission) -> tuple[Re
     announced = asked.request.head.content_length
     if whole is not None and len(whole) <= small_max:
         reserved = _reservation(asked, len(whole), small_max)
-        if not admission.budget.reserve_nowait(reserved):
-            reserved = await admission.budget.reserve(reserved)
-        with admission.budget.reserved(reserved) as reservation:
+        # A share of its own: senders that are slow cannot hold up those who have sent all.
+        budget = admission.whole_budget
+        if not budget.reserve_nowait(reserved):
+            reserved = await budget.reserve(reserved)
+        with budget.reserved(reserved) as reservation:
             return await _receive_small(asked, admission, whole, reservation)
     if whole is not None or (announced is not None and announced > small_max):
         return await _receive_bulk(asked, admission, [whole] if whole else []), 0

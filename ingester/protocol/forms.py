@@ -14,6 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Protocol
 
+import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
@@ -40,6 +41,8 @@ __all__ = [
     "RowTarget",
     "Rules",
     "event_map_of",
+    "form_of_text",
+    "form_text",
     "make_decoder",
     "row_target",
     "table_of_form",
@@ -128,6 +131,15 @@ def table_of_form(form: Form | None) -> str:
     if isinstance(form, LogForm | HonestLogForm):
         return "logs"
     return "metrics" if isinstance(form, MetricForm) else "events"
+
+
+def form_text(form: Form | None) -> str | None:
+    """The form as it is kept with rejects, for a replay."""
+    return None if form is None else msgspec.json.encode(form).decode()
+
+
+def form_of_text(text: str | None) -> Form | None:
+    return None if text is None else msgspec.json.decode(text, type=Form)
 
 
 def row_target(origin: Origin) -> RowTarget:

@@ -38,7 +38,6 @@ from .log_values import (
     find_level,
     find_message,
     find_time,
-    is_no_message,
     level_code,
     raw_objects,
     read_log,
@@ -267,8 +266,8 @@ def _levels(logs: list[_Log]) -> Array:
     open_rows = (levels == NO_LEVEL).nonzero()[0]
     if len(open_rows) == len(logs):
         return _codes([log.severity for log in logs])
-    for row in open_rows.tolist():
-        levels[row] = level_code(logs[row].severity)
+    if len(open_rows):
+        levels[open_rows] = _codes([logs[row].severity for row in open_rows.tolist()])
     return levels
 
 
@@ -282,19 +281,17 @@ def _codes(values: list[Any]) -> Array:
 
 def _messages(logs: list[_Log]) -> tuple[list[Any], Array]:
     """Texts, and where there is none yet."""
-    messages = [log.message for log in logs]
-    is_open = np.zeros(len(logs), np.bool_)
-    if set(map(type, messages)) == {str} and all(messages):
-        return messages, is_open
-    for row, message in enumerate(messages):
-        if not isinstance(message, str) or not message:
-            other = logs[row].msg
-            is_absent = message is UNSET or is_no_message(message)
-            if is_absent and isinstance(other, str) and other:
-                messages[row] = other
-            else:
-                messages[row] = None
-                is_open[row] = True
+    messages: list[Any] = [
+        log.message
+        if log.message.__class__ is str
+        else log.msg
+        if log.message is UNSET and log.msg.__class__ is str
+        else None
+        for log in logs
+    ]
+    is_open = ~np.fromiter(map(bool, messages), np.bool_, len(messages))
+    for row in is_open.nonzero()[0].tolist():
+        messages[row] = None
     return messages, is_open
 
 

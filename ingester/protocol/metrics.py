@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from ..errors import MalformedBody
 from .event_lines import (
@@ -52,6 +52,7 @@ __all__ = [
     "Metric",
     "MetricRequest",
     "MetricRules",
+    "MetricsBody",
     "decode_metrics",
     "labels",
 ]
@@ -65,6 +66,7 @@ _Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
 _Unit = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
 _Millis = Annotated[float, Meta(ge=0, lt=CREATED_AT_MS_END)]
 _NO_RAW = msgspec.Raw()
+_ObjectRaw = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
 class MetricRules(Struct, frozen=True):
@@ -82,14 +84,17 @@ class Metric(Struct, gc=False):
     value: float
     unit: _Unit | None = None
     timestamp: _Millis | None = None
-    metadata: msgspec.Raw = _NO_RAW
+    # A factory, because a JSON schema can show no Raw as a default.
+    metadata: _ObjectRaw = field(default_factory=lambda: _NO_RAW)
 
     def __repr__(self) -> str:
         return "Metric(…)"
 
 
-class _Body(Struct, gc=False):
-    projectId: str
+class MetricsBody(Struct, gc=False):
+    """What is sent: the metrics of one project."""
+
+    projectId: _Name
     metrics: Annotated[list[Metric], Meta(min_length=1, max_length=METRICS_MAX)]
 
     def __repr__(self) -> str:
@@ -132,7 +137,7 @@ class MetricRequest(Struct, gc=False):
         return f"MetricRequest({len(self.metrics)} metrics)"
 
 
-_decoder = msgspec.json.Decoder(_Body)
+_decoder = msgspec.json.Decoder(MetricsBody)
 _body_parts = msgspec.json.Decoder(_BodyParts)
 _metric_parts = msgspec.json.Decoder(_MetricParts)
 _ABSENT = (b"", b"null")

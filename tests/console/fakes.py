@@ -124,6 +124,9 @@ class FakeServices:
     def trusted_proxies(self) -> Sequence[str]:
         return self.proxies
 
+    def intake_url(self) -> str:
+        return "http://intake.example:8080"
+
     def public_url(self) -> str:
         return self.url
 
