@@ -110,6 +110,7 @@ class _Process:
             bulk=BulkLane(self.uploads_send),
             applied=opened.applied,
             decode_turn=self.decode_turn,
+            dedup=opened.dedup,
         )
         self.server = IntakeServer(
             make_handler(self.admission),
@@ -142,6 +143,7 @@ class _Process:
             },
             "admission": self.admission.statistics(),
             "idempotency": self.opened.idempotency.statistics(),
+            "dedup": self.opened.dedup.statistics(),
             "journal": {
                 **self.gate.statistics(),
                 "lag_records": max(
@@ -343,6 +345,7 @@ async def _maintenance(process: _Process) -> None:
         quotas=process.opened.quotas,
         usage=process.admission.usage,
         disk=process.disk,
+        dedup=process.opened.dedup,
         trouble=process.trouble,
         config=process.config.store,
     )

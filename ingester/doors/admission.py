@@ -16,6 +16,7 @@ from ..errors import Overloaded
 from ..flow import ByteBudget, Mark
 from ..messages import RejectReason
 from .bulk_lane import BulkLane
+from .dedup import DedupWindows
 from .disk import DiskWatch
 from .failed_attempts import FailedAttempts
 from .idempotency import IdempotencyKeys
@@ -43,6 +44,7 @@ class Admission:
         bulk: BulkLane,
         applied: Mark,
         decode_turn: trio.CapacityLimiter,
+        dedup: DedupWindows | None = None,
     ) -> None:
         self.config = config
         self.keys = keys
@@ -53,6 +55,7 @@ class Admission:
         self.bulk = bulk
         self.applied = applied
         self.decode_turn = decode_turn
+        self.dedup = DedupWindows() if dedup is None else dedup
         self.budget = ByteBudget(config.body_budget_bytes)
         self.viewer = Viewer(config.viewer_requests_max)
         self.failures = FailedAttempts()

@@ -2,7 +2,8 @@
 
 Answers have no body. 200 also when lines are invalid (they are kept as rejects), 400 for another
 method, an unknown path or pair, and a broken body; 413, 429, 503, 408 as everywhere. Content
-codings other than gzip, x-gzip, deflate, zstd are plain text here, also lists of codings.
+codings other than gzip, x-gzip, deflate, zstd are plain text here, also lists of codings. Where the
+source leaves out repeats (`dedup_field`), `Ingester-Accepted` counts the rows that were stored.
 
 The test door (`/test/v1/…`, its own listener, or a host in `test_hosts`) checks and answers alike
 and stores nothing; the viewer shows what came.
@@ -30,6 +31,7 @@ from ..protocol.forms import Origin
 from ..protocol.http1 import RequestHead
 from ..protocol.inflate import InflateLimits, make_inflater, parse_content_encoding
 from .admission import Admission
+from .dedup import DedupWindow
 from .exchange import Request, Response
 from .idempotency import Remembered, is_well_formed
 from .receive import AdmittedRequest, now_us, read_fingerprint, receive_body, wait_queryable
@@ -95,7 +97,7 @@ async def _receive(
     key = head.get(b"idempotency-key")
     if key is not None and not is_well_formed(key):
         raise RequestError("an Idempotency-Key has 1 to 128 visible ASCII characters")
-    asked = _asked(request, source, key)
+    asked = _asked(request, source, key, admission.dedup.window_of(source, "events"))
     if key is None:
         admission.refuse_if_closed()
         record, sequence = await receive_body(asked, admission)
@@ -231,7 +233,9 @@ def origin_of(source: Source) -> Origin:
     return Origin(DOOR, source.name, source.credential, source.lenient_session)
 
 
-def _asked(request: Request, source: Source, key: bytes | None) -> AdmittedRequest:
+def _asked(
+    request: Request, source: Source, key: bytes | None, dedup: DedupWindow | None = None
+) -> AdmittedRequest:
     named = request.head.get(b"content-encoding")
     encoding = parse_content_encoding(named)
     return AdmittedRequest(
@@ -242,6 +246,7 @@ def _asked(request: Request, source: Source, key: bytes | None) -> AdmittedReque
         is_plain=encoding is None or encoding == "identity",
         idempotency_key=None if key is None else key.decode(),
         received_at_us=now_us(),
+        dedup=dedup,
     )
 
 

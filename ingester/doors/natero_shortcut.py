@@ -3,8 +3,9 @@
 A small, whole, uncompressed POST under a known pair is most of the load by number. Here it goes
 from head and body to the journal in plain calls; the answer is given when its group is synced.
 Everything else, and whatever could be refused, is the handler's (`natero.py`): test door, quotas,
-idempotency keys, codings, `wait=query`, keys about to end, and every state in which the door is
-closed. Both ways store the same and answer the same (a test compares them).
+idempotency keys, codings, `wait=query`, keys about to end, sources that leave out repeats, and
+every state in which the door is closed. Both ways store the same and answer the same (a test
+compares them).
 
 1. The verdict on a head is remembered for as long as keys and settings are the same; what may
    change meanwhile (draining, disk, backlog) is looked at for every request.
@@ -75,7 +76,9 @@ def _source(head: RequestHead, admission: Admission) -> Source | None:
     if len(segments) != 4 or segments[:2] != ["", "v1"] or config.test_hosts:
         return None
     source = admission.keys.source_for_good(segments[2], segments[3])
-    return None if source is None or source.requests_per_hour else source
+    if source is None or source.requests_per_hour or source.dedup_field is not None:
+        return None
+    return source
 
 
 def _take(admission: Admission, origin: Origin, number: int, body: bytes, answer: Answer) -> None:
