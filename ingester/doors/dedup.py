@@ -98,14 +98,17 @@ class DedupWindow:
 
     async def claim_upload(self, received_at_us: int, *, seconds_max: float) -> Claim:
         """Wait until no other upload is under way. Raises Overloaded after `seconds_max`."""
-        with trio.move_on_after(seconds_max) as scope:
-            await self._upload_turn.acquire()
-        if scope.cancelled_caught:
-            raise Overloaded(
-                "another upload to this source is under way; its repeats are left out by one"
-                " upload at a time",
-                retry_after_s=_RETRY_AFTER_S,
-            )
+        try:
+            self._upload_turn.acquire_nowait()
+        except trio.WouldBlock:
+            with trio.move_on_after(seconds_max) as scope:
+                await self._upload_turn.acquire()
+            if scope.cancelled_caught:
+                raise Overloaded(
+                    "another upload to this source is under way; repeats are left out of one"
+                    " at a time",
+                    retry_after_s=_RETRY_AFTER_S,
+                ) from None
         return self._new_claim(received_at_us, is_upload=True)
 
     def _new_claim(self, received_at_us: int, *, is_upload: bool) -> Claim:
