@@ -85,11 +85,11 @@ class DedupWindow:
         while some := list(islice(rest, _AT_ONCE)):
             with self._lock:
                 for digest, received_at_us in some:
-                    mark = self._ids.get(digest)
-                    # Of a claim, under way or durable since: that row is the newer one.
-                    if mark is not None and mark < 0 and mark in self._tokens:
+                    mark = self._ids.get_or_add(digest, received_at_us)
+                    if mark is None or mark >= received_at_us:
                         continue
-                    if mark is None or mark < received_at_us:
+                    # Not over a claim, under way or durable since: that row is the newer one.
+                    if mark >= 0 or mark not in self._tokens:
                         self._ids.put(digest, received_at_us)
 
     def claim(self, received_at_us: int) -> Claim:
@@ -129,7 +129,7 @@ class DedupWindow:
                 digest = digests[place]
                 if digest is None:
                     continue
-                mark = ids.get(digest)
+                mark = ids.get_or_add(digest, token)
                 if mark is not None:
                     if mark < 0 and mark != token:
                         known = tokens.get(mark, _VOID)
@@ -139,7 +139,7 @@ class DedupWindow:
                     if mark == token or abs(received_at_us - mark) < lifetime_us:
                         repeats[place] = 1
                         continue
-                ids.put(digest, token)
+                    ids.put(digest, token)
                 claim.fresh += digest
         return end, None
 

@@ -54,10 +54,11 @@ class DedupField:
         if not found or found == b"null":
             return None
         if found[0] == 0x22:
-            value = any_value(found)
-            return _digest("s" + value) if value else None
-        kind = "j" if found[0] in b"{[" else "v"
-        return _digest(kind + compact(found))
+            # Without an escape it is its own value.
+            value = found[1:-1] if b"\\" not in found else any_value(found).encode()
+            return _digest(b"s" + value) if value else None
+        kind = b"j" if found[0] in b"{[" else b"v"
+        return _digest(kind + compact(found).encode())
 
     def digests(self, data: bytes, starts: Array, lengths: Array) -> list[bytes | None]:
         """Of the rows of a batch (`LogBatch` and `EventBatch` have these three)."""
@@ -65,8 +66,8 @@ class DedupField:
         return [self.digest(data[start : start + length]) for start, length in spans]
 
 
-def _digest(tagged: str) -> bytes:
-    return blake2b(tagged.encode(), digest_size=DIGEST_BYTES).digest()
+def _digest(tagged: bytes) -> bytes:
+    return blake2b(tagged, digest_size=DIGEST_BYTES).digest()
 
 
 @lru_cache(maxsize=256)

@@ -21,6 +21,7 @@ from ingester.actors.loader import LoaderCounters, load_requests
 from ingester.config import Config, StoreConfig
 from ingester.doors.bulk_lane import BulkUpload
 from ingester.doors.dedup import Claim, DedupWindow, DedupWindows, claim_small
+from ingester.doors.idempotency import Remembered
 from ingester.doors.receive import now_us
 from ingester.errors import IngesterError, Overloaded, StoreFailed
 from ingester.messages import RequestRecord, Source
@@ -227,6 +228,7 @@ def small_with_ids(number: int, numbers: Iterable[int]) -> SmallRequest:
     entry = small_request(number, lines(numbers)).entry
     values = {name: getattr(entry, name) for name in JournalEntry.__struct_fields__}
     values |= {"dedup_field": "n", "received_at_us": now_us(), "duplicates": (2,)}
+    values |= {"idempotency_key": f"key-{number}", "fingerprint": bytes(16)}
     return decode_entry(JournalEntry(**values))
 
 
@@ -280,4 +282,7 @@ async def test_a_start_knows_ids_from_the_store_and_the_journal_of_all_parts(
     claim, places = await claim_small(known, texts, now_us(), turn=None)
     assert isinstance(claim, Claim)
     assert places == [0, 1, 2, 3]
+    remembered = await again.idempotency.join("natero", "source:1", "key-1", now_us())
+    assert isinstance(remembered, Remembered)
+    assert (remembered.accepted, remembered.deduplicated) == (2, 1)
     startup.close(again)

@@ -15,6 +15,7 @@ from ingester.doors.dedup import SWEEP_SECONDS, Claim, DedupWindow, DedupWindows
 from ingester.errors import Overloaded
 from ingester.messages import Source
 from ingester.protocol.dedup import DedupField
+from ingester.protocol.dedup_ids import SHARDS
 
 HOUR_US = 3_600_000_000
 NOW = 1_700_000_000_000_000
@@ -30,21 +31,24 @@ def source(**settings: object) -> Source:
     return Source(**{"source_id": 1, "name": "shop", "dedup_field": "id", **settings})  # type: ignore[arg-type]
 
 
-def lines(*ids: object) -> list[bytes]:
+def lines(*ids: int | None) -> list[bytes]:
     return [b"{}" if i is None else b'{"id":"%d"}' % i for i in ids]
 
 
-def digests(*ids: object) -> list[bytes | None]:
+def digests(*ids: int | None) -> list[bytes | None]:
     return [DedupField("id").digest(line) for line in lines(*ids)]
 
 
 async def small(
-    window: DedupWindow, *ids: object, at_us: int = NOW, turn: trio.CapacityLimiter | None = None
+    window: DedupWindow,
+    *ids: int | None,
+    at_us: int = NOW,
+    turn: trio.CapacityLimiter | None = None,
 ) -> tuple[Claim, list[int]]:
     return await claim_small(window, lines(*ids), at_us, turn=turn)
 
 
-async def store(window: DedupWindow, *ids: object, at_us: int = NOW) -> list[int]:
+async def store(window: DedupWindow, *ids: int | None, at_us: int = NOW) -> list[int]:
     """A small request that ends well; the places left out."""
     claim, places = await small(window, *ids, at_us=at_us)
     claim.settle(is_durable=True)
@@ -53,7 +57,7 @@ async def store(window: DedupWindow, *ids: object, at_us: int = NOW) -> list[int
 
 def sweep(window: DedupWindow, now_us: int = NOW, rounds: int = 1) -> None:
     for _ in range(rounds):
-        window.sweep(dedup.SHARDS, now_us)
+        window.sweep(SHARDS, now_us)
 
 
 @pytest.mark.parametrize("turn", [None, 1])
@@ -201,6 +205,16 @@ async def test_an_upload_of_many_is_settled_as_a_whole(
     sweep(window, rounds=2)
     assert window._tokens == {}
     assert window.id_count == (2000 if is_durable else 0)
+
+
+async def test_an_upload_settled_in_the_middle_of_a_sweep_is_not_forgotten_at_its_end() -> None:
+    window = window_of()
+    upload = await window.claim_upload(NOW, seconds_max=0)
+    upload.take(digests(*range(500)), bytearray(500))
+    window.sweep(SHARDS // 2, NOW)
+    upload.settle(is_durable=True)
+    window.sweep(SHARDS - SHARDS // 2, NOW)
+    assert await store(window, *range(500)) == list(range(500))
 
 
 async def test_an_upload_goes_on_where_a_small_request_was_in_its_way() -> None:
