@@ -46,8 +46,8 @@ from .console.server import ConsoleAddresses, serve_console
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import BulkLane, BulkUpload
 from .doors.disk import DiskWatch
-from .doors.natero_shortcut import make_shortcut
 from .doors.router import make_handler
+from .doors.shortcut import make_shortcut
 from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError, StoreFailed
 from .flow import Doorbell
@@ -111,6 +111,7 @@ class _Process:
             applied=opened.applied,
             decode_turn=self.decode_turn,
             dedup=opened.dedup,
+            metrics=config.metrics,
         )
         self.server = IntakeServer(
             make_handler(self.admission),
@@ -144,6 +145,7 @@ class _Process:
             "admission": self.admission.statistics(),
             "idempotency": self.opened.idempotency.statistics(),
             "dedup": self.opened.dedup.statistics(),
+            "metric_labels": self.admission.metric_labels.statistics(),
             "journal": {
                 **self.gate.statistics(),
                 "lag_records": max(
@@ -419,6 +421,7 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         control=process.opened.control,
         store=process.opened.store,
         problems=process.opened.problems,
+        next_number=process.opened.numbers.next,
         statistics=process.statistics,
     )
     await serve_console(
@@ -481,6 +484,7 @@ def _reload(process: _Process, reload: Callable[[], Config]) -> None:
         return
     process.config = config
     process.admission.config = config.intake
+    process.admission.metrics = config.metrics
     _log.info("configuration read again")
 
 

@@ -54,6 +54,9 @@ class Services(Protocol):
     def viewer_requests(self) -> Sequence[Document]:
         """The newest requests of the test door, oldest first, without keys."""
 
+    def metric_warnings(self) -> Sequence[Struct]:
+        """Metrics whose name or unit has changed, the newest change first."""
+
     async def query(self, sql: str) -> QueryAnswer:
         """One read-only SELECT over the public schema."""
 
@@ -79,6 +82,9 @@ class Services(Protocol):
 
     def trusted_proxies(self) -> Sequence[str]:
         """CIDRs whose `X-Forwarded-*` count."""
+
+    def intake_url(self) -> str:
+        """Where data is sent: scheme, host and port."""
 
     def public_url(self) -> str:
         """The console's own address as configured, "" when it is not."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import trio
 
-from ..config import IntakeConfig
+from ..config import IntakeConfig, MetricsConfig
 from ..errors import Overloaded
 from ..flow import ByteBudget, Mark
 from ..messages import RejectReason
@@ -21,6 +21,7 @@ from .disk import DiskWatch
 from .failed_attempts import FailedAttempts
 from .idempotency import IdempotencyKeys
 from .key_ring import KeyRing
+from .metric_labels import MetricLabels
 from .quota import HourQuotas
 from .small_lane import JournalGate
 from .usage import UsageCounters
@@ -45,8 +46,10 @@ class Admission:
         applied: Mark,
         decode_turn: trio.CapacityLimiter,
         dedup: DedupWindows | None = None,
+        metrics: MetricsConfig | None = None,
     ) -> None:
         self.config = config
+        self.metrics = metrics or MetricsConfig()
         self.keys = keys
         self.quotas = quotas
         self.idempotency = idempotency
@@ -56,10 +59,13 @@ class Admission:
         self.applied = applied
         self.decode_turn = decode_turn
         self.dedup = DedupWindows() if dedup is None else dedup
-        self.budget = ByteBudget(config.body_budget_bytes)
+        whole_bytes = config.body_budget_bytes // 4
+        self.budget = ByteBudget(config.body_budget_bytes - whole_bytes)
+        self.whole_budget = ByteBudget(whole_bytes)
         self.viewer = Viewer(config.viewer_requests_max)
         self.failures = FailedAttempts()
         self.usage = UsageCounters()
+        self.metric_labels = MetricLabels()
         self.is_draining = False
         self.failed = trio.Event()
         self.accepted_count = 0
@@ -86,7 +92,7 @@ class Admission:
     @property
     def is_closed(self) -> bool:
         """Whether `refuse_if_closed` would raise."""
-        return self.is_draining or self.small.is_full or self.disk.is_full
+        return self.is_draining or self.small.is_full or self.disk.is_full or self.failed.is_set()
 
     def readiness(self) -> list[str]:
         """Reasons against sending traffic here; empty when ready."""
@@ -121,4 +127,8 @@ class Admission:
             "viewer_requests_total": self.viewer.request_count,
             **{f"attempts_{name}": value for name, value in self.failures.statistics().items()},
             **{f"budget_{name}": value for name, value in self.budget.statistics().items()},
+            **{
+                f"whole_budget_{name}": value
+                for name, value in self.whole_budget.statistics().items()
+            },
         }

@@ -19,9 +19,10 @@ from msgspec import Struct
 
 from ..config import IntakeConfig
 from ..flow import Reservation
-from ..messages import RequestRecord
-from ..protocol.forms import Origin, Rules, make_decoder, row_target
+from ..messages import LineReject, RequestRecord
+from ..protocol.forms import MetricForm, Origin, Rules, make_decoder, row_target
 from ..protocol.inflate import Encoding, InflateLimits, make_inflater
+from ..protocol.metric_bodies import MetricDecoder
 from ..protocol.requests import (
     ENTRY_VERSION,
     JournalEntry,
@@ -31,7 +32,13 @@ from ..protocol.requests import (
     without_lines,
 )
 from .admission import Admission
-from .bulk_lane import BulkUpload, RefusedBy, open_pieces, refuse_if_rejected
+from .bulk_lane import (
+    FIRST_REJECTS_MAX,
+    BulkUpload,
+    RefusedBy,
+    open_pieces,
+    refuse_if_rejected,
+)
 from .dedup import DedupWindow, claim_small
 from .exchange import Request
 
@@ -58,7 +65,9 @@ FINGERPRINT_BYTES = 16
 
 
 class AdmittedRequest(Struct, frozen=True):
-    """An authenticated request, before its body was looked at. `dedup` is what its events are held
+    """An authenticated request, before its body was looked at.
+
+    `first_rejects` is filled as it is: a door may tell them. `dedup` is what its rows are held
     against, if its source wants that: `admission.dedup.window_of(source, table)`.
     """
 
@@ -71,6 +80,7 @@ class AdmittedRequest(Struct, frozen=True):
     received_at_us: int
     refused_by: RefusedBy = "nothing"
     dedup: DedupWindow | None = None
+    first_rejects: list[LineReject] = []
 
     @property
     def credential(self) -> str:
@@ -86,9 +96,11 @@ async def receive_body(asked: AdmittedRequest, admission: Admission) -> tuple[Re
     announced = asked.request.head.content_length
     if whole is not None and len(whole) <= small_max:
         reserved = _reservation(asked, len(whole), small_max)
-        if not admission.budget.reserve_nowait(reserved):
-            reserved = await admission.budget.reserve(reserved)
-        with admission.budget.reserved(reserved) as reservation:
+        # A share of its own: senders that are slow cannot hold up those who have sent all.
+        budget = admission.whole_budget
+        if not budget.reserve_nowait(reserved):
+            reserved = await budget.reserve(reserved)
+        with budget.reserved(reserved) as reservation:
             return await _receive_small(asked, admission, whole, reservation)
     if whole is not None or (announced is not None and announced > small_max):
         return await _receive_bulk(asked, admission, [whole] if whole else []), 0
@@ -153,12 +165,15 @@ async def _receive_small(
         decoded = await trio.to_thread.run_sync(
             decode_body, entry, raw, limiter=admission.decode_turn
         )
+    asked.first_rejects.extend(decoded.rejects[:FIRST_REJECTS_MAX])
     refuse_if_rejected(asked.refused_by, decoded.row_count, decoded.rejected_count, decoded.rejects)
     if asked.dedup is None:
         sequence = await admission.small.append(entry_to_bytes(entry), decoded)
     else:
         decoded, sequence = await _append_once(asked.dedup, admission, decoded)
     admission.count(entry.source, decoded.row_count, decoded.reasons)
+    if isinstance(entry.form, MetricForm):
+        admission.metric_labels.see(entry.source, decoded.rows)
     return decoded.record(), sequence
 
 
@@ -269,6 +284,7 @@ async def _receive_bulk(
         idempotency_key=asked.idempotency_key,
         done=trio.Event(),
         refused_by=asked.refused_by,
+        first_rejects=asked.first_rejects,
     )
     if asked.dedup is not None:
         # Here and not in the worker, which others can use meanwhile.
@@ -277,6 +293,8 @@ async def _receive_bulk(
         )
     record = await admission.bulk.send(upload, send, prefix, asked.request.body)
     admission.count(record.source, record.accepted, upload.decoder.reasons)
+    if isinstance(upload.decoder, MetricDecoder):
+        admission.metric_labels.see(record.source, upload.decoder.metrics)
     return record
 
 

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from ingester.doors.exchange import Response
 from ingester.doors.idempotency import Remembered
-from ingester.doors.natero_shortcut import make_shortcut
+from ingester.doors.shortcut import make_shortcut
 from ingester.doors.receive import AdmittedRequest, receive_body
 from ingester.messages import RequestRecord
 from ingester.protocol.forms import HonestEventForm, HonestLogForm, LogForm, Origin
