@@ -36,7 +36,7 @@ from ..messages import (
     ReplayResult,
     request_id_text,
 )
-from ..protocol.forms import HonestEventForm, HonestLogForm, Origin, form_of_text
+from ..protocol.forms import HonestEventForm, HonestLogForm, Origin, form_of_text, table_of_form
 from ..protocol.http1 import RequestHead
 from ..protocol.requests import decode_body
 from ..store.control import ControlStore, ReplaySubject
@@ -225,6 +225,9 @@ class Replayer:
             idempotency_key=f"{KEY_PREFIX}{request_id_text(number)}",
             received_at_us=now_us(),
             refused_by="any_rejected",
+            dedup=self._admission.dedup.window_of(
+                self._admission.keys.source_named(origin.source), table_of_form(origin.form)
+            ),
         )
         self._admission.refuse_if_closed()
         record, _ = await receive_body(asked, self._admission)
