@@ -205,4 +205,9 @@ async def reload_keys(control: ControlStore, admission: Admission) -> None:
     also counts later.
     """
     async with admission.keys.turn:
-        admission.keys.take(await trio.to_thread.run_sync(control.key_tables))
+        tables = await trio.to_thread.run_sync(control.key_tables)
+        try:
+            if any(source.dedup_field is not None for source in tables.sources.values()):
+                await trio.to_thread.run_sync(admission.dedup.prepare, tables.sources.values())
+        finally:
+            admission.keys.take(tables)

@@ -110,6 +110,7 @@ class _Process:
             bulk=BulkLane(self.uploads_send),
             applied=opened.applied,
             decode_turn=self.decode_turn,
+            dedup=opened.dedup,
             metrics=config.metrics,
         )
         self.server = IntakeServer(
@@ -143,6 +144,7 @@ class _Process:
             },
             "admission": self.admission.statistics(),
             "idempotency": self.opened.idempotency.statistics(),
+            "dedup": self.opened.dedup.statistics(),
             "metric_labels": self.admission.metric_labels.statistics(),
             "journal": {
                 **self.gate.statistics(),
@@ -345,6 +347,7 @@ async def _maintenance(process: _Process) -> None:
         quotas=process.opened.quotas,
         usage=process.admission.usage,
         disk=process.disk,
+        dedup=process.opened.dedup,
         trouble=process.trouble,
         config=process.config.store,
     )
