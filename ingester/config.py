@@ -15,6 +15,7 @@ __all__ = [
     "IntakeConfig",
     "JournalConfig",
     "LogConfig",
+    "MetricsConfig",
     "ServerConfig",
     "StoreConfig",
 ]
@@ -57,6 +58,12 @@ class IntakeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     idempotency_keys_max: int = 200_000
     idempotency_hours: int = 24
     viewer_requests_max: int = 500
+
+
+class MetricsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The metric door."""
+
+    future_seconds_max: int = 300
 
 
 class JournalConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +120,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set."""
 
     intake: IntakeConfig = field(default_factory=IntakeConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     journal: JournalConfig = field(default_factory=JournalConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     console: ConsoleConfig = field(default_factory=ConsoleConfig)

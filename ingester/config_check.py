@@ -33,6 +33,7 @@ _ZERO_ALLOWED = frozenset({
     "intake.rejects_bytes_max",
     "intake.idempotency_keys_max",
     "intake.viewer_requests_max",
+    "metrics.future_seconds_max",
     "journal.retention_hours",
     "journal.retention_bytes_max",
     "store.linger_ms_max",

@@ -25,6 +25,7 @@ __all__ = [
     "MalformedRequest",
     "NotFound",
     "Overloaded",
+    "QueryError",
     "RequestError",
     "RequestStalled",
     "StoreBusy",
@@ -107,6 +108,15 @@ class InvalidField(RequestError):
     def __init__(self, field: str, sentence: str) -> None:
         super().__init__(sentence)
         self.field = field
+
+
+class QueryError(RequestError):
+    """A query that is refused. `column` counts its characters from 1; one past the end is legal."""
+
+    def __init__(self, detail: str, column: int) -> None:
+        super().__init__(f"column {column}: {detail}")
+        self.detail = detail
+        self.column = column
 
 
 class ClientGone(IngesterError):

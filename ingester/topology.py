@@ -46,8 +46,8 @@ from .console.server import ConsoleAddresses, serve_console
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import BulkLane, BulkUpload
 from .doors.disk import DiskWatch
-from .doors.natero_shortcut import make_shortcut
 from .doors.router import make_handler
+from .doors.shortcut import make_shortcut
 from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError, StoreFailed
 from .flow import Doorbell
@@ -110,6 +110,7 @@ class _Process:
             bulk=BulkLane(self.uploads_send),
             applied=opened.applied,
             decode_turn=self.decode_turn,
+            metrics=config.metrics,
         )
         self.server = IntakeServer(
             make_handler(self.admission),
@@ -478,6 +479,7 @@ def _reload(process: _Process, reload: Callable[[], Config]) -> None:
         return
     process.config = config
     process.admission.config = config.intake
+    process.admission.metrics = config.metrics
     _log.info("configuration read again")
 
 

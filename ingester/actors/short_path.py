@@ -35,6 +35,7 @@ class ShortPath:
         "_connection",
         "_in_flight",
         "_is_resting",
+        "_is_taking",
         "_left",
         "_number",
         "_shared",
@@ -57,6 +58,7 @@ class ShortPath:
         self._shared = shared
         self._is_resting = False
         self._in_flight = False
+        self._is_taking = False
         self._number = 0
         self._left: bytes | None = None  # read, and the task's to handle
         self._unsent = b""
@@ -90,14 +92,19 @@ class ShortPath:
         """Take what has come; False when the task must see to it."""
         if self._in_flight or not self._is_resting:
             return self._in_flight
-        try:
-            data = self._transport.receive_nowait()
-        except ClientGone:
-            data = b""
-        if data is None or self._take(data):
-            return True
-        self._left = data
-        return False
+        while True:
+            try:
+                data = self._transport.receive_nowait()
+            except ClientGone:
+                data = b""
+            if data is None:
+                return True
+            if not self._take(data):
+                self._left = data
+                return False
+            # A refusal is answered at once: go on here, not deeper and deeper in `_answer`.
+            if self._in_flight or self.is_over or self._unsent or not self._transport.is_readable:
+                return True
 
     def _take(self, data: bytes) -> bool:
         """Hand one whole request to the shortcut; False when it is not of that kind."""
@@ -113,13 +120,15 @@ class ShortPath:
         connection = self._connection
         connection.is_idle = False
         connection.deadline = NEVER
-        self._in_flight = True
+        self._in_flight = self._is_taking = True
         self._number = number = shared.next_number()
         try:
             take(number, data[body_start:], self._answer)
         except Exception as error:
             response = connection.answer_to(error, number)
             self._answer(Response(503) if response is None else response)
+        finally:
+            self._is_taking = False
         return True
 
     def _answer(self, response: Response) -> None:
@@ -144,5 +153,5 @@ class ShortPath:
         shared.sent_bytes += sent_bytes
         connection.is_idle = True
         connection.deadline = shared.deadline_in(shared.keep_alive_s)
-        if transport.is_readable and not self._on_readable():
+        if not self._is_taking and transport.is_readable and not self._on_readable():
             transport.wake()

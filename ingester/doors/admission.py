@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import trio
 
-from ..config import IntakeConfig
+from ..config import IntakeConfig, MetricsConfig
 from ..errors import Overloaded
 from ..flow import ByteBudget, Mark
 from ..messages import RejectReason
@@ -43,8 +43,10 @@ class Admission:
         bulk: BulkLane,
         applied: Mark,
         decode_turn: trio.CapacityLimiter,
+        metrics: MetricsConfig | None = None,
     ) -> None:
         self.config = config
+        self.metrics = metrics or MetricsConfig()
         self.keys = keys
         self.quotas = quotas
         self.idempotency = idempotency

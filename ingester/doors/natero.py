@@ -27,12 +27,12 @@ from ..messages import Source
 from ..protocol.event_lines import EventRules
 from ..protocol.events import EventBatch, EventDecoder
 from ..protocol.forms import Origin
-from ..protocol.http1 import RequestHead
 from ..protocol.inflate import InflateLimits, make_inflater, parse_content_encoding
 from .admission import Admission
 from .exchange import Request, Response
-from .idempotency import Remembered, is_well_formed
-from .receive import AdmittedRequest, now_us, read_fingerprint, receive_body, wait_queryable
+from .idempotency import is_well_formed
+from .once import KeyReused, idempotency_key, queryable_headers, receive_once
+from .receive import AdmittedRequest, now_us
 from .viewer import LINES_SHOWN_MAX, warnings_of
 
 __all__ = ["DOOR", "counts_response", "handle", "origin_of", "overloaded_response"]
@@ -78,10 +78,11 @@ async def handle(request: Request, admission: Admission) -> Response:
         admission.usage.count(source.credential, address=request.client_address)
         return _answer(503, headers, retry_after_s=error.retry_after_s)
     except RequestError as error:
-        _note(request, admission, source.credential, error.status_hint, str(error))
-        retry_after_s = _RETRY_AFTER_408_S if error.status_hint == 408 else None
+        status = 400 if isinstance(error, KeyReused) else error.status_hint
+        _note(request, admission, source.credential, status, str(error))
+        retry_after_s = _RETRY_AFTER_408_S if status == 408 else None
         is_broken = isinstance(error, MalformedRequest | RequestStalled)
-        return _answer(error.status_hint, headers, retry_after_s=retry_after_s, close=is_broken)
+        return _answer(status, headers, retry_after_s=retry_after_s, close=is_broken)
     except StoreFailed as error:
         # Whether it was stored could not be found out: any answer might be wrong.
         admission.fail()
@@ -91,46 +92,11 @@ async def handle(request: Request, admission: Admission) -> Response:
 async def _receive(
     request: Request, admission: Admission, source: Source, headers: Headers
 ) -> Response:
-    head = request.head
-    key = head.get(b"idempotency-key")
-    if key is not None and not is_well_formed(key):
-        raise RequestError("an Idempotency-Key has 1 to 128 visible ASCII characters")
-    asked = _asked(request, source, key)
-    if key is None:
-        admission.refuse_if_closed()
-        record, sequence = await receive_body(asked, admission)
-    else:
-        credential = asked.credential
-        first = await admission.idempotency.join(
-            DOOR, credential, key.decode(), asked.received_at_us
-        )
-        if isinstance(first, Remembered):
-            return await _repeat(asked, admission, first, headers)
-        with first:
-            admission.refuse_if_closed()
-            record, sequence = await receive_body(asked, admission)
-            first.settle(record, sequence)
-    admission.usage.count(
-        source.credential,
-        accepted=record.accepted,
-        rejected=record.rejected,
-        address=request.client_address,
-    )
-    headers += _counts(record.accepted, record.rejected)
-    return _answer(200, headers + await _queryable(head, admission, sequence))
-
-
-async def _repeat(
-    asked: AdmittedRequest, admission: Admission, first: Remembered, headers: Headers
-) -> Response:
-    """The same key again: nothing is stored; another body under it is refused."""
-    if await read_fingerprint(asked, admission) != first.fingerprint:
-        raise RequestError("the Idempotency-Key was used before with another body")
-    admission.usage.count(asked.credential, address=asked.request.client_address)
-    headers += _counts(first.accepted, first.rejected)
-    headers += await _queryable(asked.request.head, admission, first.sequence)
+    asked = _asked(request, source, idempotency_key(request.head))
+    stored = await receive_once(asked, admission)
+    headers += stored.headers() + await queryable_headers(request.head, admission, stored)
     answer = _answer(200, headers)
-    answer.request_number = first.request_number
+    answer.request_number = stored.request_number
     return answer
 
 
@@ -198,24 +164,6 @@ async def _inspect(
     return _answer(200, headers + _counts(decoder.accepted_count, decoder.rejected_count))
 
 
-async def _queryable(head: RequestHead, admission: Admission, sequence: int) -> Headers:
-    """Waits, if asked to, until the rows can be queried, and says whether they can."""
-    if not _wants_queryable(head):
-        return ()
-    is_queryable = not sequence or await wait_queryable(sequence, admission)
-    return ((b"Ingester-Queryable", b"true" if is_queryable else b"false"),)
-
-
-def _wants_queryable(head: RequestHead) -> bool:
-    """`?wait=query` or `Prefer: wait=query`, which may stand in a list (RFC 7240)."""
-    return "wait=query" in head.query.split("&") or any(
-        preference.strip().lower() == b"wait=query"
-        for name, value in head.headers
-        if name == b"prefer"
-        for preference in value.split(b",")
-    )
-
-
 def _is_test(request: Request, admission: Admission) -> bool:
     if request.listener == "test" or request.head.path.startswith("/test/"):
         return True
@@ -231,7 +179,7 @@ def origin_of(source: Source) -> Origin:
     return Origin(DOOR, source.name, source.credential, source.lenient_session)
 
 
-def _asked(request: Request, source: Source, key: bytes | None) -> AdmittedRequest:
+def _asked(request: Request, source: Source, key: str | None) -> AdmittedRequest:
     named = request.head.get(b"content-encoding")
     encoding = parse_content_encoding(named)
     return AdmittedRequest(
@@ -240,7 +188,7 @@ def _asked(request: Request, source: Source, key: bytes | None) -> AdmittedReque
         encoding=encoding or "identity",
         encoding_name=(named or b"identity").decode("latin-1")[:64].lower(),
         is_plain=encoding is None or encoding == "identity",
-        idempotency_key=None if key is None else key.decode(),
+        idempotency_key=key,
         received_at_us=now_us(),
     )
 

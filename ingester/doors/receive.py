@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from ..config import IntakeConfig
 from ..flow import Reservation
-from ..messages import RequestRecord
+from ..messages import LineReject, RequestRecord
 from ..protocol.forms import Origin, Rules, make_decoder, row_target
 from ..protocol.inflate import Encoding, InflateLimits, make_inflater
 from ..protocol.requests import (
@@ -28,7 +28,13 @@ from ..protocol.requests import (
     entry_to_bytes,
 )
 from .admission import Admission
-from .bulk_lane import BulkUpload, RefusedBy, open_pieces, refuse_if_rejected
+from .bulk_lane import (
+    FIRST_REJECTS_MAX,
+    BulkUpload,
+    RefusedBy,
+    open_pieces,
+    refuse_if_rejected,
+)
 from .exchange import Request
 
 __all__ = [
@@ -54,7 +60,10 @@ FINGERPRINT_BYTES = 16
 
 
 class AdmittedRequest(Struct, frozen=True):
-    """An authenticated request, before its body was looked at."""
+    """An authenticated request, before its body was looked at.
+
+    `first_rejects` is filled as it is: a door may tell them.
+    """
 
     request: Request
     origin: Origin
@@ -64,6 +73,7 @@ class AdmittedRequest(Struct, frozen=True):
     idempotency_key: str | None
     received_at_us: int
     refused_by: RefusedBy = "nothing"
+    first_rejects: list[LineReject] = []
 
     @property
     def credential(self) -> str:
@@ -145,6 +155,7 @@ async def _receive_small(
         decoded = await trio.to_thread.run_sync(
             decode_body, entry, raw, limiter=admission.decode_turn
         )
+    asked.first_rejects.extend(decoded.rejects[:FIRST_REJECTS_MAX])
     refuse_if_rejected(asked.refused_by, decoded.row_count, decoded.rejected_count, decoded.rejects)
     sequence = await admission.small.append(entry_to_bytes(entry), decoded)
     admission.count(entry.source, decoded.row_count, decoded.reasons)
@@ -227,6 +238,7 @@ async def _receive_bulk(
         idempotency_key=asked.idempotency_key,
         done=trio.Event(),
         refused_by=asked.refused_by,
+        first_rejects=asked.first_rejects,
     )
     record = await admission.bulk.send(upload, send, prefix, asked.request.body)
     admission.count(record.source, record.accepted, upload.decoder.reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import json
 
-from . import natero
+from . import honest, logs, metrics, natero
 from .admission import Admission
 from .exchange import JSON_TYPE, Handler, Request, Response, error_response
 
@@ -18,6 +18,12 @@ def make_handler(admission: Admission) -> Handler:
         path = request.head.path
         if path.startswith(("/v1/", "/test/v1/")):
             return await natero.handle(request, admission)
+        if path == logs.PATH:
+            return await logs.handle(request, admission)
+        if path == metrics.PATH:
+            return await metrics.handle(request, admission)
+        if path.startswith(honest.PREFIX):
+            return await honest.handle(request, admission)
         if path in ("/healthz", "/readyz"):
             if request.head.method not in ("GET", "HEAD"):
                 answer = error_response(405, f"{path} answers GET")

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from ingester.doors.exchange import Response
-from ingester.doors.natero_shortcut import make_shortcut
+from ingester.doors.shortcut import make_shortcut
 from ingester.protocol.http1 import RequestHead
 from tests.doors.rig import API, AUTH, Rig, head_of, open_rig
 
