@@ -14,6 +14,7 @@ from ingester import services as services_module
 from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
+from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
 from ingester.store.store import Store
@@ -32,6 +33,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 admission=rig.admission,
                 control=control,
                 store=cast(Store, None),
+                queries=cast(Queries, None),
                 problems=[],
                 statistics=dict,
             )

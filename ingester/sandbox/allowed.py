@@ -1,10 +1,11 @@
 """What a query may be: one SELECT over the public tables, made of parts that are known.
 
-`refuse_unless_allowed` walks the tree that DuckDB's own parser made (`json_serialize_sql`). Everything is
-an allow-list: a kind of node, a table or a function that is not named here is refused, so what a
-later DuckDB brings is refused too. The walk knows no scopes: a name that any CTE of the query has
-counts as a table everywhere. That is safe because such a name may be none that DuckDB's catalogue
-has (`catalogue`, read before), and none that could be taken for a file (`_CTE_NAME`).
+`refuse_unless_allowed` walks the tree that DuckDB's own parser made (`json_serialize_sql`).
+Everything is an allow-list: a kind of node, a table or a function that is not named here is
+refused, so what a later DuckDB brings is refused too. The walk knows no scopes: a name that any
+CTE of the query has counts as a table everywhere. That is safe because such a name may be none
+that DuckDB's catalogue has (`catalogue`, read before), and none that could be taken for a file
+(`_CTE_NAME`).
 
 It refuses to judge cost: that is bounded by the limits of the process (`confine.py`).
 """
@@ -20,22 +21,25 @@ from .messages import QueryRefused
 
 __all__ = ["refuse_unless_allowed"]
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # A node of an expression has a class, every other node only a type.
-_CLASSES = frozenset(
+_CLASSES = _words(
     """
     BETWEEN CASE CAST COLLATE COLUMN_REF COMPARISON CONJUNCTION CONSTANT FUNCTION LAMBDA
     LAMBDA_REF OPERATOR POSITIONAL_REFERENCE STAR SUBQUERY WINDOW
-    """.split()
-)
-_TYPES = frozenset(
     """
-    SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE CTE_NODE
-    BASE_TABLE EMPTY EXPRESSION_LIST JOIN PIVOT SUBQUERY TABLE_FUNCTION
-    DISTINCT_MODIFIER LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER ORDER_MODIFIER
-    ASCENDING DESCENDING ORDER_DEFAULT
-    ANY_TYPE_INFO ARRAY_TYPE_INFO DECIMAL_TYPE_INFO LIST_TYPE_INFO STRING_TYPE_INFO
-    STRUCT_TYPE_INFO UNBOUND_TYPE_INFO
-    """.split()
+)
+_TYPES = _words(
+    """
+    SELECT_NODE SET_OPERATION_NODE RECURSIVE_CTE_NODE CTE_NODE BASE_TABLE EMPTY EXPRESSION_LIST
+    JOIN PIVOT SUBQUERY TABLE_FUNCTION DISTINCT_MODIFIER LIMIT_MODIFIER LIMIT_PERCENT_MODIFIER
+    ORDER_MODIFIER ASCENDING DESCENDING ORDER_DEFAULT ANY_TYPE_INFO ARRAY_TYPE_INFO
+    DECIMAL_TYPE_INFO LIST_TYPE_INFO STRING_TYPE_INFO STRUCT_TYPE_INFO UNBOUND_TYPE_INFO
+    """
 )
 _SENTENCES = {
     "PARAMETER": "parameters have no value here; write it into the query",
@@ -47,6 +51,8 @@ _SCHEMAS = frozenset({"", "main"})
 _CATALOGUES = frozenset({"", "system"})
 # No dot, slash or star: nothing that DuckDB would look for on a disk.
 _CTE_NAME = re.compile(r"[^\W\d][\w $-]*")
+# How DuckDB names what it brings.
+_RESERVED = ("duckdb_", "pg_", "pragma_", "sqlite_")
 _UNKNOWN_PLACE = 2**64 - 1
 
 
@@ -74,7 +80,8 @@ class _Walk:
         self._tables = tables
         self._known = frozenset(tables) | frozenset(cte_names)
         for name in cte_names:
-            if name not in tables and (name in catalogue or not _CTE_NAME.fullmatch(name)):
+            is_free = name in tables or not (name in catalogue or name.startswith(_RESERVED))
+            if not is_free or not _CTE_NAME.fullmatch(name):
                 raise QueryRefused(f'"{name}" cannot be the name of a WITH query; choose another')
 
     def visit(self, root: object) -> None:
@@ -100,9 +107,8 @@ class _Walk:
         if node_class is not None:
             if node_class not in _CLASSES:
                 self._refuse_kind(node_class, node)
-        elif isinstance(node_type, str) and node_type not in _TYPES:
-            if node_type != "SHOW_REF" or not self._is_description(node):
-                self._refuse_kind(node_type, node)
+        elif isinstance(node_type, str) and not self._is_known(node_type, node):
+            self._refuse_kind(node_type, node)
         if node_type == "TABLE_FUNCTION":
             function = node["function"]
             if function.get("class") != "FUNCTION":
@@ -140,8 +146,10 @@ class _Walk:
             known = ", ".join(sorted(self._tables))
             raise QueryRefused(f'there is no table "{full}"; there are {known}', column)
 
-    def _is_description(self, node: Mapping[str, Any]) -> bool:
-        return node.get("query") is not None and node.get("show_type") in _DESCRIPTIONS
+    def _is_known(self, node_type: str, node: Mapping[str, Any]) -> bool:
+        if node_type == "SHOW_REF":
+            return node.get("query") is not None and node.get("show_type") in _DESCRIPTIONS
+        return node_type in _TYPES
 
     def _refuse_kind(self, kind: str, node: Mapping[str, Any]) -> None:
         sentence = _SENTENCES.get(kind, f"{kind} is not available in queries")

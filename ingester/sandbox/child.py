@@ -19,7 +19,6 @@ import sys
 import threading
 import types
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,8 @@ _IMPORTED = (datetime, decimal, uuid)
 # For DuckDB beside results: parsed trees, file footers.
 _READY_MEMORY = "64MiB"
 _LINE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^")
+_KIND = re.compile(r"^[A-Z][\w-]*(?: [\w-]+){0,3} Error: ")
+_PATH = re.compile(r"(?:/[^\s'\",;()/]+){2,}")
 # Errors that tell of files.
 _FILE_ERRORS = (duckdb.IOException, duckdb.PermissionException, duckdb.HTTPException)
 
@@ -108,9 +109,9 @@ def _ready_connection() -> Any:
             "allow_community_extensions": False,
             "allow_unsigned_extensions": False,
             "python_enable_replacements": False,
-            "TimeZone": "UTC",
         },
     )
+    connection.execute("SET TimeZone = 'UTC'")
     connection.execute(f"CREATE SCHEMA {_BASE}")
     for statement in PART_DDL:
         statement = statement.replace("{part}", _BASE)
@@ -119,9 +120,11 @@ def _ready_connection() -> Any:
 
 
 def _catalogue(connection: Any) -> frozenset[str]:
+    """Names that are found without a schema."""
     rows = connection.execute(
-        "SELECT lower(view_name) FROM duckdb_views() UNION "
-        "SELECT lower(table_name) FROM duckdb_tables()"
+        "SELECT lower(view_name) FROM duckdb_views() WHERE schema_name IN ('main', 'pg_catalog') "
+        "UNION SELECT lower(table_name) FROM duckdb_tables() "
+        "WHERE schema_name IN ('main', 'pg_catalog')"
     ).fetchall()
     return frozenset(row[0] for row in rows)
 
@@ -287,21 +290,14 @@ def _refused(tree: dict[str, Any], sql: str) -> QueryRefused:
     position = str(tree.get("position", ""))
     if position.isdecimal():
         column = len(sql.encode()[: int(position)].decode("utf-8", "ignore")) + 1
-    return QueryRefused(_first_line(message), column)
+    return QueryRefused(_KIND.sub("", _first_line(message)), column)
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, _FILE_ERRORS) or "/" in (first := _first_line(str(error))):
-        # DuckDB may name files: of a query only what is in it may be told.
-        return "the query cannot be run" if isinstance(error, _FILE_ERRORS) else _without_paths(first)
-    return first
-
-
-_PATH = re.compile(r"(?:/[^\s'\",;()]+){2,}")
-
-
-def _without_paths(text: str) -> str:
-    return _PATH.sub("…", text)
+    """DuckDB's own, unless it may name a file of ours."""
+    if isinstance(error, _FILE_ERRORS):
+        return "the query cannot be run: it may not use files"
+    return _PATH.sub("…", _KIND.sub("", _first_line(str(error))))
 
 
 def _first_line(text: str) -> str:
@@ -341,8 +337,8 @@ class _Utc(datetime.tzinfo):
     def utcoffset(self, when: datetime.datetime | None) -> datetime.timedelta:
         return datetime.timedelta(0)
 
-    def dst(self, when: datetime.datetime | None) -> None:
-        return None
+    def dst(self, when: datetime.datetime | None) -> datetime.timedelta:
+        return datetime.timedelta(0)
 
     def tzname(self, when: datetime.datetime | None) -> str:
         return "UTC"

@@ -2,10 +2,10 @@
 
 1. Memory: RLIMIT_AS, what is mapped now plus what DuckDB may use plus room for rows on their way
    out. Past it an allocation fails, which DuckDB tells as being out of memory.
-2. Files: none is written (RLIMIT_FSIZE 0), few are open, no core dump; Landlock (Linux 5.13, where it
-   is compiled in) opens only the files it is given, for reading.
-3. Network: Landlock refuses TCP (Linux 6.7) and, with seccomp where it can be had, no socket is made
-   and no program started.
+2. Files: none is written (RLIMIT_FSIZE 0), few are open, no core dump; Landlock (Linux 5.13, where
+   it is compiled in) opens only the files it is given, for reading.
+3. Network: Landlock refuses TCP (Linux 6.7) and, with seccomp where it can be had, no socket is
+   made and no program started.
 4. Time: RLIMIT_CPU for the case that nobody is left to kill it; the deadline is the server's.
 
 None of this can be taken back. What the kernel lacks is left out: the walls before it stand.
@@ -47,8 +47,9 @@ _SCOPES = 0b11
 _SECCOMP_MODE_FILTER = 2
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _DENY = 0x7FFF0000, 0x00050001  # EPERM
-# Architecture, then: socket, connect, bind, sendto, socketpair, execve, execveat, fork, vfork, ptrace,
-# kill, process_vm_readv, io_uring_setup, bpf, mount, unlink, unlinkat, rename, renameat, renameat2.
+# Architecture, then: socket, connect, bind, sendto, socketpair, execve, execveat, fork, vfork,
+# ptrace, kill, process_vm_readv, io_uring_setup, bpf, mount, unlink, unlinkat, rename, renameat,
+# renameat2.
 _CALLS = {
     "x86_64": (
         0xC000003E,

@@ -1,8 +1,8 @@
 """Results in their formats: rows in, bytes out, in the child.
 
-`json` is one document `{"columns": […], "types": […], "rows": [[…], …]}`: arrays, because columns may
-share a name. In the objects of `ndjson` the last of them wins. `csv` is RFC 4180 with a header line.
-`parquet` and `arrow` (IPC stream) keep DuckDB's types.
+`json` is one document `{"columns": […], "types": […], "rows": [[…], …]}`: arrays, because columns
+may share a name. In the objects of `ndjson` the last of them wins. `csv` is RFC 4180 with a header
+line. `parquet` and `arrow` (IPC stream) keep DuckDB's types.
 """
 
 from __future__ import annotations

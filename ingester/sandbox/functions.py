@@ -2,24 +2,29 @@
 
 All of them compute from their arguments alone (`random` and the clock besides). Left out, of what
 DuckDB 1.5 has: files (`read_*`, `glob`, `parquet_*`), settings, variables and the environment
-(`current_setting`, `getvariable`, `getenv`), SQL as text (`query`, `query_table`, `json_*_sql`, and the
-table macros `histogram*` that are made of them), the catalogue (`duckdb_*`, `pg_*`), sequences, waiting
-(`sleep_ms`), log and internal ones. Names are in lower case.
+(`current_setting`, `getvariable`, `getenv`), SQL as text (`query`, `query_table`, `json_*_sql`,
+and the table macros `histogram*` that are made of them), the catalogue (`duckdb_*`, `pg_*`),
+sequences, waiting (`sleep_ms`), log and internal ones. Names are in lower case.
 """
 
 from __future__ import annotations
 
 __all__ = ["FUNCTIONS", "TABLE_FUNCTIONS"]
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Operators, as the parser names them; `~` ones are LIKE and regular expressions.
-_OPERATORS = frozenset(
+_OPERATORS = _words(
     """
     !__postfix !~~ !~~* % & && * ** + - ->> / // <-> << <=> <@ >> @ @> ^ ^@ | || ~ ~~ ~~* ~~~
-    """.split()
+    """
 )
 
 # Scalar functions, and the spellings of UNNEST.
-_SCALARS = frozenset(
+_SCALARS = _words(
     """
     abs acos acosh add age aggregate alias apply array_aggr array_aggregate array_apply
     array_cat array_concat array_contains array_cosine_distance array_cosine_similarity
@@ -70,11 +75,11 @@ _SCALARS = frozenset(
     try_strptime typeof ucase unbin unhex unicode union_extract union_tag union_value unlist
     unnest upper url_decode url_encode uuid uuid_extract_timestamp uuid_extract_version uuidv4
     uuidv7 variant_extract variant_typeof week weekday weekofyear xor year yearweek
-    """.split()
+    """
 )
 
 # Aggregate and window functions.
-_AGGREGATES = frozenset(
+_AGGREGATES = _words(
     """
     any_value approx_count_distinct approx_quantile approx_top_k arbitrary arg_max arg_max_null
     arg_max_nulls_last arg_min arg_min_null arg_min_nulls_last argmax argmin array_agg avg
@@ -86,11 +91,11 @@ _AGGREGATES = frozenset(
     regr_intercept regr_r2 regr_slope regr_sxx regr_sxy regr_syy reservoir_quantile row_number
     sem skewness stddev stddev_pop stddev_samp string_agg sum sum_no_overflow sumkahan var_pop
     var_samp variance
-    """.split()
+    """
 )
 
 # Built-in macros over the above.
-_MACROS = frozenset(
+_MACROS = _words(
     """
     ago array_append array_pop_back array_pop_front array_prepend array_push_back
     array_push_front array_reverse array_to_string array_to_string_comma_default date_add
@@ -103,7 +108,7 @@ _MACROS = frozenset(
     list_var_samp map_contains_entry map_contains_value md5_number_lower md5_number_upper nullif
     pg_size_pretty pg_typeof regexp_split_to_table round_even roundbankers split_part wavg
     weighted_avg
-    """.split()
+    """
 )
 
 FUNCTIONS = _OPERATORS | _SCALARS | _AGGREGATES | _MACROS

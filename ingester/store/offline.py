@@ -1,4 +1,4 @@
-"""Reading a stopped server's folder: `query` and `check` from the command line.
+"""Reading a stopped server's folder, for commands.
 
 Opens the store as the server would, under the folder's lock. What the journal holds beyond the
 store is not loaded here (`check` says so); the next start does that.
@@ -13,14 +13,15 @@ from pathlib import Path
 from ..config import StoreConfig
 from ..errors import NotFound
 from .lock import FolderLock
-from .reader import Rows, check_parts, select
+from .reader import check_parts
 from .store import Store
 
-__all__ = ["check", "query"]
+__all__ = ["check", "opened"]
 
 
 @contextmanager
-def _opened(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
+def opened(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
+    """Raises NotFound, StoreBusy when a server has the folder."""
     if not (data_dir / "open").is_dir():
         raise NotFound(f"{data_dir} holds no data; `ingester serve` makes it")
     lock = FolderLock(data_dir)
@@ -36,12 +37,7 @@ def _opened(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
         lock.release()
 
 
-def query(data_dir: Path, config: StoreConfig, sql: str) -> Rows:
-    with _opened(data_dir, config) as store:
-        return select(store, sql, seconds_max=config.query_seconds_max)
-
-
 def check(data_dir: Path, config: StoreConfig) -> list[str]:
     """Problems in plain sentences; empty when all is well."""
-    with _opened(data_dir, config) as store:
+    with opened(data_dir, config) as store:
         return check_parts(store)
