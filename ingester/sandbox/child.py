@@ -46,6 +46,8 @@ _HOLD_BYTES = 16 * 1024 * 1024
 _FRAME_BYTES = 256 * 1024
 _FETCH_ROWS = 2_048
 _BASE = "base"
+# The descriptor of the pipe to the server, out of the way of what is opened later.
+_OUTPUT = 100
 # What DuckDB's conversions import at the first value of a type; later no file can be read.
 _IMPORTED = (datetime, decimal, uuid)
 # For DuckDB beside results: parsed trees, file footers.
@@ -58,6 +60,7 @@ _FILE_ERRORS = (duckdb.IOException, duckdb.PermissionException, duckdb.HTTPExcep
 
 
 def main() -> None:
+    _take_output()
     try:
         connection = _ready_connection()
         catalogue = _catalogue(connection)
@@ -69,6 +72,14 @@ def main() -> None:
         os._exit(0)
     # No clean-up: the memory of a large query takes its time, and nothing is to be kept.
     os._exit(0)
+
+
+def _take_output() -> None:
+    """The pipe is ours alone: DuckDB prints a progress bar when it feels like it."""
+    os.dup2(1, _OUTPUT)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def _answer(connection: Any, catalogue: frozenset[str], request: QueryRequest) -> None:
@@ -112,6 +123,7 @@ def _ready_connection() -> Any:
         },
     )
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
     connection.execute(f"CREATE SCHEMA {_BASE}")
     for statement in PART_DDL:
         statement = statement.replace("{part}", _BASE)
@@ -149,7 +161,6 @@ def _read_exactly(size: int) -> bytes | None:
 
 def _prepare(connection: Any, request: QueryRequest) -> None:
     """Views over the files, and the walls up; nothing of the client's was looked at yet."""
-    threading.Thread(target=_end_with_server, daemon=True).start()
     if request.format in {"parquet", "arrow"}:
         import pyarrow as pa
         import pyarrow.parquet
@@ -158,18 +169,16 @@ def _prepare(connection: Any, request: QueryRequest) -> None:
         pa.set_memory_pool(pa.system_memory_pool())
     paths = [path for files in request.files.values() for path in files]
     connection.execute(f"SET memory_limit = '{request.memory_bytes_max // 1024}KiB'")
-    connection.execute(f"SET threads = {request.threads}")
     connection.execute("SET allowed_paths = ?", [paths])
     connection.execute("SET enable_external_access = false")
     files = {name: [Path(path) for path in found] for name, found in request.files.items()}
+    confine(paths, memory_bytes=request.memory_bytes_max, cpu_seconds=request.cpu_seconds_max)
+    # Threads are confined with the one that starts them, so they start now.
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    connection.execute(f"SET threads = {request.threads}")
     for statement in view_ddl([_BASE], files, VIEW_NAMES):
         connection.execute(statement)
     connection.execute("SET lock_configuration = true")
-    confine(
-        paths,
-        memory_bytes=request.memory_bytes_max,
-        cpu_seconds=request.cpu_seconds_max,
-    )
 
 
 def _end_with_server() -> None:
@@ -231,7 +240,7 @@ class _Counted:
 
 
 class _Output:
-    """Frames to standard output, the first ones held until it is known that there is a result."""
+    """Frames to the server, the first ones held until it is known that there is a result."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -278,7 +287,7 @@ class _Output:
     def _send(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
         while view:
-            view = view[os.write(1, view) :]
+            view = view[os.write(_OUTPUT, view) :]
 
 
 def _refused(tree: dict[str, Any], sql: str) -> QueryRefused:

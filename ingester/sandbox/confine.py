@@ -8,7 +8,8 @@
    made and no program started.
 4. Time: RLIMIT_CPU for the case that nobody is left to kill it; the deadline is the server's.
 
-None of this can be taken back. What the kernel lacks is left out: the walls before it stand.
+It holds for the calling thread and those it starts, so no other may run a query. None of this can
+be taken back. What the kernel lacks is left out: the walls before it stand.
 """
 
 from __future__ import annotations
@@ -45,18 +46,24 @@ _SCOPES = 0b11
 
 # linux/seccomp.h, linux/bpf_common.h
 _SECCOMP_MODE_FILTER = 2
-_LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_ALLOW, _DENY = 0x7FFF0000, 0x00050001  # EPERM
-# Architecture, then: socket, connect, bind, sendto, socketpair, execve, execveat, fork, vfork,
-# ptrace, kill, process_vm_readv, io_uring_setup, bpf, mount, unlink, unlinkat, rename, renameat,
-# renameat2.
+_LOAD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x15, 0x45, 0x06
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
+_ALLOW, _DENY, _UNKNOWN_CALL = 0x7FFF0000, 0x00050001, 0x00050026  # EPERM, ENOSYS
+_CLONE_THREAD = 0x10000
+# Architecture, clone, clone3, and what is denied: socket, connect, bind, sendto, socketpair,
+# execve, execveat, fork, vfork, ptrace, kill, process_vm_readv, io_uring_setup, bpf, mount, unlink,
+# unlinkat, rename, renameat, renameat2.
 _CALLS = {
     "x86_64": (
         0xC000003E,
+        56,
+        435,
         (41, 42, 49, 44, 53, 59, 322, 57, 58, 101, 62, 310, 425, 321, 165, 87, 263, 82, 264, 316),
     ),
     "aarch64": (
         0xC00000B7,
+        220,
+        435,
         (198, 203, 200, 206, 199, 221, 281, 117, 129, 270, 425, 280, 40, 35, 38, 276),
     ),
 }
@@ -120,16 +127,27 @@ def _seccomp(libc: ctypes.CDLL) -> None:
     found = _CALLS.get(platform.machine())
     if found is None:
         return
-    architecture, calls = found
+    architecture, clone, clone3, denied = found
+    count = len(denied)
     program = [
-        struct.pack("=HBBI", _LOAD, 0, 0, 4),
-        struct.pack("=HBBI", _JUMP_EQUAL, 0, len(calls) + 2, architecture),
-        struct.pack("=HBBI", _LOAD, 0, 0, 0),
+        _step(_LOAD, _ARCHITECTURE_AT),
+        _step(_JUMP_EQUAL, architecture, otherwise=count + 7),
+        _step(_LOAD, _NUMBER_AT),
+        *(_step(_JUMP_EQUAL, call, then=count - at + 5) for at, call in enumerate(denied)),
+        # The C library then tries the older one, whose flags a filter can read.
+        _step(_JUMP_EQUAL, clone3, then=4),
+        _step(_JUMP_EQUAL, clone, otherwise=2),
+        _step(_LOAD, _FIRST_ARGUMENT_AT),
+        _step(_JUMP_SET, _CLONE_THREAD, otherwise=2),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _UNKNOWN_CALL),
+        _step(_RETURN, _DENY),
     ]
-    for index, number in enumerate(calls):
-        program.append(struct.pack("=HBBI", _JUMP_EQUAL, len(calls) - index, 0, number))
-    program.append(struct.pack("=HBBI", _RETURN, 0, 0, _ALLOW))
-    program.append(struct.pack("=HBBI", _RETURN, 0, 0, _DENY))
     code = ctypes.create_string_buffer(b"".join(program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
     libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0)
+
+
+def _step(code: int, value: int, *, then: int = 0, otherwise: int = 0) -> bytes:
+    """One instruction; a jump counts from the next one."""
+    return struct.pack("=HBBI", code, then, otherwise, value)

@@ -24,7 +24,7 @@ from ingester.store.ledger import AppliedBatch
 from ingester.store.store import Store
 from tests.store.stores import load, opened, value
 
-__all__ = ["Asking", "add_events", "open_asking"]
+__all__ = ["EVENT_SCHEMA", "Asking", "Intake", "add_events", "event_rows", "open_asking"]
 
 EVENT_SCHEMA = pa.schema({
     "request_number": pa.int64(),
@@ -109,6 +109,15 @@ async def open_asking(
 
 def add_events(store: Store, number: int, count: int, *, body: str = '{"n": 0.10}') -> None:
     """Commit `count` events of account `a<number>`."""
+    rows = event_rows(number, count, body=body)
+    with store.begin("small") as transaction:
+        transaction.prepare("events", EVENT_SCHEMA)
+        batch_id = store.ledger.take_batch_id()
+        transaction.insert("events", rows, {"batch_id": batch_id})
+        transaction.commit([AppliedBatch(batch_id, "small", number, number, count, number)])
+
+
+def event_rows(number: int, count: int, *, body: str = '{"n": 0.10}') -> pa.Table:
     columns: dict[str, list[Any]] = {
         "request_number": [number] * count,
         "line_number": list(range(count)),
@@ -121,15 +130,10 @@ def add_events(store: Store, number: int, count: int, *, body: str = '{"n": 0.10
         "session_id": ["s"] * count,
         "body": [body] * count,
     }
-    rows = pa.table(
+    return pa.table(
         [pa.array(columns[field.name]).cast(field.type) for field in EVENT_SCHEMA],
         schema=EVENT_SCHEMA,
     )
-    with store.begin("small") as transaction:
-        transaction.prepare("events", EVENT_SCHEMA)
-        batch_id = store.ledger.take_batch_id()
-        transaction.insert("events", rows, {"batch_id": batch_id})
-        transaction.commit([AppliedBatch(batch_id, "small", number, number, count, number)])
 
 
 class Intake:

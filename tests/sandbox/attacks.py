@@ -183,7 +183,7 @@ EXPENSIVE = [
 ]
 ENDLESS = [
     "WITH RECURSIVE r AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM r) SELECT count(*) FROM r",
-    "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i FROM r) SELECT count(*) FROM r WHERE i > 1",
+    "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i FROM r) SELECT sum(i) FROM r WHERE i > 1",
     "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range + b.range < 0",
     "SELECT max(md5(i::VARCHAR)) FROM range(100000000000) t(i)",
 ]
