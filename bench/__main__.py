@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from bench.corpus import ENCODINGS
-from bench.options import Options, Skipped
+from bench.options import DOORS, Options, Skipped
 from bench.report import Report, machine_facts, note, render_table
 
 __all__ = ["BENCHES", "main"]
@@ -26,14 +26,15 @@ BENCHES: dict[str, str] = {
     "journal": "stage: groups appended and synced",
     "load": "stage: columns inserted into the open part and committed",
     "path": "whole process: bulk upload over HTTP until queryable, beside DuckDB and ClickHouse",
-    "small": "whole process: single-event POSTs, durable, beside a bare echo",
+    "path_logs": "whole process: NDJSON logs over HTTP until queryable, beside the same",
+    "small": "whole process: POSTs of one event, log or metric, durable, beside a bare echo",
     "memory": "whole process: peak memory of a long upload and of many at once",
     "grow": "whole process: rate and latency from an empty store to 50 M rows",
 }
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = "\n".join(f"  {name:8} {text}" for name, text in BENCHES.items())
+    names = "\n".join(f"  {name:9} {text}" for name, text in BENCHES.items())
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Benchmarks with their rivals in the same run.",
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="which (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes; proves that all runs")
-    parser.add_argument("--events", type=int, default=0, help="events of the corpus")
+    parser.add_argument("--events", type=int, default=0, help="events (or logs) of the corpus")
     parser.add_argument(
         "--encodings", default=",".join(ENCODINGS), help="of none,gzip,deflate,zstd"
     )
@@ -54,10 +55,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each comparison")
     parser.add_argument("--seconds", type=float, default=3.0, help="small: length of a run")
     parser.add_argument("--connections", default="1,8,32,128", help="small: how many")
+    parser.add_argument(
+        "--doors",
+        default="",
+        help=f"small: of {','.join(DOORS)}, each with all --connections "
+        "(default: all, but with 32 only beyond natero)",
+    )
     parser.add_argument("--gigabytes", type=float, default=10.0, help="memory: raw size")
     parser.add_argument("--uploads", type=int, default=64, help="memory: uploads at once")
     parser.add_argument("--rows", type=int, default=50_000_000, help="grow: rows at the end")
-    parser.add_argument("--rivals", default="duckdb,clickhouse", help="path: whom to compare with")
+    parser.add_argument(
+        "--rivals", default="duckdb,clickhouse", help="path, path_logs: whom to compare with"
+    )
     return parser
 
 
@@ -69,6 +78,7 @@ def _options(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         **vars(arguments),
         "encodings": tuple(filter(None, arguments.encodings.split(","))),
         "connections": tuple(int(text) for text in arguments.connections.split(",")),
+        "doors": tuple(filter(None, arguments.doors.split(","))),
         "rivals": tuple(filter(None, arguments.rivals.split(","))),
     }
     if arguments.smoke:

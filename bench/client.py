@@ -27,7 +27,7 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class Target(Protocol):
-    """Where requests go: a `Server` or an `EchoServer`."""
+    """Where requests go: a `Server` (its Natero door), an `EchoServer` or a `Door`."""
 
     @property
     def host(self) -> str: ...
@@ -35,6 +35,8 @@ class Target(Protocol):
     def port(self) -> int: ...
     @property
     def target(self) -> str: ...
+    @property
+    def token(self) -> str: ...
 
 
 @contextmanager
@@ -122,7 +124,12 @@ class SmallClient:
 def bulk_client(target: Target, path: Path, **settings: Any) -> Iterator[BulkClient]:
     """A bulk client that is ready to go."""
     plan = BulkPlan(
-        host=target.host, port=target.port, target=target.target, path=str(path), **settings
+        host=target.host,
+        port=target.port,
+        target=target.target,
+        token=target.token,
+        path=str(path),
+        **settings,
     )
     with _client("bench.client_bulk", plan) as process:
         yield BulkClient(process)
@@ -137,6 +144,7 @@ def small_client(
         host=target.host,
         port=target.port,
         target=target.target,
+        token=target.token,
         path=str(path),
         connections=connections,
         **settings,

@@ -44,6 +44,7 @@ class BulkPlan(Struct, kw_only=True):
     port: int
     target: str
     path: str
+    token: str = ""
     encoding: str = "none"
     stream_bytes: int = 0
     parallel: int = 1
@@ -83,7 +84,7 @@ def _send_file(connection: socket.socket, plan: BulkPlan) -> tuple[Answer, int]:
     """One upload of the file as it lies on disk; an early answer ends the sending."""
     with Path(plan.path).open("rb") as file:
         length = Path(plan.path).stat().st_size
-        connection.sendall(request_head(plan.target, plan.encoding, length))
+        connection.sendall(request_head(plan.target, plan.encoding, length, plan.token))
         try:
             sent = connection.sendfile(file)
         except (BrokenPipeError, ConnectionResetError):
@@ -168,7 +169,7 @@ def _upload_stream(plan: BulkPlan) -> None:
     cpu = time.process_time()
     start = time.perf_counter()
     with _connect(plan) as connection:
-        connection.sendall(request_head(plan.target, plan.encoding, None))
+        connection.sendall(request_head(plan.target, plan.encoding, None, plan.token))
 
         def send(data: bytes) -> int:
             if not data:

@@ -8,7 +8,7 @@ window and ends. With `window_s` it runs so long by itself after a warm-up.
 Closed loop: a connection sends its next request when its answer is whole. With `rate_per_s` the
 sends are paced instead, and a latency counts from the moment the request was due, so that a
 stalled server cannot hide its own delay. Invariant: when it ends, every request sent was
-answered; the `answered` of all windows is the number of stored events.
+answered; the `answered` of all windows is the number of stored requests.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ _DRAIN_S = 30.0
 
 
 class SmallPlan(Struct, kw_only=True):
-    """Whom to ask, how, and how long. `path` holds one event a line, used in rotation."""
+    """Whom to ask, how, and how long. `path` holds one body a line, used in rotation."""
 
     host: str
     port: int
     target: str
     path: str
     connections: int
+    token: str = ""
     warmup_s: float = 0.5
     window_s: float = 0.0
     rate_per_s: float = 0.0
@@ -78,7 +79,9 @@ class _Loop:
 
     def __init__(self, plan: SmallPlan) -> None:
         lines = Path(plan.path).read_bytes().splitlines(keepends=True)[:4096]
-        self.requests = [request_head(plan.target, "none", len(line)) + line for line in lines]
+        self.requests = [
+            request_head(plan.target, "none", len(line), plan.token) + line for line in lines
+        ]
         self.next_request = 0
         self.epoll = select.epoll()
         self.connections: dict[int, socket.socket] = {}

@@ -35,7 +35,9 @@ __all__ = [
     "Corpus",
     "Encoding",
     "cache_directory",
+    "cached_corpus",
     "dirty_corpus",
+    "file_corpus",
     "open_corpus",
     "real_corpus",
     "synthetic_blocks",
@@ -87,14 +89,18 @@ def cache_directory() -> Path:
 
 def synthetic_corpus(events: int) -> Corpus:
     """`events` valid product events of about 340 bytes."""
-    return _cached(f"synthetic-v{_VERSION}-{events}", lambda: synthetic_blocks(events), events, 0)
+    return cached_corpus(
+        f"synthetic-v{_VERSION}-{events}", lambda: synthetic_blocks(events), events, 0
+    )
 
 
 def dirty_corpus(events: int) -> Corpus:
     """The same events with one line in a thousand made invalid, in every way in turn."""
     rejects = events // _DIRTY_EVERY
     name = f"dirty-v{_VERSION}-{events}"
-    return _cached(name, lambda: _dirtied(synthetic_blocks(events)), events - rejects, rejects)
+    return cached_corpus(
+        name, lambda: _dirtied(synthetic_blocks(events)), events - rejects, rejects
+    )
 
 
 def real_corpus(events: int, directory: Path | None = None) -> Corpus | None:
@@ -103,7 +109,7 @@ def real_corpus(events: int, directory: Path | None = None) -> Corpus | None:
     if found is None:
         return None
     name = f"real-v{_VERSION}-{events}"
-    return _cached(name, lambda: real_lines.blocks(found, events), events, 0)
+    return cached_corpus(name, lambda: real_lines.blocks(found, events), events, 0)
 
 
 def open_corpus(data: str, events: int) -> Corpus | None:
@@ -112,7 +118,7 @@ def open_corpus(data: str, events: int) -> Corpus | None:
         return synthetic_corpus(events)
     if data == "real":
         return real_corpus(events)
-    return _file_corpus(Path(data))
+    return file_corpus(Path(data))
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -126,7 +132,10 @@ class _Facts(Struct, frozen=True):
     raw_bytes: int
 
 
-def _cached(name: str, blocks: Callable[[], Iterable[bytes]], events: int, rejects: int) -> Corpus:
+def cached_corpus(
+    name: str, blocks: Callable[[], Iterable[bytes]], events: int, rejects: int
+) -> Corpus:
+    """The file of that name with its facts, written when it is not there yet."""
     plain = cache_directory() / f"{name}.ndjson"
     facts_path = plain.with_suffix(".facts.json")
     if not (plain.exists() and facts_path.exists()):
@@ -139,8 +148,8 @@ def _cached(name: str, blocks: Callable[[], Iterable[bytes]], events: int, rejec
     return Corpus(name, plain, events, rejects, facts_read.raw_bytes)
 
 
-def _file_corpus(path: Path) -> Corpus:
-    """A file of the caller's, taken to hold valid events only; decoded into the cache."""
+def file_corpus(path: Path) -> Corpus:
+    """A file of the caller's, taken to hold valid lines only; decoded into the cache."""
     stat = path.stat()
     name = f"file-{path.name}-{stat.st_size}-{stat.st_mtime_ns}"
     plain = cache_directory() / f"{name}.ndjson"

@@ -3,8 +3,8 @@
 A bulk answer means committed, so the clock stops at the answer; the count is then asked for
 outside the timed section and must be exact. Ours pays for HTTP, inflating, validation and
 rejects; the rivals read the same file from the page cache (`rivals.py` has the rules). Every
-round has a fresh folder and process for each side, one after the other, so that slow drifts of
-the machine hit all of them alike.
+round has a fresh folder and process for each side, one after the other (`rounds.py`). Of DuckDB
+every round has both: the plain statement, and the same with `preserve_insertion_order=false`.
 """
 
 from __future__ import annotations
@@ -12,37 +12,47 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Mapping
+from functools import partial
 
-from bench.client import upload
+from bench.client import Target, upload
 from bench.corpus import Corpus, Encoding, dirty_corpus
 from bench.options import Options
 from bench.process import cpu_seconds, memory_mb, reset_peak_memory, wait_quiet
-from bench.report import Row, median_row, note, pairwise_ratios
-from bench.rivals import RIVALS, Rival, best_variant, run_rival
-from bench.server import run_server
+from bench.report import Row, median_row
+from bench.rivals import RIVALS, Rival, available_rivals, best_variant, run_rival
+from bench.rounds import Contender, compare_rounds
+from bench.server import Server, run_server
 
-__all__ = ["run", "upload_once"]
+__all__ = ["measured_upload", "note_stand_in", "run", "upload_once"]
 
 
 def upload_once(
     corpus: Corpus, encoding: Encoding, settings: Mapping[str, str] | None = None
 ) -> Row:
     """One upload into a fresh server, its counts checked."""
-    path = corpus.path(encoding)
     os.sync()
     with run_server(settings) as server:
-        wait_quiet(server.pid)
-        reset_peak_memory(server.pid)
-        cpu_before = cpu_seconds(server.pid)
-        done = upload(server, path, encoding)
-        cpu_s = cpu_seconds(server.pid) - cpu_before
-        peak_rss_mb = memory_mb(server.pid)
-        counts = (done.status, done.accepted, done.rejected)
-        assert counts == (200, corpus.events, corpus.rejects), counts
+        row = measured_upload(server, server, corpus, encoding)
         stored = int(server.query("SELECT count(*) AS n FROM events")[0]["n"])
         assert stored == corpus.events, f"{stored} rows of {corpus.events} are queryable"
+    return row
+
+
+def measured_upload(
+    server: Server, target: Target, corpus: Corpus, encoding: Encoding, bench: str = "path"
+) -> Row:
+    """One upload to a door of `server`; the counts of the answer must be those of the corpus."""
+    path = corpus.path(encoding)
+    wait_quiet(server.pid)
+    reset_peak_memory(server.pid)
+    cpu_before = cpu_seconds(server.pid)
+    done = upload(target, path, encoding)
+    cpu_s = cpu_seconds(server.pid) - cpu_before
+    peak_rss_mb = memory_mb(server.pid)
+    counts = (done.status, done.accepted, done.rejected)
+    assert counts == (200, corpus.events, corpus.rejects), counts
     return Row(
-        bench="path",
+        bench=bench,
         name=f"ours {encoding}",
         events=corpus.events,
         raw_bytes=corpus.raw_bytes,
@@ -57,68 +67,45 @@ def run(options: Options) -> list[Row]:
     """Rows of every encoding: ours, then each rival with our rate over its rate."""
     corpus = options.corpus()
     rounds = 1 if options.smoke else options.rounds
-    rivals = _available(options)
-    variants: dict[tuple[str, Encoding], str] = {}
+    rivals = available_rivals(RIVALS, options)
+    variants: dict[tuple[str, Encoding], tuple[str, ...]] = {}
     rows: list[Row] = []
     for encoding in options.encodings:
+        contenders = []
         for rival in rivals:
             key = (rival.name, rival.readable(encoding))
             if key not in variants:
-                variants[key] = _variant(rival, corpus, encoding, options)
-        rows += _compare(corpus, encoding, rivals, variants, rounds)
+                variants[key] = _variants(rival, corpus, encoding, options)
+            note_stand_in(rival, encoding, options)
+            contenders += [
+                Contender(rival.name, partial(run_rival, rival, corpus, encoding, variant))
+                for variant in variants[key]
+            ]
+        ours = partial(upload_once, corpus, encoding)
+        rows += compare_rounds(f"path {encoding}", ours, contenders, rounds)
     if "gzip" in options.encodings and options.data == "synthetic":
         rows.append(_dirty(options, corpus, rounds, rows))
     return rows
 
 
-def _available(options: Options) -> list[Rival]:
-    found = []
-    for rival in RIVALS:
-        if rival.name not in options.rivals:
-            continue
-        if rival.available():
-            found.append(rival)
-        else:
-            options.add_note(f"{rival.name} skipped: install the extra 'bench' ({rival.package})")
-    return found
-
-
-def _variant(rival: Rival, corpus: Corpus, encoding: Encoding, options: Options) -> str:
+def _variants(
+    rival: Rival, corpus: Corpus, encoding: Encoding, options: Options
+) -> tuple[str, ...]:
+    """Those that take part in every round."""
+    if rival.repeated:
+        return rival.repeated
     if options.smoke:
-        return rival.variants[0]
+        return (next(iter(rival.variants)),)
     chosen, tried = best_variant(rival, corpus, encoding)
-    times = ", ".join(f"{row.name} {row.seconds:.2f} s" for row in tried)
+    times = "; ".join(f"{row.name} {row.seconds:.2f} s" for row in tried)
     options.add_note(f"{rival.name} tried: {times}")
+    return (chosen,)
+
+
+def note_stand_in(rival: Rival, encoding: Encoding, options: Options) -> None:
+    """Say that a rival's gzip figure stands for an encoding it cannot read."""
     if rival.readable(encoding) != encoding:
         options.add_note(f"{rival.name} cannot read {encoding}: its gzip figure stands in")
-    return chosen
-
-
-def _compare(
-    corpus: Corpus,
-    encoding: Encoding,
-    rivals: list[Rival],
-    variants: Mapping[tuple[str, Encoding], str],
-    rounds: int,
-) -> list[Row]:
-    """Rounds of ours and every rival in turn; medians and ratios."""
-    ours: list[Row] = []
-    theirs: dict[str, list[Row]] = {rival.name: [] for rival in rivals}
-    for number in range(rounds):
-        ours.append(upload_once(corpus, encoding))
-        note(f"path {encoding} round {number + 1}: ours {ours[-1].seconds:.2f} s")
-        for rival in rivals:
-            variant = variants[rival.name, rival.readable(encoding)]
-            theirs[rival.name].append(run_rival(rival, corpus, encoding, variant))
-            note(f"  {theirs[rival.name][-1].name} {theirs[rival.name][-1].seconds:.2f} s")
-    rows = [median_row(ours)]
-    for name, measured in theirs.items():
-        row = median_row(measured)
-        row.ratio = row.seconds / rows[0].seconds
-        row.ratio_to = f"ours/{name}"
-        row.ratios = pairwise_ratios(ours, measured)
-        rows.append(row)
-    return rows
 
 
 def _dirty(options: Options, clean: Corpus, rounds: int, rows: list[Row]) -> Row:

@@ -13,13 +13,22 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import zstandard
 
-__all__ = ["REAL_FILES", "blocks", "decoded_blocks", "find_directory"]
+__all__ = [
+    "LOG_FILES",
+    "REAL_FILES",
+    "blocks",
+    "decoded_blocks",
+    "find_directory",
+    "has_log_files",
+    "log_blocks",
+]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _WEEK_MS = 7 * 24 * 3600 * 1000
@@ -99,6 +108,14 @@ REAL_FILES: tuple[tuple[str, Callable[[dict[str, Any]], _Envelope]], ...] = (
 )
 
 
+# These are logs as they are: no envelope.
+LOG_FILES = (
+    "windows-events-05.ndjson.gz",
+    "github-events.ndjson.gz",
+    "windows-events-01.ndjson.gz",
+)
+
+
 def blocks(directory: Path, events: int) -> Iterator[bytes]:
     """`events` lines in blocks of whole lines, pass after pass over the files."""
     left = events
@@ -156,6 +173,28 @@ def _event(envelope: _Envelope, shift_ms: int, payload: bytes) -> bytes:
             payload,
         )
     )
+
+
+def has_log_files(directory: Path) -> bool:
+    return all((directory / name).exists() for name in LOG_FILES)
+
+
+def log_blocks(directory: Path, logs: int) -> Iterator[bytes]:
+    """`logs` lines as they are in the files, pass after pass; only line ends are made equal."""
+    held: list[bytes] = []
+    held_bytes = 0
+    while logs:
+        for name in LOG_FILES:
+            with gzip.open(directory / name, "rb") as file:
+                lines = (line.rstrip(b"\r\n") + b"\n" for line in file if line.strip())
+                for line in islice(lines, logs):
+                    logs -= 1
+                    held.append(line)
+                    held_bytes += len(line)
+                    if held_bytes >= _BLOCK_BYTES:
+                        yield b"".join(held)
+                        held, held_bytes = [], 0
+    yield b"".join(held)
 
 
 def decoded_blocks(path: Path) -> Iterator[bytes]:

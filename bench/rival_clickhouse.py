@@ -10,19 +10,21 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from chdb import session
 
+from bench.log_sql import LogFacts
 from bench.process import memory_mb, reset_peak_memory
 from bench.rivals import RivalPlan, RivalResult
 
-__all__ = ["main"]
+__all__ = ["load", "main", "source"]
 
 _TABLE = """
-CREATE TABLE rival.events(
+CREATE TABLE rival.loaded(
     received_at DateTime64(6, 'UTC'), source LowCardinality(String), account_id String,
     user_id String, created_at DateTime64(3, 'UTC'), action LowCardinality(String),
     session_id String, body String CODEC(ZSTD(1)))
@@ -32,29 +34,25 @@ _COMPRESSION = {"none": "none", "gzip": "gzip", "deflate": "deflate", "zstd": "z
 _SHAPE = "Tuple(accountId String, userId String, createdAt Int64, action String, sessionId String)"
 
 
-def _select(plan: RivalPlan) -> str:
-    source = f"file('{plan.path}', 'LineAsString', 'line String', '{_COMPRESSION[plan.encoding]}')"
-    if plan.variant == "tuple":
-        return f"""
-            SELECT now64(6), 'bench', e.1, e.2, fromUnixTimestamp64Milli(e.3), e.4, e.5, line
-            FROM (SELECT line, JSONExtract(line, '{_SHAPE}') AS e FROM {source})
-        """
-    return f"""
-        SELECT now64(6), 'bench', JSONExtractString(line, 'accountId'),
-               JSONExtractString(line, 'userId'),
-               fromUnixTimestamp64Milli(JSONExtractInt(line, 'createdAt')),
-               JSONExtractString(line, 'action'), JSONExtractString(line, 'sessionId'), line
-        FROM {source}
+def source(plan: RivalPlan) -> str:
+    """The lines of the plan's file as a relation with one column `line`."""
+    compression = _COMPRESSION[plan.encoding]
+    return f"file('{plan.path}', 'LineAsString', 'line String', '{compression}')"
+
+
+def load(
+    plan: RivalPlan, ddl: str, select: str, read: Callable[[Any], LogFacts] | None = None
+) -> RivalResult:
+    """Time `select` into the table `rival.loaded` that `ddl` makes.
+
+    `read` asks the loaded database, untimed.
     """
-
-
-def _load(plan: RivalPlan) -> RivalResult:
     open_session: Any = session.Session  # untyped package
     engine = open_session(plan.folder)
     engine.query("CREATE DATABASE IF NOT EXISTS rival ENGINE = Atomic")
-    engine.query(_TABLE)
+    engine.query(ddl)
     statement = (
-        f"INSERT INTO rival.events {_select(plan)} SETTINGS max_threads = {plan.threads}, "
+        f"INSERT INTO rival.loaded {select} SETTINGS max_threads = {plan.threads}, "
         f"max_insert_threads = {plan.threads}"
     )
     reset_peak_memory(os.getpid())
@@ -62,18 +60,40 @@ def _load(plan: RivalPlan) -> RivalResult:
     engine.query(statement)
     seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
     peak = memory_mb(os.getpid())
-    rows = int(str(engine.query("SELECT count() FROM rival.events", "TabSeparated")).strip())
+    rows = int(str(engine.query("SELECT count() FROM rival.loaded", "TabSeparated")).strip())
+    facts = read(engine) if read else None
     stored = sum(path.stat().st_size for path in Path(plan.folder).rglob("*.bin"))
     engine.close()
     return RivalResult(
-        rows=rows, seconds=seconds, cpu_s=cpu_s, peak_rss_mb=peak, stored_mb=stored / 1e6
+        rows=rows,
+        seconds=seconds,
+        cpu_s=cpu_s,
+        peak_rss_mb=peak,
+        stored_mb=stored / 1e6,
+        facts=facts,
     )
+
+
+def _select(plan: RivalPlan) -> str:
+    if plan.variant == "tuple":
+        return f"""
+            SELECT now64(6), 'bench', e.1, e.2, fromUnixTimestamp64Milli(e.3), e.4, e.5, line
+            FROM (SELECT line, JSONExtract(line, '{_SHAPE}') AS e FROM {source(plan)})
+        """
+    return f"""
+        SELECT now64(6), 'bench', JSONExtractString(line, 'accountId'),
+               JSONExtractString(line, 'userId'),
+               fromUnixTimestamp64Milli(JSONExtractInt(line, 'createdAt')),
+               JSONExtractString(line, 'action'), JSONExtractString(line, 'sessionId'), line
+        FROM {source(plan)}
+    """
 
 
 def main() -> None:
     """Load as the plan on the command line says and print the result."""
     plan = msgspec.json.decode(sys.argv[1], type=RivalPlan)
-    sys.stdout.buffer.write(msgspec.json.encode(_load(plan)) + b"\n")
+    result = load(plan, _TABLE, _select(plan))
+    sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import msgspec
 
+from bench.log_sql import LogFacts
 from bench.process import memory_mb, reset_peak_memory
 from bench.rivals import RivalPlan, RivalResult
 
-__all__ = ["main"]
+__all__ = ["load", "main", "objects"]
 
 _TABLE = """
 CREATE TABLE events(
@@ -31,7 +34,14 @@ _SHAPE = (
 _COMPRESSION = {"none": "uncompressed", "gzip": "gzip", "zstd": "zstd"}
 
 
-def _load(plan: RivalPlan) -> RivalResult:
+def load(
+    plan: RivalPlan,
+    ddl: str,
+    table: str,
+    select: str,
+    read: Callable[[Any], LogFacts] | None = None,
+) -> RivalResult:
+    """Time `select` into `table` of a fresh file; `read` asks the loaded database, untimed."""
     database = Path(plan.folder) / "rival.duckdb"
     connection = duckdb.connect(":memory:", config={"threads": str(plan.threads)})
     connection.execute(f"ATTACH '{database}' AS rival (STORAGE_VERSION 'v1.5.0')")
@@ -39,24 +49,17 @@ def _load(plan: RivalPlan) -> RivalResult:
     connection.execute("SET checkpoint_threshold = '1TB'")  # one checkpoint, at the end
     if plan.variant == "unordered":
         connection.execute("SET preserve_insertion_order = false")
-    connection.execute(_TABLE)
+    connection.execute(ddl)
     connection.execute("CHECKPOINT rival")
-    statement = f"""
-        INSERT INTO events
-        SELECT now()::TIMESTAMP, 'bench', e.accountId, e.userId, epoch_ms(e.createdAt),
-               e.action, e.sessionId, json
-        FROM (SELECT json, from_json(json, '{_SHAPE}') AS e
-              FROM read_ndjson_objects('{plan.path}',
-                                       compression = '{_COMPRESSION[plan.encoding]}'))
-    """
     reset_peak_memory(os.getpid())
     cpu, start = time.process_time(), time.perf_counter()
-    connection.execute(statement)
+    connection.execute(f"INSERT INTO {table} {select}")
     connection.execute("CHECKPOINT rival")
     seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
     peak = memory_mb(os.getpid())
-    count = connection.execute("SELECT count(*) FROM events").fetchone()
+    count = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
     assert count is not None
+    facts = read(connection) if read else None
     connection.close()
     return RivalResult(
         rows=int(count[0]),
@@ -64,7 +67,23 @@ def _load(plan: RivalPlan) -> RivalResult:
         cpu_s=cpu_s,
         peak_rss_mb=peak,
         stored_mb=database.stat().st_size / 1e6,
+        facts=facts,
     )
+
+
+def objects(plan: RivalPlan) -> str:
+    """The lines of the plan's file as a relation with one column `json`."""
+    compression = _COMPRESSION[plan.encoding]
+    return f"read_ndjson_objects('{plan.path}', compression = '{compression}')"
+
+
+def _load(plan: RivalPlan) -> RivalResult:
+    select = f"""
+        SELECT now()::TIMESTAMP, 'bench', e.accountId, e.userId, epoch_ms(e.createdAt),
+               e.action, e.sessionId, json
+        FROM (SELECT json, from_json(json, '{_SHAPE}') AS e FROM {objects(plan)})
+    """
+    return load(plan, _TABLE, "events", select)
 
 
 def main() -> None:

@@ -27,7 +27,15 @@ from msgspec import Struct
 
 from bench.corpus import cache_directory
 
-__all__ = ["EchoServer", "Server", "ServerUnavailable", "child_line", "run_echo", "run_server"]
+__all__ = [
+    "Door",
+    "EchoServer",
+    "Server",
+    "ServerUnavailable",
+    "child_line",
+    "run_echo",
+    "run_server",
+]
 
 _READY_SECONDS_MAX = 30.0
 _STOP_SECONDS_MAX = 60.0
@@ -41,6 +49,15 @@ class ServerUnavailable(Exception):
     """The program did not come up; the message is the end of what it wrote."""
 
 
+class Door(Struct, frozen=True):
+    """Where requests with a bearer key go."""
+
+    host: str
+    port: int
+    target: str
+    token: str
+
+
 class Server(Struct):
     """A running server: where it listens, the target its events go to, its process."""
 
@@ -49,17 +66,42 @@ class Server(Struct):
     port: int
     target: str  # "/v1/<auth>/<api>"
     data_dir: Path
+    token: str = ""  # the pair of a source is in the target
+
+    def ingest_door(self) -> Door:
+        """The honest door, with a new token."""
+        return self._door("/ingest/bench", self._ingest_token())
+
+    def log_door(self) -> Door:
+        """The log door, with a new token."""
+        return self._door("/api/v1/webhook/event/log", self._ingest_token())
+
+    def metric_door(self, project_id: str) -> Door:
+        """The metric door, with a new connection of that project."""
+        found = _cli(
+            "connection", "create", "bench", "--project", project_id, data_dir=self.data_dir
+        )
+        assert found["project_id"] == project_id
+        return self._door("/api/webhooks/custom", found["api_key"])
+
+    def _ingest_token(self) -> str:
+        named = ("--service", "bench", "--environment", "test")
+        token: str = _cli("token", "create", *named, data_dir=self.data_dir)["token"]
+        return token
+
+    def _door(self, target: str, token: str) -> Door:
+        return Door(self.host, self.port, target, token)
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         """Rows of one SELECT, through the CLI: what an operator would see."""
         rows: list[dict[str, Any]] = _cli("query", sql, data_dir=self.data_dir)
         return rows
 
-    def wait_count(self, expected: int, *, seconds_max: float = 15.0) -> int:
-        """The number of events once it equals `expected`, or what it is at the deadline."""
+    def wait_count(self, expected: int, *, table: str = "events", seconds_max: float = 15.0) -> int:
+        """The number of rows once it equals `expected`, or what it is at the deadline."""
         deadline = time.monotonic() + seconds_max
         while True:
-            count = int(self.query("SELECT count(*) AS n FROM events")[0]["n"])
+            count = int(self.query(f"SELECT count(*) AS n FROM {table}")[0]["n"])
             if count >= expected or time.monotonic() > deadline:
                 return count
             time.sleep(0.1)
@@ -72,6 +114,7 @@ class EchoServer(Struct):
     host: str
     port: int
     target: str
+    token: str = ""
 
 
 def _environment() -> dict[str, str]:

@@ -1,75 +1,158 @@
-"""Small requests: single-event POSTs with a durable answer, beside the bare echo as the ceiling.
+"""Small requests: POSTs with a durable answer, beside the bare echo as the ceiling.
 
 The echo does what any HTTP server in this language must do (read, parse, answer) and nothing
 else: it validates nothing and writes nothing. Ours and the echo take turns, each driven by the
-same client with the same requests. At the end every answered event must be in the store.
+same client with the same requests, to the byte. At the end every answered row must be in the
+store.
+
+Four kinds of requests: one event on the Natero door, one object on the log door, one metric and a
+hundred metrics on the metric door. Rates count rows, so those of a hundred are metrics a second.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from msgspec import Struct
 
 from bench.client import Target, bulk_client, small_client
 from bench.client_bulk import BulkDone
 from bench.client_small import SmallWindow
 from bench.corpus import Corpus
-from bench.options import Options
+from bench.log_corpus import synthetic_log_corpus
+from bench.metric_corpus import PROJECT_ID, metric_corpus
+from bench.options import DOORS, DoorName, Options
 from bench.process import cpu_seconds, memory_mb, reset_peak_memory, wait_quiet
 from bench.report import Row, median_row, note, pairwise_ratios
-from bench.server import EchoServer, Server, run_echo, run_server
+from bench.server import Door, EchoServer, Server, run_echo, run_server
 
 __all__ = ["run"]
 
 _BESIDE_BULK_CONNECTIONS = 32
+_SHORT_CONNECTIONS = (32,)  # of the doors that nobody asked for by name
+_BODIES = 4096  # the client sends no more different ones
+_BATCH_METRICS = 100  # the most a request may hold
+_BATCH_BODIES = 256
+
+
+class _Load(Struct, frozen=True, kw_only=True):
+    """One kind of request: `bodies` has one a line, each of so many rows of `table`."""
+
+    name: str  # "" is left out of the rows' names
+    open_door: Callable[[Server], Target]
+    bodies: Callable[[Options], Corpus]
+    table: str
+    rows_per_request: int = 1
+
+    def title(self, label: str, connections: int) -> str:
+        door = f"{self.name}, " if self.name else ""
+        return f"{door}{label} {connections} connections"
+
+
+def _metrics(name: str, per_request: int, bodies: int) -> _Load:
+    return _Load(
+        name=name,
+        open_door=lambda server: server.metric_door(PROJECT_ID),
+        bodies=lambda _: metric_corpus(bodies, per_request),
+        table="metrics",
+        rows_per_request=per_request,
+    )
+
+
+_LOADS: dict[DoorName, tuple[_Load, ...]] = {
+    "natero": (
+        _Load(
+            name="",
+            open_door=lambda server: server,
+            bodies=lambda options: options.corpus(),
+            table="events",
+        ),
+    ),
+    "log": (
+        _Load(
+            name="log door",
+            open_door=lambda server: server.log_door(),
+            bodies=lambda _: synthetic_log_corpus(_BODIES),
+            table="logs",
+        ),
+    ),
+    "metric": (
+        _metrics("metric door", 1, _BODIES),
+        _metrics(f"metric door × {_BATCH_METRICS}", _BATCH_METRICS, _BATCH_BODIES),
+    ),
+}
 
 
 def run(options: Options) -> list[Row]:
-    """A pair of rows for each number of connections, then the run beside a bulk upload."""
-    corpus = options.corpus()
-    rounds = 1 if options.smoke else options.rounds
+    """A pair of rows for each door and number of connections; the Natero door beside a bulk
+    upload as well.
+    """
     rows: list[Row] = []
-    stored = 0
-    with run_server() as server, run_echo() as echo:
-        for connections in options.connections:
-            ours: list[Row] = []
-            ceiling: list[Row] = []
-            for _ in range(rounds):
-                wait_quiet(server.pid)
-                row, answered = _measure("ours", server, server, corpus, connections, options)
-                ours.append(row)
-                stored += answered
-                wait_quiet(server.pid)
-                row, _ = _measure("echo", echo, echo, corpus, connections, options)
-                ceiling.append(row)
-                note(_progress(connections, ours[-1], ceiling[-1]))
-            rows += _pair(ours, ceiling)
-        count = server.wait_count(stored)
-        assert count == stored, f"{count} events stored, {stored} acknowledged"
-    rows.append(_beside_bulk(corpus, options))
+    for door in options.doors or DOORS:
+        connections = options.connections
+        if door != "natero" and not options.doors:
+            connections = options.connections[:1] if options.smoke else _SHORT_CONNECTIONS
+        for load in _LOADS[door]:
+            rows += _beside_echo(load, connections, options)
+        if door == "natero":
+            rows.append(_beside_bulk(options.corpus(), options))
     return rows
 
 
-def _progress(connections: int, ours: Row, echo: Row) -> str:
+def _beside_echo(load: _Load, connections: tuple[int, ...], options: Options) -> list[Row]:
+    """Rounds of ours and the echo in turn, on one server."""
+    rows: list[Row] = []
+    stored = 0
+    with run_server() as server, run_echo() as echo:
+        target = load.open_door(server)
+        stand_in = Door(echo.host, echo.port, target.target, target.token)
+        for count in connections:
+            ours: list[Row] = []
+            ceiling: list[Row] = []
+            measure = partial(_measure, load, connections=count, options=options)
+            for _ in range(1 if options.smoke else options.rounds):
+                wait_quiet(server.pid)
+                row, answered = measure("ours", target, server)
+                ours.append(row)
+                stored += answered
+                wait_quiet(server.pid)
+                row, _ = measure("echo", stand_in, echo)
+                ceiling.append(row)
+                note(_progress(ours[-1], ceiling[-1]))
+            rows += _pair(ours, ceiling)
+        found = server.wait_count(stored, table=load.table)
+        assert found == stored, f"{found} {load.table} stored, {stored} acknowledged"
+    return rows
+
+
+def _progress(ours: Row, echo: Row) -> str:
     return (
-        f"small {connections} connections: ours {ours.events_per_s:,.0f}/s "
+        f"small {ours.name}: {ours.events_per_s:,.0f}/s "
         f"p99 {ours.extra['p99_ms']:.2f} ms, echo {echo.events_per_s:,.0f}/s"
     )
 
 
 def _measure(
+    load: _Load,
     label: str,
     target: Target,
     process: Server | EchoServer,
-    corpus: Corpus,
+    *,
     connections: int,
     options: Options,
 ) -> tuple[Row, int]:
-    """One run against one server: its row, and all that was answered (warm-up included)."""
+    """One run against one server: its row, and all rows answered for (warm-up included)."""
     warmup_s, window_s = (0.1, 0.3) if options.smoke else (0.5, options.seconds)
     reset_peak_memory(process.pid)
     with small_client(
-        target, corpus.plain, connections, warmup_s=warmup_s, window_s=window_s
+        target,
+        load.bodies(options).plain,
+        connections,
+        warmup_s=warmup_s,
+        window_s=window_s,
     ) as client:
         cpu_before = cpu_seconds(process.pid)
         client.go()
@@ -82,15 +165,15 @@ def _measure(
     share = measured.answered / answered if answered else 0.0
     row = Row(
         bench="small",
-        name=f"{label} {connections} connections",
-        events=measured.answered,
+        name=load.title(label, connections),
+        events=measured.answered * load.rows_per_request,
         seconds=measured.seconds,
         cpu_s=cpu_s * share,
         client_cpu_s=measured.cpu_s,
         peak_rss_mb=memory_mb(process.pid),
         extra=_latencies(measured),
     )
-    return row, answered
+    return row, answered * load.rows_per_request
 
 
 def _latencies(window: SmallWindow) -> dict[str, Any]:

@@ -25,9 +25,11 @@ class Answer(Struct):
     rejected: int
 
 
-def request_head(target: str, encoding: str, content_length: int | None) -> bytes:
-    """The head of a POST; without a length the body is chunked."""
+def request_head(target: str, encoding: str, content_length: int | None, token: str = "") -> bytes:
+    """The head of a POST; without a length the body is chunked, without a token there is no key."""
     lines = [f"POST {target} HTTP/1.1", "Host: 127.0.0.1"]
+    if token:
+        lines.append(f"Authorization: Bearer {token}")
     if coding := _CONTENT_CODING[encoding]:
         lines.append(f"Content-Encoding: {coding}")
     if content_length is None:

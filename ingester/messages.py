@@ -10,15 +10,19 @@ import random
 import time
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "REJECT_REASONS",
     "SCOPES",
     "Credential",
     "CredentialKind",
+    "ErrorBody",
     "LineReject",
+    "QuotaErrorBody",
     "RejectReason",
+    "ReplayOutcome",
+    "ReplayResult",
     "RequestNumbers",
     "RequestRecord",
     "Scope",
@@ -62,6 +66,33 @@ class LineReject(Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:
         return f"LineReject(line {self.line_number}, {self.reason}, {len(self.line)} bytes)"
+
+
+# What became of a reject that was to be replayed. `accepted`: a dry run, it would be replayed.
+ReplayResult = Literal[
+    "replayed",
+    "accepted",
+    "refused",
+    "already_replayed",
+    "under_way",
+    "impossible",
+    "failed",
+    "unknown",
+]
+
+
+class ReplayOutcome(Struct, frozen=True, kw_only=True):
+    """What became of one reject in a replay. `request_id` is the request it went into; `reason`,
+    `field`, `column` and `detail` say why it did not.
+    """
+
+    id: str
+    outcome: ReplayResult
+    request_id: str | None = None
+    reason: RejectReason | None = None
+    field: str | None = None
+    column: int | None = None
+    detail: str | None = None
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -113,6 +144,23 @@ class Credential(Struct, frozen=True, kw_only=True):
     def credential(self) -> str:
         """Its name among the credentials of all doors."""
         return self.id
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """What every refusal says, on all doors: one plain sentence. `field` and `column` (from 1) are
+    there when one is meant.
+    """
+
+    error: str
+    column: int | UnsetType = UNSET
+    field: str | UnsetType = UNSET
+
+
+class QuotaErrorBody(Struct, frozen=True, kw_only=True):
+    """Over a quota: the sentence, and the seconds until the hour ends."""
+
+    error: str
+    retryAfter: int
 
 
 class RequestRecord(Struct, frozen=True, kw_only=True):

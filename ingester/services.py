@@ -15,10 +15,13 @@ from .console.services import Document, QueryStream
 from .doors.admission import Admission
 from .doors.auth import bearer_key
 from .doors.key_ring import UnknownKey
+from .doors.metric_labels import LabelWarning
+from .doors.replay import Replayer
 from .errors import Forbidden, Overloaded, Unauthorized
 from .management import Actor, Answer, Links, Management
 from .management.calls import NOBODY
 from .messages import Scope
+from .reject_desk import StoreDesk
 from .sandbox.messages import Format
 from .sandbox.queries import Queries
 from .store.control import ControlStore, MemberRole
@@ -53,6 +56,7 @@ class ProcessServices:
         store: Store,
         queries: Queries,
         problems: Sequence[str],
+        next_number: Callable[[], int],
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self._config = config
@@ -65,6 +69,8 @@ class ProcessServices:
         self._sql = queries
         self._reads = trio.CapacityLimiter(2)
         self._sign_ins = trio.CapacityLimiter(1)
+        replayer = Replayer(admission, control=control, store=store, next_number=next_number)
+        self._rejects = StoreDesk(store, replayer)
         self.statistics = statistics
         self._registry = make_registry(statistics)
 
@@ -77,6 +83,9 @@ class ProcessServices:
 
     def viewer_requests(self) -> Sequence[Document]:
         return self._admission.viewer.documents()
+
+    def metric_warnings(self) -> Sequence[LabelWarning]:
+        return self._admission.metric_labels.warnings()
 
     async def query(self, sql: str, format_name: Format = "json") -> QueryStream:
         return await self._sql.ask(sql, format_name)
@@ -158,6 +167,7 @@ class ProcessServices:
             self._control,
             Links(intake=self._intake_base, console=self._console_base),
             session_seconds=self._config().console.session_hours * 3600,
+            rejects=self._rejects,
         )
 
     def _intake_base(self) -> str:
@@ -168,6 +178,9 @@ class ProcessServices:
 
     def trusted_proxies(self) -> Sequence[str]:
         return self._config().intake.trusted_proxies
+
+    def intake_url(self) -> str:
+        return self._intake_base()
 
     def public_url(self) -> str:
         return self._config().console.public_url

@@ -149,6 +149,7 @@ class _Process:
             },
             "admission": self.admission.statistics(),
             "idempotency": self.opened.idempotency.statistics(),
+            "metric_labels": self.admission.metric_labels.statistics(),
             "journal": {
                 **self.gate.statistics(),
                 "lag_records": max(
@@ -430,6 +431,7 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         store=process.opened.store,
         queries=process.queries,
         problems=process.opened.problems,
+        next_number=process.opened.numbers.next,
         statistics=process.statistics,
     )
     await serve_console(

@@ -14,6 +14,7 @@ from ingester import services as services_module
 from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
+from ingester.messages import RequestNumbers
 from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
@@ -35,6 +36,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 store=cast(Store, None),
                 queries=cast(Queries, None),
                 problems=[],
+                next_number=RequestNumbers().next,
                 statistics=dict,
             )
             yield services, control, rig

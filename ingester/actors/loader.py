@@ -28,7 +28,7 @@ from ..doors.small_lane import JournalGate, JournalledGroup
 from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Mark
 from ..protocol.columns import reject_rows, small_request_rows
-from ..protocol.forms import table_of_form
+from ..protocol.forms import form_text, table_of_form
 from ..protocol.requests import SmallRequest, entry_to_bytes
 from ..protocol.small_rows import row_widths, small_rows
 from ..store.database import StoreBroken, StoreOutOfMemory
@@ -285,6 +285,7 @@ def _reject_rows(request: SmallRequest) -> pa.Table:
         entry.received_at_us,
         entry.door,
         entry.source,
+        form_text(entry.form),
     )
 
 

@@ -36,6 +36,7 @@ class LazyGroup(click.Group):
         "project": "connection:project",
         "member": "member:member",
         "audit": "member:audit",
+        "rejects": "rejects:rejects",
         "check": "check:check",
         "config": "settings:config",
     })

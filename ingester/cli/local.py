@@ -31,9 +31,17 @@ from ingester.config_load import Loaded
 from ingester.errors import StoreBusy
 
 if TYPE_CHECKING:
+    from ingester.management.calls import RejectDesk
     from ingester.store.control import ControlStore
 
-__all__ = ["LocalServer", "Manager", "find_server", "open_manager", "settled_server"]
+__all__ = [
+    "LocalServer",
+    "Manager",
+    "calls_in_process",
+    "find_server",
+    "open_manager",
+    "settled_server",
+]
 
 # sun_path holds 108 bytes with the final NUL (unix(7)).
 _SOCKET_PATH_MAX = 107
@@ -144,7 +152,7 @@ def open_manager(loaded: Loaded, *, create: bool = False) -> Iterator[Manager]:
         from ingester.store.control import ControlStore
 
         with closing(ControlStore.open(data_dir / "control.sqlite")) as control:
-            yield Manager(_calls_in_process(control, loaded))
+            yield Manager(calls_in_process(control, loaded))
 
 
 class Manager:
@@ -164,16 +172,17 @@ class Manager:
         return answer
 
 
-def _calls_in_process(
-    control: ControlStore, loaded: Loaded
+def calls_in_process(
+    control: ControlStore, loaded: Loaded, rejects: RejectDesk | None = None
 ) -> Callable[[str, str, Mapping[str, object] | None], bytes]:
+    """The management routes in this process, which holds the folder's lock."""
     from ingester.management import Links, Management
     from ingester.management.calls import LOCAL_ADMIN
 
     links = Links(
         intake=lambda: intake_base(loaded.config), console=lambda: console_base(loaded.config)
     )
-    management = Management(control, links)
+    management = Management(control, links, rejects=rejects)
 
     def call(method: str, path: str, document: Mapping[str, object] | None) -> bytes:
         path, _, query = path.partition("?")

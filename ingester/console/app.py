@@ -16,11 +16,11 @@ It refuses to know what runs behind `Services`.
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import cast
 
 import msgspec
 import structlog
-from msgspec import Meta, Struct
+from msgspec import UNSET
 from quart import Response, g, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
@@ -29,18 +29,22 @@ import ingester
 from ingester.console.auth import actor_of, address_of, refuse_cross_site, set_session
 from ingester.console.connection import ConsoleLimits
 from ingester.console.metrics import METRICS_CONTENT_TYPE
+from ingester.console.openapi import openapi_json
 from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
 from ingester.console.results import result_response
+from ingester.console.routes import CheckAnswer, MetricWarnings, Query, Status
 from ingester.console.services import Services
+from ingester.doors.router import NotReady, Ready
 from ingester.errors import InvalidField, Overloaded, RequestError, StoreBusy, Unauthorized
 from ingester.management import ROUTES, Answer, Route
 from ingester.management.calls import NOBODY
 from ingester.management.dispatch import decode_body
+from ingester.messages import ErrorBody
 from ingester.sandbox.messages import FORMATS, maybe_format
 
 __all__ = ["make_app"]
 
-_PUBLIC_ENDPOINTS = frozenset({"index", "healthz", "readyz", "metrics"})
+_PUBLIC_ENDPOINTS = frozenset({"index", "healthz", "readyz", "metrics", "openapi"})
 
 _RETRY_AFTER_SECONDS = 1
 
@@ -51,13 +55,6 @@ _SIGN_IN_SENTENCE = (
     " on the server's machine needs neither (it goes through control.sock in the data folder)"
 )
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
-
-
-class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """POST /api/v1/query."""
-
-    sql: Annotated[str, Meta(min_length=1)]
-    format: str = "json"
 
 
 def make_app(services: Services) -> QuartTrio:
@@ -139,39 +136,45 @@ def _add_public_routes(app: QuartTrio, services: Services) -> None:
 
     @app.get("/healthz")
     async def healthz() -> Response:
-        return _json({"status": "ok"})
+        return _json(Ready(status="ok"))
 
     @app.get("/readyz")
     async def readyz() -> Response:
         ready, reasons = services.ready()
         if ready:
-            return _json({"status": "ok"})
-        return _json({"status": "not ready", "reasons": reasons}, 503)
+            return _json(Ready(status="ok"))
+        return _json(NotReady(reasons=reasons), 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(services.metrics_text(), content_type=METRICS_CONTENT_TYPE)
+
+    @app.get("/openapi.json")
+    async def openapi() -> Response:
+        return _json_bytes(openapi_json(services.intake_url(), services.public_url()))
 
 
 def _add_reading_routes(app: QuartTrio, services: Services) -> None:
     @app.get("/api/v1/status")
     async def status() -> Response:
         ready, reasons = services.ready()
-        return _json({
-            "version": ingester.__version__,
-            "ready": ready,
-            "reasons": reasons,
-            "actors": services.statistics(),
-        })
+        actors = services.statistics()
+        return _json(
+            Status(version=ingester.__version__, ready=ready, reasons=reasons, actors=actors)
+        )
 
     @app.get("/api/v1/viewer")
     async def viewer() -> Response:
         return _json({"requests": list(services.viewer_requests())})
 
+    @app.get("/api/v1/metrics/warnings")
+    async def metric_warnings() -> Response:
+        return _json(MetricWarnings(warnings=services.metric_warnings()))
+
     @app.get("/api/v1/check")
     async def check() -> Response:
         problems = await services.check()
-        return _json({"ok": not problems, "problems": problems})
+        return _json(CheckAnswer(ok=not problems, problems=problems))
 
     @app.post("/api/v1/query")
     async def query() -> Response:
@@ -281,12 +284,8 @@ def _error(
     column: int | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    document: dict[str, object] = {"error": sentence}
-    if column:
-        document["column"] = column
-    if field:
-        document["field"] = field
-    response = _json(document, status)
+    body = ErrorBody(error=sentence, column=column or UNSET, field=field or UNSET)
+    response = _json(body, status)
     response.headers.update(headers or {})
     return response
 

@@ -49,7 +49,8 @@ __all__ = [
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-# Every label there is; `source` is named by the operator, the others are words of this package.
+# Every label there is; `source` and `project` are named by the operator, the others are words of
+# this package.
 LABELS = frozenset({
     "actor",
     "door",
@@ -58,6 +59,7 @@ LABELS = frozenset({
     "kind",
     "lane",
     "listener",
+    "project",
     "reason",
     "result",
     "source",

@@ -95,6 +95,7 @@ def index_page(*, reasons: Sequence[str], actors: Sequence[str]) -> str:
 <li><a href="/metrics">/metrics</a>: figures in the Prometheus text format</li>
 <li><a href="/healthz">/healthz</a>: the process answers</li>
 <li><a href="/readyz">/readyz</a>: requests are taken</li>
+<li><a href="/openapi.json">/openapi.json</a>: every route of this server</li>
 </ul>
 <p>Manage sources and query data with the command line on the server's machine:
 <code>ingester --help</code>.</p>""",

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ingester.doors.metric_labels import LabelWarning
 from ingester.management import Actor, Answer
 from ingester.sandbox.messages import Format
 
@@ -54,6 +55,9 @@ class Services(Protocol):
     def viewer_requests(self) -> Sequence[Document]:
         """The newest requests of the test door, oldest first, without keys."""
 
+    def metric_warnings(self) -> Sequence[LabelWarning]:
+        """Metrics whose name or unit has changed, the newest change first."""
+
     async def query(self, sql: str, format_name: Format) -> QueryStream:
         """One read-only SELECT over the public schema, run where it cannot hurt. Close it."""
 
@@ -79,6 +83,9 @@ class Services(Protocol):
 
     def trusted_proxies(self) -> Sequence[str]:
         """CIDRs whose `X-Forwarded-*` count."""
+
+    def intake_url(self) -> str:
+        """Where data is sent: scheme, host and port."""
 
     def public_url(self) -> str:
         """The console's own address as configured, "" when it is not."""

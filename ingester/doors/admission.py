@@ -20,6 +20,7 @@ from .disk import DiskWatch
 from .failed_attempts import FailedAttempts
 from .idempotency import IdempotencyKeys
 from .key_ring import KeyRing
+from .metric_labels import MetricLabels
 from .quota import HourQuotas
 from .small_lane import JournalGate
 from .usage import UsageCounters
@@ -55,10 +56,13 @@ class Admission:
         self.bulk = bulk
         self.applied = applied
         self.decode_turn = decode_turn
-        self.budget = ByteBudget(config.body_budget_bytes)
+        whole_bytes = config.body_budget_bytes // 4
+        self.budget = ByteBudget(config.body_budget_bytes - whole_bytes)
+        self.whole_budget = ByteBudget(whole_bytes)
         self.viewer = Viewer(config.viewer_requests_max)
         self.failures = FailedAttempts()
         self.usage = UsageCounters()
+        self.metric_labels = MetricLabels()
         self.is_draining = False
         self.failed = trio.Event()
         self.accepted_count = 0
@@ -85,7 +89,7 @@ class Admission:
     @property
     def is_closed(self) -> bool:
         """Whether `refuse_if_closed` would raise."""
-        return self.is_draining or self.small.is_full or self.disk.is_full
+        return self.is_draining or self.small.is_full or self.disk.is_full or self.failed.is_set()
 
     def readiness(self) -> list[str]:
         """Reasons against sending traffic here; empty when ready."""
@@ -120,4 +124,8 @@ class Admission:
             "viewer_requests_total": self.viewer.request_count,
             **{f"attempts_{name}": value for name, value in self.failures.statistics().items()},
             **{f"budget_{name}": value for name, value in self.budget.statistics().items()},
+            **{
+                f"whole_budget_{name}": value
+                for name, value in self.whole_budget.statistics().items()
+            },
         }

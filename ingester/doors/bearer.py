@@ -24,7 +24,7 @@ from ..errors import (
     Unauthorized,
     UnsupportedEncoding,
 )
-from ..messages import Credential, CredentialKind
+from ..messages import Credential, CredentialKind, QuotaErrorBody
 from ..protocol.forms import Origin
 from ..protocol.inflate import parse_content_encoding
 from .admission import Admission
@@ -87,12 +87,31 @@ async def _serve(request: Request, admission: Admission, door: BearerDoor) -> Re
         if quota.is_over:
             sentence = f"over the quota of {limit} requests an hour"
             note_refusal(request, admission, credential, 429, sentence)
-            document = {"error": sentence, "retryAfter": quota.retry_after_s}
+            document = QuotaErrorBody(error=sentence, retryAfter=quota.retry_after_s)
             retry_after = (b"Retry-After", b"%d" % quota.retry_after_s)
             return json_response(429, document, (*headers, retry_after))
     if head.method == "HEAD":
-        return Response(status=200, headers=headers)
+        return _probe(request, admission, door, credential, headers)
     return await _receive(request, admission, door, credential, headers)
+
+
+def _probe(
+    request: Request,
+    admission: Admission,
+    door: BearerDoor,
+    credential: Credential,
+    headers: Headers,
+) -> Response:
+    """HEAD: whether a request to this address would be taken; nothing is."""
+    try:
+        door.admit(request, credential, admission)
+    except RequestError as error:
+        note_refusal(request, admission, credential, error.status_hint, str(error))
+        response = error_answer(error)
+        response.headers += headers
+        return response
+    admission.usage.count(credential.credential, address=request.client_address)
+    return Response(status=200, headers=(*Stored(0, 0, 0, 0).headers(), *headers))
 
 
 async def _receive(

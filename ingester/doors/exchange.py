@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from ingester.messages import ErrorBody
 from ingester.protocol.http1 import RequestHead
 
 __all__ = [
@@ -104,7 +105,7 @@ def error_response(
     """`{"error": sentence}`, with `Retry-After` when given."""
     return Response(
         status=status,
-        body=msgspec.json.encode({"error": sentence}),
+        body=msgspec.json.encode(ErrorBody(error=sentence)),
         content_type=JSON_TYPE,
         headers=() if retry_after_s is None else ((b"Retry-After", b"%d" % retry_after_s),),
         close=close,

@@ -19,14 +19,16 @@ from msgspec import Struct
 from ..errors import Forbidden, RequestError
 from ..messages import Credential, LineReject, RejectReason, request_id_text
 from ..protocol.forms import HonestEventForm, HonestLogForm, Origin
+from ..protocol.http1 import RequestHead
 from .admission import Admission
 from .bearer import Admitted, BearerDoor, json_response, serve
 from .bulk_lane import LinesRefused
 from .exchange import Request, Response
+from .logs import is_form
 from .once import Stored
 from .receive import AdmittedRequest
 
-__all__ = ["DOOR", "PREFIX", "LineError", "Report", "handle"]
+__all__ = ["DOOR", "PREFIX", "LineError", "Report", "handle", "origin_of"]
 
 DOOR = "ingest"
 PREFIX = "/ingest/"
@@ -76,15 +78,24 @@ def _admit(request: Request, credential: Credential, admission: Admission) -> Ad
     if atomic is None:
         raise RequestError("atomic is true or false")
     return Admitted(
-        _origin_of(label, query.get("as", "logs"), credential, admission),
+        origin_of(label, query.get("as", "logs"), credential, admission, request.head),
         "any_rejected" if atomic else "all_rejected",
     )
 
 
-def _origin_of(label: str, kind: str, credential: Credential, admission: Admission) -> Origin:
+def origin_of(
+    label: str,
+    kind: str,
+    credential: Credential,
+    admission: Admission,
+    head: RequestHead | None = None,
+) -> Origin:
+    """What `?as=` `kind` makes of requests to `label`. Raises RequestError."""
     key = credential.credential
     if kind == "logs":
-        form = HonestLogForm(credential.service, credential.environment)
+        form = HonestLogForm(
+            credential.service, credential.environment, head is not None and is_form(head)
+        )
         return Origin(DOOR, label, key, form=form)
     if kind != "events":
         raise RequestError("as is logs or events")

@@ -19,8 +19,9 @@ from msgspec import Struct
 from ..config import IntakeConfig
 from ..flow import Reservation
 from ..messages import LineReject, RequestRecord
-from ..protocol.forms import Origin, Rules, make_decoder, row_target
+from ..protocol.forms import MetricForm, Origin, Rules, make_decoder, row_target
 from ..protocol.inflate import Encoding, InflateLimits, make_inflater
+from ..protocol.metric_bodies import MetricDecoder
 from ..protocol.requests import (
     ENTRY_VERSION,
     JournalEntry,
@@ -89,9 +90,11 @@ async def receive_body(asked: AdmittedRequest, admission: Admission) -> tuple[Re
     announced = asked.request.head.content_length
     if whole is not None and len(whole) <= small_max:
         reserved = _reservation(asked, len(whole), small_max)
-        if not admission.budget.reserve_nowait(reserved):
-            reserved = await admission.budget.reserve(reserved)
-        with admission.budget.reserved(reserved) as reservation:
+        # A share of its own: senders that are slow cannot hold up those who have sent all.
+        budget = admission.whole_budget
+        if not budget.reserve_nowait(reserved):
+            reserved = await budget.reserve(reserved)
+        with budget.reserved(reserved) as reservation:
             return await _receive_small(asked, admission, whole, reservation)
     if whole is not None or (announced is not None and announced > small_max):
         return await _receive_bulk(asked, admission, [whole] if whole else []), 0
@@ -159,6 +162,8 @@ async def _receive_small(
     refuse_if_rejected(asked.refused_by, decoded.row_count, decoded.rejected_count, decoded.rejects)
     sequence = await admission.small.append(entry_to_bytes(entry), decoded)
     admission.count(entry.source, decoded.row_count, decoded.reasons)
+    if isinstance(entry.form, MetricForm):
+        admission.metric_labels.see(entry.source, decoded.rows)
     return decoded.record(), sequence
 
 
@@ -242,6 +247,8 @@ async def _receive_bulk(
     )
     record = await admission.bulk.send(upload, send, prefix, asked.request.body)
     admission.count(record.source, record.accepted, upload.decoder.reasons)
+    if isinstance(upload.decoder, MetricDecoder):
+        admission.metric_labels.see(record.source, upload.decoder.metrics)
     return record
 
 

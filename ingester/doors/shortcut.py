@@ -116,7 +116,7 @@ def _metric_way(head: RequestHead, admission: Admission) -> _Way | None:
     if credential is None:
         return None
     origin = metrics.origin_of(credential, admission.metrics.future_seconds_max)
-    return _Way(origin, _metric_stored, _overloaded, head.path)
+    return _Way(origin, partial(_metric_stored, admission), _overloaded, head.path)
 
 
 def _credential(head: RequestHead, admission: Admission, kind: CredentialKind) -> Credential | None:
@@ -146,6 +146,7 @@ def _settled(
     admission: Admission, way: _Way, request: SmallRequest, answer: Answer, failure: str | None
 ) -> None:
     if failure is not None:
+        admission.usage.count(way.origin.credential)
         response = way.overloaded()
         response.door = way.origin.door
         answer(response)
@@ -169,7 +170,8 @@ def _log_stored(request: SmallRequest) -> Response:
     return _stored(logs.DOOR, logs.log_answer(request.row_count), request.row_count)
 
 
-def _metric_stored(request: SmallRequest) -> Response:
+def _metric_stored(admission: Admission, request: SmallRequest) -> Response:
+    admission.metric_labels.see(request.entry.source, request.rows)
     if request.row_count == 1:
         return _ONE_METRIC
     return _stored(metrics.DOOR, metrics.metric_answer(request.row_count), request.row_count)

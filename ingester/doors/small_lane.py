@@ -94,7 +94,8 @@ class JournalGate:
         group.notices.append(notice)
 
     def _add(self, payload: bytes, request: SmallRequest) -> tuple[JournalGroup, int]:
-        assert not self._is_closed
+        if self._is_closed:  # the console outlives the doors by moments
+            raise Overloaded("the server is shutting down", retry_after_s=RETRY_AFTER_S)
         group = self._group
         position = len(group.payloads)
         group.payloads.append(payload)

@@ -12,10 +12,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from ..messages import LineReject, request_id_text
+import msgspec
+from msgspec import Struct
+
+from ..messages import LineReject, RejectReason, request_id_text
 from ..protocol.http1 import RequestHead
 
-__all__ = ["LINES_SHOWN_MAX", "Viewer", "warnings_of"]
+__all__ = ["LINES_SHOWN_MAX", "Viewer", "ViewerReject", "ViewerRequest", "warnings_of"]
 
 LINES_SHOWN_MAX = 100
 _LINE_BYTES_MAX = 2000
@@ -28,6 +31,38 @@ _MASKED_NAMES = re.compile(rb"auth|cookie|token|secret|password|api-?key|signatu
 _KEY_CHARACTERS_MIN = 8
 # Before 2001 in milliseconds, but a plausible date in seconds.
 _SECONDS_LOOK_BELOW = 1_000_000_000_000
+
+
+class ViewerReject(Struct, frozen=True, kw_only=True):
+    """A refused line; `column` 0 where no place in it is meant."""
+
+    line: int
+    column: int
+    field: str | None
+    reason: RejectReason
+    detail: str
+    excerpt: str
+
+
+class ViewerRequest(Struct, frozen=True, kw_only=True):
+    """A request of the test door. `source` null: its path names no key pair. Headers that may hold
+    a key are masked; events are shown as they came, the first hundred.
+    """
+
+    request_id: str
+    received_at: str
+    method: str
+    client_address: str
+    source: str | None
+    status: int
+    headers: list[list[str]]
+    bytes_in: int
+    bytes_raw: int
+    accepted: int
+    rejected: int
+    events: list[str]
+    rejects: list[ViewerReject]
+    warnings: list[str]
 
 
 class Viewer:
@@ -58,37 +93,38 @@ class Viewer:
         if self._is_off:
             return
         keys = [part for part in head.path.split("/") if len(part) >= _KEY_CHARACTERS_MIN]
-        self._ring.append({
-            "request_id": request_id_text(number),
-            "received_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "method": head.method,
-            "client_address": client_address,
-            "source": source,
-            "status": status,
-            "headers": [
+        shown = ViewerRequest(
+            request_id=request_id_text(number),
+            received_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            method=head.method,
+            client_address=client_address,
+            source=source,
+            status=status,
+            headers=[
                 [name.decode("latin-1"), _header_text(name, value, keys)]
                 for name, value in head.headers
             ],
-            "bytes_in": bytes_in,
-            "bytes_raw": bytes_raw,
-            "accepted": accepted,
-            "rejected": rejected,
-            "events": _texts(lines),
-            "rejects": [
-                {
-                    "line": reject.line_number,
-                    "column": reject.column,
-                    "field": reject.field,
-                    "reason": reject.reason,
-                    "detail": reject.detail,
-                    "excerpt": excerpt,
-                }
+            bytes_in=bytes_in,
+            bytes_raw=bytes_raw,
+            accepted=accepted,
+            rejected=rejected,
+            events=_texts(lines),
+            rejects=[
+                ViewerReject(
+                    line=reject.line_number,
+                    column=reject.column,
+                    field=reject.field,
+                    reason=reject.reason,
+                    detail=reject.detail,
+                    excerpt=excerpt,
+                )
                 for reject, excerpt in zip(
                     rejects, _texts([reject.line for reject in rejects]), strict=False
                 )
             ],
-            "warnings": list(warnings),
-        })
+            warnings=list(warnings),
+        )
+        self._ring.append(msgspec.to_builtins(shown))
 
     def documents(self) -> list[dict[str, object]]:
         """Newest first."""

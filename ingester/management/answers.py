@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
-from ingester.messages import Scope
+from ingester.messages import RejectReason, ReplayResult, Scope
 from ingester.store.control import KeyInfo, MemberRole, Tier
 
 __all__ = [
@@ -29,6 +29,13 @@ __all__ = [
     "ProjectList",
     "Refused",
     "RefusedList",
+    "Reject",
+    "RejectCountRow",
+    "RejectCounts",
+    "RejectList",
+    "ReplayAnswer",
+    "ReplayRow",
+    "ReplayState",
     "Revoked",
     "SessionAnswer",
     "Source",
@@ -267,6 +274,89 @@ class AuditRow(Struct, frozen=True, kw_only=True):
 
 class AuditList(Struct, frozen=True, kw_only=True):
     entries: list[AuditRow]
+
+
+class ReplayState(Struct, frozen=True, kw_only=True):
+    """What became of a reject that was replayed: the request that it went into, or why it was
+    refused again.
+    """
+
+    state: Literal["replayed", "refused", "under_way"]
+    at: str
+    request_id: str | None
+    reason: str | None
+    detail: str | None
+
+
+class Reject(Struct, frozen=True, kw_only=True):
+    """A refused line. `line` is its text, or base64 when `line_encoding` says so; `is_cut`: only
+    the first 64 KiB of it are kept. `replay` null: nobody tried.
+    """
+
+    id: str
+    received_at: str
+    door: str
+    source: str
+    request_id: str
+    line_number: int
+    reason: RejectReason
+    field: str | None
+    column: int | None
+    detail: str
+    excerpt: str
+    line: str
+    line_encoding: Literal["utf-8", "base64"]
+    is_cut: bool
+    replay: ReplayState | None
+
+
+class RejectList(Struct, frozen=True, kw_only=True):
+    """A page, perhaps of less than was asked for. `cursor` is for the next one, null at the end."""
+
+    rejects: list[Reject]
+    cursor: str | None
+
+
+class RejectCountRow(Struct, frozen=True, kw_only=True):
+    """Kept rejects of one door, source and reason, and how many of them were replayed."""
+
+    door: str
+    source: str
+    reason: RejectReason
+    rejects: int
+    replayed: int
+    newest_at: str
+
+
+class RejectCounts(Struct, frozen=True, kw_only=True):
+    counts: list[RejectCountRow]
+    rejects: int
+    replayed: int
+
+
+class ReplayRow(Struct, frozen=True, kw_only=True):
+    """What became of one chosen reject. `accepted`: a dry run, it would be replayed."""
+
+    id: str
+    outcome: ReplayResult
+    request_id: str | None = None
+    reason: RejectReason | None = None
+    field: str | None = None
+    column: int | None = None
+    detail: str | None = None
+
+
+class ReplayAnswer(Struct, frozen=True, kw_only=True):
+    """`replayed` counts those that were (in a dry run: would be), `refused` those refused again,
+    `other` the rest. `cursor`: the filter has more behind these.
+    """
+
+    dry_run: bool
+    replayed: int
+    refused: int
+    other: int
+    results: list[ReplayRow]
+    cursor: str | None
 
 
 def time_text(epoch_s: float) -> str:

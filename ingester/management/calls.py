@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
+from ingester.messages import ReplayOutcome
 from ingester.store.control import ControlStore, MemberRole, Session
+from ingester.store.reject_rows import (
+    RejectCount,
+    RejectFilter,
+    RejectKey,
+    RejectPage,
+    StoredReject,
+)
 
-__all__ = ["LOCAL_ADMIN", "NOBODY", "Actor", "Answer", "Call", "Links", "NeededRole", "Nothing"]
+__all__ = [
+    "LOCAL_ADMIN",
+    "NOBODY",
+    "Actor",
+    "Answer",
+    "Call",
+    "Links",
+    "NeededRole",
+    "Nothing",
+    "RejectDesk",
+]
 
 # What a route asks for; "anyone" needs no sign-in.
 NeededRole = Literal["anyone", "viewer", "admin"]
@@ -33,6 +51,37 @@ class Links(Struct, frozen=True, kw_only=True):
 
     intake: Callable[[], str]
     console: Callable[[], str]
+
+
+class RejectDesk(Protocol):
+    """Who reads rejects, and sends them through their door again. Blocking."""
+
+    @property
+    def can_replay(self) -> bool: ...
+
+    def page(
+        self,
+        wanted: RejectFilter,
+        *,
+        limit: int,
+        after: RejectKey | None,
+        oldest_first: bool = False,
+    ) -> RejectPage:
+        """Newest first, unless told otherwise, behind `after`. Perhaps fewer than `limit`."""
+
+    def find(self, keys: Sequence[RejectKey]) -> list[StoredReject]: ...
+
+    def counts(self, wanted: RejectFilter) -> list[RejectCount]: ...
+
+    def replay(
+        self,
+        rejects: Sequence[StoredReject],
+        edits: Mapping[str, bytes],
+        *,
+        dry_run: bool,
+        actor: str,
+    ) -> list[ReplayOutcome]:
+        """What became of each; `edits` by id. Raises Overloaded before anything is sent."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -68,3 +117,4 @@ class Call(Struct, Generic[BodyT, QueryT], kw_only=True):
     query: QueryT
     session_seconds: int
     session_secret: str | None = None
+    rejects: RejectDesk | None = None

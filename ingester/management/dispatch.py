@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from ingester.errors import (
     Forbidden,
@@ -24,8 +24,9 @@ from ingester.errors import (
     StoreBusy,
     Unauthorized,
 )
-from ingester.management.calls import Actor, Answer, Call, Links
+from ingester.management.calls import Actor, Answer, Call, Links, RejectDesk
 from ingester.management.routes import ROUTES, Route
+from ingester.messages import ErrorBody
 from ingester.store.control import ControlStore
 
 __all__ = ["Management", "decode_body"]
@@ -48,10 +49,12 @@ class Management:
         links: Links,
         *,
         session_seconds: int = DEFAULT_SESSION_SECONDS,
+        rejects: RejectDesk | None = None,
     ) -> None:
         self._control = control
         self._links = links
         self._session_seconds = session_seconds
+        self._rejects = rejects
 
     def handle(
         self, method: str, path: str, query: Mapping[str, str], body: bytes, actor: Actor
@@ -60,13 +63,12 @@ class Management:
         try:
             return self._handle(method, path, query, body, actor)
         except RequestError as error:
-            document: dict[str, object] = {"error": str(error)}
-            if field := getattr(error, "field", None):
-                document["field"] = field
+            told = ErrorBody(error=str(error), field=getattr(error, "field", None) or UNSET)
             allow = error.allow if isinstance(error, MethodNotAllowed) else ""
+            document = msgspec.to_builtins(told)
             return Answer(status=error.status_hint, document=document, allow=allow)
         except StoreBusy as error:
-            return Answer(status=503, document={"error": str(error)})
+            return Answer(status=503, document=msgspec.to_builtins(ErrorBody(error=str(error))))
 
     def _handle(
         self, method: str, path: str, query: Mapping[str, str], body: bytes, actor: Actor
@@ -81,6 +83,7 @@ class Management:
             body=decode_body(body, route.request),
             query=_decoded_query(query, route.query),
             session_seconds=self._session_seconds,
+            rejects=self._rejects,
         )
         answered = route.function(call)
         return Answer(

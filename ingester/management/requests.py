@@ -8,13 +8,20 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ingester.messages import Scope
-from ingester.store.control import DEFAULT_PROJECT, MemberRole, Tier
+from ingester.messages import RejectReason, Scope
+from ingester.store.control import (
+    DEFAULT_PROJECT,
+    PASSWORD_CHARACTERS_MAX,
+    PASSWORD_CHARACTERS_MIN,
+    MemberRole,
+    Tier,
+)
 
 __all__ = [
     "AcceptInvitation",
     "AuditQuery",
     "ChangePassword",
+    "CountsQuery",
     "CreateConnection",
     "CreateMember",
     "CreateProject",
@@ -24,6 +31,9 @@ __all__ = [
     "PatchMember",
     "PatchSource",
     "RefusedQuery",
+    "RejectChoice",
+    "RejectsQuery",
+    "ReplayRejects",
     "Rotate",
     "SetUp",
     "SignIn",
@@ -36,8 +46,14 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=256)]
 Secret = Annotated[str, Meta(max_length=4096)]
+# What the store asks of them it says in better sentences; here it is only told.
+_PASSWORD = {"minLength": PASSWORD_CHARACTERS_MIN, "maxLength": PASSWORD_CHARACTERS_MAX}
+NewPassword = Annotated[str, Meta(extra_json_schema=_PASSWORD)]
+Email = Annotated[str, Meta(max_length=256, extra_json_schema={"format": "email"})]
 Time = Annotated[datetime, Meta(tz=True)]
 Limit = Annotated[int, Meta(ge=1, le=1000)]
+RequestId = Annotated[str, Meta(pattern=r"^[0-7][0-9a-f]{15}\Z")]
+RejectId = Annotated[str, Meta(pattern=r"^[0-7][0-9a-f]{15}-[1-9][0-9]{0,17}\Z")]
 
 
 class CreateSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,7 +86,9 @@ class Rotate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class CreateToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new token. `scope` is the short form of `scopes` with one element; default `ingest`."""
+    """A new token. `scope` is the short form of `scopes` with one element; default `ingest`, which
+    needs a service and an environment.
+    """
 
     service: Text = ""
     environment: Text = ""
@@ -109,7 +127,7 @@ class CreateProject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class CreateMember(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new member, who gets a one-time link."""
 
-    email: Text
+    email: Email
     role: MemberRole = "viewer"
 
 
@@ -130,22 +148,22 @@ class SetUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first administrator's address and password, with the token of the setup link."""
 
     token: Secret
-    email: Text
-    password: Secret
+    email: Email
+    password: NewPassword
 
 
 class AcceptInvitation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A member's password, with the token of the invitation."""
 
     token: Secret
-    password: Secret
+    password: NewPassword
 
 
 class ChangePassword(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The signed-in member's new password; every other session ends."""
 
     old_password: Secret
-    new_password: Secret
+    new_password: NewPassword
 
 
 class UsageQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,6 +184,43 @@ class RefusedQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     limit: Limit = 100
     credential: Text | None = None
+
+
+class CountsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which rejects are counted; `since` is included, `until` is not."""
+
+    door: Text | None = None
+    source: Text | None = None
+    since: Time | None = None
+    until: Time | None = None
+
+
+class RejectChoice(CountsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which rejects are meant; what is left out does not matter."""
+
+    reason: RejectReason | None = None
+    request_id: RequestId | None = None
+
+
+class RejectsQuery(RejectChoice, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A page of rejects, newest first; `cursor` comes from the page before."""
+
+    replayed: bool | None = None
+    limit: Limit = 100
+    cursor: RejectId | None = None
+
+
+class ReplayRejects(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rejects to send through their door again: by id, or a page of all that a filter chooses and
+    that were not replayed, oldest first. `edits` are lines to send instead, by id.
+    """
+
+    ids: Annotated[tuple[RejectId, ...], Meta(max_length=1000)] | None = None
+    filter: RejectChoice | None = None
+    edits: dict[RejectId, str] = {}
+    dry_run: bool = False
+    limit: Limit = 1000
+    cursor: RejectId | None = None
 
 
 def given(patch: Struct) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from ingester.management import answers, keys, people, records, requests
+from ingester.management import answers, keys, people, records, rejects, requests
 from ingester.management.calls import Call, NeededRole, Nothing
 
 __all__ = ["ROUTES", "Route"]
@@ -21,7 +21,7 @@ Method = Literal["GET", "POST", "PATCH", "DELETE"]
 
 class Route(Struct, frozen=True, kw_only=True):
     """One route. `{name}` in the pattern is one path segment. `changes_keys`: the doors must read
-    their key tables again after it.
+    their key tables again after it. `conflict`: what a 409 means, "" for none.
     """
 
     method: Method
@@ -34,7 +34,11 @@ class Route(Struct, frozen=True, kw_only=True):
     role: NeededRole = "admin"
     status: int = 200
     changes_keys: bool = False
+    conflict: str = ""
 
+
+_NOT_RETRIEVABLE = "The key cannot be shown again; rotate gives a new one."
+_LAST_ADMIN = "This is the last administrator."
 
 _API = "/api/v1"
 
@@ -68,6 +72,7 @@ def _change(
     request: type[Struct] = Nothing,
     *,
     status: int = 200,
+    conflict: str = "",
 ) -> Route:
     """A route after which the doors look again."""
     return Route(
@@ -78,6 +83,7 @@ def _change(
         answer=answer,
         request=request,
         status=status,
+        conflict=conflict,
         changes_keys=True,
     )
 
@@ -92,6 +98,7 @@ def _people(
     *,
     role: NeededRole = "admin",
     status: int = 200,
+    conflict: str = "",
 ) -> Route:
     return Route(
         method=method,
@@ -102,6 +109,7 @@ def _people(
         request=request,
         role=role,
         status=status,
+        conflict=conflict,
     )
 
 
@@ -115,6 +123,7 @@ _SOURCES = (
         "Make a source and its first key pair.",
         requests.CreateSource,
         status=201,
+        conflict="A source of that name exists.",
     ),
     _get("/sources/{name}", keys.get_source, answers.Source, "One source."),
     _change(
@@ -153,6 +162,7 @@ _SOURCES = (
         keys.reveal_source,
         answers.SourceKey,
         "The newest key pair again; 409 when it is not retrievable.",
+        conflict=_NOT_RETRIEVABLE,
     ),
     _get(
         "/sources/{name}/usage",
@@ -183,6 +193,7 @@ _TOKENS = (
         answers.TokenKeyAnswer,
         "A new key under the same token; those in use end after the overlap.",
         requests.Rotate,
+        conflict="The token has expired.",
     ),
     _change(
         "POST",
@@ -197,6 +208,7 @@ _TOKENS = (
         keys.reveal_token,
         answers.TokenKeyAnswer,
         "The newest key again; 409 when it is not retrievable.",
+        conflict=_NOT_RETRIEVABLE,
     ),
     _get(
         "/tokens/{id}/usage",
@@ -217,6 +229,7 @@ _CONNECTIONS = (
         "Make a connection for metrics.",
         requests.CreateConnection,
         status=201,
+        conflict="A connection of that name exists.",
     ),
     _get("/connections/{id}", keys.get_connection, answers.Connection, "One connection."),
     _change(
@@ -255,6 +268,7 @@ _CONNECTIONS = (
         keys.reveal_connection,
         answers.ConnectionKeyAnswer,
         "The newest key again; 409 when it is not retrievable.",
+        conflict=_NOT_RETRIEVABLE,
     ),
     _get(
         "/connections/{id}/usage",
@@ -275,6 +289,7 @@ _PROJECTS = (
         "Make a project.",
         requests.CreateProject,
         status=201,
+        conflict="A project of that id exists.",
     ),
     _get("/projects/{id}", keys.get_project, answers.Project, "One project.", role="viewer"),
     _people(
@@ -283,6 +298,7 @@ _PROJECTS = (
         keys.delete_project,
         answers.Deleted,
         "Delete a project that no connection uses.",
+        conflict="A connection uses the project, or it is the default one.",
     ),
 )
 
@@ -296,6 +312,7 @@ _PEOPLE = (
         "Make a member and a one-time link.",
         requests.CreateMember,
         status=201,
+        conflict="There is a member with that address.",
     ),
     _get("/members/{id}", people.get_member, answers.Member, "One member."),
     _people(
@@ -305,8 +322,16 @@ _PEOPLE = (
         answers.Member,
         "Change a member's role.",
         requests.PatchMember,
+        conflict=_LAST_ADMIN,
     ),
-    _people("DELETE", "/members/{id}", people.delete_member, answers.Deleted, "Delete a member."),
+    _people(
+        "DELETE",
+        "/members/{id}",
+        people.delete_member,
+        answers.Deleted,
+        "Delete a member.",
+        conflict=_LAST_ADMIN,
+    ),
     _people(
         "POST",
         "/members/{id}/invite",
@@ -322,6 +347,7 @@ _PEOPLE = (
         "Set up the first administrator by the one-time link.",
         requests.SetUp,
         role="anyone",
+        conflict="There is a member with that address.",
     ),
     _people(
         "POST",
@@ -351,6 +377,7 @@ _PEOPLE = (
         "Change the signed-in member's password.",
         requests.ChangePassword,
         role="viewer",
+        conflict="A token asks, which has no password.",
     ),
 )
 
@@ -371,6 +398,35 @@ _RECORDS = (
     ),
 )
 
+# A path of one more fixed segment comes before the one with a variable in its place.
+_REJECTS = (
+    _get(
+        "/rejects",
+        rejects.list_rejects,
+        answers.RejectList,
+        "Rejected lines, newest first.",
+        query=requests.RejectsQuery,
+        role="viewer",
+    ),
+    _get(
+        "/rejects/counts",
+        rejects.count_rejects,
+        answers.RejectCounts,
+        "Kept rejects by door, source and reason.",
+        query=requests.CountsQuery,
+        role="viewer",
+    ),
+    _get("/rejects/{id}", rejects.get_reject, answers.Reject, "One reject.", role="viewer"),
+    _people(
+        "POST",
+        "/rejects/replay",
+        rejects.replay_rejects,
+        answers.ReplayAnswer,
+        "Send rejected lines through their door again, each at most once.",
+        requests.ReplayRejects,
+    ),
+)
+
 ROUTES: tuple[Route, ...] = (
     *_SOURCES,
     *_TOKENS,
@@ -378,4 +434,5 @@ ROUTES: tuple[Route, ...] = (
     *_PROJECTS,
     *_PEOPLE,
     *_RECORDS,
+    *_REJECTS,
 )

@@ -12,14 +12,17 @@ agree on every text.
 3. A chunk that cannot be read in one call is halved until the lines at fault are few; where many
    are, each is looked at instead.
 4. An array is held whole (at most `value_bytes_max`), but its rows are made in batches of
-   `_BATCH_BYTES`: `finish` is an iterator.
+   `_BATCH_BYTES`: `finish` is an iterator. It yields None where that much was looked at and gave
+   no rows, so that the caller's turn can end: sixteen megabytes of rejects take seconds.
+5. `feed` looks at no more than a piece and `_FEED_BYTES`: of what was held until it turned out to
+   be lines, the rest is left to the next calls.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Generator, Iterator
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -40,6 +43,13 @@ _SPAN_BYTES = 8 * 1024
 # One line in so many refused: the next chunk is not halved.
 _DIRTY_SHARE = 32
 _BATCH_BYTES = 256 * 1024
+# What an element costs beside its bytes, in bytes: groups of small ones end sooner.
+_ELEMENT_COST_BYTES = 16
+_FEED_BYTES = 1024 * 1024
+# What is as large as this and gives no rows ends a turn.
+_QUIET_BYTES_MAX = 64 * 1024
+# Looked at without decoding them.
+_ELEMENTS_PER_TURN = 16_384
 
 Row = TypeVar("Row")
 Columns = TypeVar("Columns")
@@ -101,6 +111,9 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         self._compressed: bytearray | None = None
         # Whether halving was of no use for the last chunk that could not be taken whole.
         self._is_mostly_refused = False
+        # What is still to be looked at: parts the framer has begun to give out, pieces behind them.
+        self._parts: Iterator[bytes | OverlongLine] = iter(())
+        self._waiting: deque[bytes] = deque()
 
     @abstractmethod
     def read_chunk(self, chunk: bytes, starts: Array, lengths: Array) -> Columns | None:
@@ -144,14 +157,28 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         if self._compressed is not None:
             self._compressed += piece[: EXCERPT_BYTES_MAX - len(self._compressed)]
             return []
+        self._waiting.append(piece)
         batches: list[Batch] = []
-        for part in self._framer.feed(piece):
+        left_bytes = _FEED_BYTES + len(piece)
+        while left_bytes > 0 and (part := self._next_part()) is not None:
+            left_bytes -= len(part.prefix) if isinstance(part, OverlongLine) else len(part)
             self._refuse_broken_value()
             if not self.is_stopped:
                 batches += self._decode(part)
         return batches
 
-    def finish(self) -> Iterator[Batch]:
+    def _next_part(self) -> bytes | OverlongLine | None:
+        """What is complete next of the pieces that have come, or None."""
+        while (part := next(self._parts, None)) is None and self._waiting:
+            self._parts = self._framer.feed(self._waiting.popleft())
+        return part
+
+    def _last_parts(self) -> Iterator[bytes | OverlongLine | WholeValue]:
+        while (part := self._next_part()) is not None:
+            yield part
+        yield from self._framer.finish()
+
+    def finish(self) -> Iterator[Batch | None]:
         """The body has ended. Exhaust it: rows are made and counted as it goes."""
         if self._head:
             head, self._head = self._head, None
@@ -162,14 +189,15 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         if self._compressed is not None:
             self._reject(wrong_encoding(bytes(self._compressed)))
             return
-        for part in self._framer.finish():
+        for part in self._last_parts():
             self._refuse_broken_value()
             if self.is_stopped:
                 return
             if isinstance(part, WholeValue):
                 yield from self._decode_value(part)
             else:
-                yield from self._decode(part)
+                is_small = isinstance(part, OverlongLine) or len(part) < _QUIET_BYTES_MAX
+                yield from self._decode(part) if is_small else _or_none(self._decode(part))
 
     def take_rejects(self) -> list[LineReject]:
         """The rejects kept since the last call: a long upload stores them as it goes."""
@@ -184,19 +212,20 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
             assert fault is not None
             self._reject(_placed(broken, refused(broken.text, broken.line_number, fault)))
 
-    def _decode_value(self, value: WholeValue) -> Iterator[Batch]:
+    def _decode_value(self, value: WholeValue) -> Iterator[Batch | None]:
         text = value.text
-        if self._is_array(text):
+        is_array = yield from self._is_array(text)
+        if is_array:
             self._shape.line_bytes_max = self.element_bytes_max
             self._line_number = 1
             self._unit = "element"
             for group in _groups(array_elements(text)):
                 if self.is_stopped:
                     return
-                if b"\n" in text:
-                    yield from self._decode_texts(group)
-                else:
-                    yield from self._decode(b"\n".join(group) + b"\n")
+                part = b"\n".join(group) + b"\n"
+                rows = self._decode_texts(group) if b"\n" in text else self._decode(part)
+                is_small = len(group) * _ELEMENT_COST_BYTES + len(part) < _QUIET_BYTES_MAX
+                yield from rows if is_small else _or_none(rows)
             return
         self._line_number = value.line_number
         outcome = self.read_text(text, value.line_number)
@@ -205,17 +234,19 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         else:
             yield self._batch_of([outcome], [text], [value.line_number])
 
-    def _is_array(self, text: bytes) -> bool:
+    def _is_array(self, text: bytes) -> Generator[None, None, bool]:
+        """Whether the value stands for its elements; looks at all of them by turns."""
         if text[0] != 0x5B:
             return False
         if not self._takes_any_value:
             return True
-        is_empty = True
-        for element in array_elements(text):
+        count = 0
+        for count, element in enumerate(array_elements(text), 1):
             if element[0] != 0x7B:
                 return False
-            is_empty = False
-        return not is_empty
+            if count % _ELEMENTS_PER_TURN == 0:
+                yield None
+        return count > 0
 
     def _decode_texts(self, texts: list[bytes]) -> Iterator[Batch]:
         """Texts that may hold line ends, one by one."""
@@ -386,12 +417,22 @@ def _refusal(reject: LineReject, unit: str) -> BodyTooLarge | MalformedBody:
     return MalformedBody(f"{place}: {reject.detail}")
 
 
+def _or_none(batches: Iterator[Batch]) -> Iterator[Batch | None]:
+    """`batches`, or None if there are none."""
+    is_empty = True
+    for batch in batches:
+        is_empty = False
+        yield batch
+    if is_empty:
+        yield None
+
+
 def _groups(elements: Iterator[bytes]) -> Iterator[list[bytes]]:
     group: list[bytes] = []
     size = 0
     for element in elements:
         group.append(element)
-        size += len(element) + 1
+        size += len(element) + _ELEMENT_COST_BYTES
         if size >= _BATCH_BYTES:
             yield group
             group, size = [], 0

@@ -62,6 +62,8 @@ REJECT_SCHEMA = pa.schema({
     "field": _STRING,
     "detail": _STRING,
     "line": pa.binary(),
+    "column_number": pa.int64(),
+    "form": _STRING,
 })
 
 REQUEST_SCHEMA = pa.schema({
@@ -155,9 +157,14 @@ def _decode_again(lines: Sequence[bytes]) -> list[Any]:
 
 
 def reject_rows(
-    rejects: Sequence[LineReject], request_number: int, received_at_us: int, door: str, source: str
+    rejects: Sequence[LineReject],
+    request_number: int,
+    received_at_us: int,
+    door: str,
+    source: str,
+    form: str | None,
 ) -> pa.Table:
-    """Refused lines of one request as `REJECT_SCHEMA`."""
+    """Refused lines of one request as `REJECT_SCHEMA`; `form` as `forms.form_text` writes it."""
     count = len(rejects)
     columns = [
         pa.array([request_number] * count, pa.int64()),
@@ -169,6 +176,8 @@ def reject_rows(
         pa.array([r.field for r in rejects], _STRING),
         pa.array([r.detail for r in rejects], _STRING),
         pa.array([r.line for r in rejects], pa.binary()),
+        pa.array([r.column or None for r in rejects], pa.int64()),
+        pa.array([form] * count, _STRING),
     ]
     return pa.Table.from_arrays(columns, schema=REJECT_SCHEMA)
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Protocol
 
+import msgspec
 import pyarrow as pa
 from msgspec import Struct
 
@@ -40,6 +41,8 @@ __all__ = [
     "RowTarget",
     "Rules",
     "event_map_of",
+    "form_of_text",
+    "form_text",
     "make_decoder",
     "row_target",
     "table_of_form",
@@ -55,10 +58,11 @@ class LogForm(Struct, frozen=True, array_like=True, tag="log"):
 
 
 class HonestLogForm(Struct, frozen=True, array_like=True, tag="honest_log"):
-    """A body of the honest door, kept as logs."""
+    """A body of the honest door, kept as logs. `is_form`: it is labelled as form fields."""
 
     service: str
     environment: str
+    is_form: bool = False
 
 
 class HonestEventForm(Struct, frozen=True, array_like=True, tag="honest_event"):
@@ -100,7 +104,9 @@ class Rules(Struct, frozen=True):
 
 
 class Decoder(Protocol):
-    """One body: bytes in (already inflated), batches and rejects out."""
+    """One body: bytes in (already inflated), batches and rejects out. `finish` may yield None where
+    a turn can end and there is no batch.
+    """
 
     accepted_count: int
     rejected_count: int
@@ -125,6 +131,15 @@ def table_of_form(form: Form | None) -> str:
     if isinstance(form, LogForm | HonestLogForm):
         return "logs"
     return "metrics" if isinstance(form, MetricForm) else "events"
+
+
+def form_text(form: Form | None) -> str | None:
+    """The form as it is kept with rejects, for a replay."""
+    return None if form is None else msgspec.json.encode(form).decode()
+
+
+def form_of_text(text: str | None) -> Form | None:
+    return None if text is None else msgspec.json.decode(text, type=Form)
 
 
 def row_target(origin: Origin) -> RowTarget:
@@ -163,6 +178,7 @@ def make_decoder(
             received_at_us=received_at_us,
             rejects_max=rules.rejects_max,
             is_plain=is_plain,
+            is_form=form.is_form,
             keep_going=keep_going,
         )
     if isinstance(form, HonestEventForm):

@@ -46,6 +46,7 @@ else:
         _deflate = zlib
 
 __all__ = [
+    "ENCODING_NAMES",
     "WINDOW_BYTES_MAX",
     "Encoding",
     "InflateLimits",
@@ -86,6 +87,7 @@ _ENCODINGS: Final[dict[bytes, Encoding]] = {
     b"deflate": "deflate",
     b"zstd": "zstd",
 }
+ENCODING_NAMES: Final = tuple(name.decode() for name in _ENCODINGS if name)
 
 
 def parse_content_encoding(value: bytes | None) -> Encoding | None:

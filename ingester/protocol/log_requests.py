@@ -60,13 +60,23 @@ def read_log_door(
 
 
 def read_honest_logs(
-    raw: bytes, limits: BodyLimits, *, received_at_us: int, rejects_max: int, is_plain: bool
+    raw: bytes,
+    limits: BodyLimits,
+    *,
+    received_at_us: int,
+    rejects_max: int,
+    is_plain: bool,
+    is_form: bool = False,
 ) -> LogRows:
     """`raw`, decoded, as the honest door takes it. Raises BodyTooLarge."""
     found = _read_one(raw, limits, received_at_us)
     if found is None:
         decoder = HonestLogDecoder(
-            limits, received_at_us=received_at_us, rejects_max=rejects_max, is_plain=is_plain
+            limits,
+            received_at_us=received_at_us,
+            rejects_max=rejects_max,
+            is_plain=is_plain,
+            is_form=is_form,
         )
         found = _read_all(raw, decoder)
     return found
@@ -94,9 +104,14 @@ def _read_all(raw: bytes, decoder: LogDecoder) -> LogRows:
 
 
 def _add(
-    batches: Iterable[LogBatch], rows: list[LogRow], texts: list[bytes], numbers: list[int]
+    batches: Iterable[LogBatch | None],
+    rows: list[LogRow],
+    texts: list[bytes],
+    numbers: list[int],
 ) -> None:
     for batch in batches:
+        if batch is None:
+            continue
         columns = (batch.levels.tolist(), batch.messages, batch.times.tolist())
         rows += map(LogRow, *columns)
         data = batch.data

@@ -42,6 +42,9 @@ _DIGITS = np.array([0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18])
 _MARKS = ((4, b"--"), (7, b"--"), (10, b"Tt"), (13, b"::"), (16, b"::"))
 
 
+_KINDS = {str, int, float}
+
+
 def read_time(value: Any, latest_us: int) -> int:
     """Microseconds since 1970, or `NO_TIME`."""
     if isinstance(value, str):
@@ -96,19 +99,29 @@ def _epoch_us(value: float) -> int:
 
 
 def read_times(values: list[Any], latest_us: int) -> Array:
-    """`read_time` of each, as int64."""
+    """`read_time` of each, as int64. Values of a kind are read together, others are no times."""
     kinds = set(map(type, values))
-    if kinds == {str}:
-        return _read_texts(values, latest_us)
-    if kinds == {int}:
-        try:
-            return _within(_whole_epochs(np.array(values, np.int64)), latest_us)
-        except OverflowError:
-            pass
-    elif kinds == {float}:
-        return _within(_float_epochs(np.array(values, np.float64)), latest_us)
+    if len(kinds) == 1:
+        return _read_kind(kinds.pop(), values, latest_us)
+    times = np.full(len(values), NO_TIME, np.int64)
+    for kind in kinds & _KINDS:
+        places = [place for place, value in enumerate(values) if type(value) is kind]
+        times[places] = _read_kind(kind, [values[place] for place in places], latest_us)
+    return times
+
+
+def _read_kind(kind: type, values: list[Any], latest_us: int) -> Array:
     count = len(values)
-    return np.fromiter((read_time(value, latest_us) for value in values), np.int64, count)
+    if kind is str:
+        return _read_texts(values, latest_us)
+    if kind is float:
+        return _within(_float_epochs(np.array(values, np.float64)), latest_us)
+    if kind is not int:
+        return np.full(count, NO_TIME, np.int64)
+    try:
+        return _within(_whole_epochs(np.array(values, np.int64)), latest_us)
+    except OverflowError:
+        return np.fromiter((read_time(value, latest_us) for value in values), np.int64, count)
 
 
 def _within(times: Array, latest_us: int) -> Array:

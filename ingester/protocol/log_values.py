@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from .json_text import WHITE_SPACE, any_value, compact
+from .json_text import LONG_BYTES_MIN, WHITE_SPACE, any_value, compact, object_fields
 from .log_times import NO_TIME, read_time
 
 __all__ = [
@@ -127,6 +127,11 @@ class LogNames:
         self.message = message
         self.time = time
         self.shapes: dict[tuple[str, ...], LogShape] = {}
+        self._lower = {*level, *message, *time, *_GUESSES}
+
+    def matter(self, key: str) -> bool:
+        """Whether a property of that name may be looked at."""
+        return key == _SYSLOG_NAME or key.lower() in self._lower
 
 
 JSON_NAMES = LogNames(LEVEL_NAMES, MESSAGE_NAMES, TIME_NAMES)
@@ -160,7 +165,10 @@ def read_log(text: bytes, received_at_us: int, latest_us: int, names: LogNames) 
     if text[0] != 0x7B:
         message = any_value(text) if text[0] == 0x22 else compact(text)
         return LogRow(_INFO, message, received_at_us)
-    raw = raw_objects.decode(text)
+    if len(text) < LONG_BYTES_MIN:
+        raw = raw_objects.decode(text)
+    else:
+        raw = object_fields(text, names.matter)
     shape = shape_of(raw, names)
     time_us = find_time(raw, shape, latest_us)
     return LogRow(

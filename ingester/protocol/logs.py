@@ -27,7 +27,7 @@ from ..messages import LineReject
 from .body_decoder import BodyDecoder, BodyLimits, Spans, refused
 from .chunk_shape import Array
 from .form import FORM_NAMES, form_object, starts_like_json
-from .json_text import JsonFault, is_truncated, json_fault, kind_of_text
+from .json_text import WHITE_SPACE, JsonFault, is_truncated, json_fault, kind_of_text
 from .log_columns import LogBatch
 from .log_times import DAY_US, NO_TIME, read_times
 from .log_values import (
@@ -38,13 +38,11 @@ from .log_values import (
     find_level,
     find_message,
     find_time,
-    is_no_message,
     level_code,
     raw_objects,
     read_log,
     shape_of,
 )
-from .ndjson import BLANK
 
 __all__ = ["HonestLogDecoder", "LogColumns", "LogDecoder", "LogDoorDecoder"]
 
@@ -91,7 +89,7 @@ class LogDecoder(BodyDecoder[LogRow, LogColumns, LogBatch]):
 
     def read_text(self, text: bytes, line_number: int) -> LogRow | LineReject:
         fault = json_fault(text, self.limits.depth_max)
-        value = text.strip(BLANK + b"\n")
+        value = text.strip(WHITE_SPACE)
         if fault is None and not self._takes_any_value and value[0] != 0x7B:
             kind = kind_of_text(value)
             advice = "; one object per line, without brackets" if kind == "an array" else ""
@@ -172,7 +170,11 @@ class LogDecoder(BodyDecoder[LogRow, LogColumns, LogBatch]):
 
 
 class HonestLogDecoder(LogDecoder):
-    """A body of `POST /ingest/{source}`: objects as lines, alone, or in one array."""
+    """A body of `POST /ingest/{source}`: objects as lines, alone, or in one array.
+
+    `is_form`: its type is `application/x-www-form-urlencoded`. A form is one line without `{`, `[`
+    or `"` before it; anything longer is lines, as curl says form of everything.
+    """
 
     def __init__(
         self,
@@ -181,10 +183,35 @@ class HonestLogDecoder(LogDecoder):
         received_at_us: int,
         rejects_max: int,
         is_plain: bool,
+        is_form: bool = False,
         keep_going: bool = True,
     ) -> None:
         super().__init__(limits, rejects_max=rejects_max, is_plain=is_plain, keep_going=keep_going)
         self.received_at_us = received_at_us
+        # Held while it may be a form; then None.
+        self._form: bytearray | None = bytearray() if is_form else None
+
+    def feed(self, piece: bytes) -> list[LogBatch]:
+        if self._form is None:
+            return super().feed(piece)
+        self._form += piece
+        text = self._form.strip(WHITE_SPACE)
+        if b"\n" in text or starts_like_json(text) or len(text) > self.limits.line_bytes_max:
+            body, self._form = bytes(self._form), None
+            return super().feed(body)
+        return []
+
+    def finish(self) -> Iterator[LogBatch | None]:
+        if self._form is not None:
+            body, self._form = bytes(self._form), None
+            try:
+                fields = None if is_truncated(body) is None else form_object(body)
+            except MalformedBody:  # bytes that are not UTF-8: a reject says so
+                fields = None
+            if fields is not None:
+                self.names = FORM_NAMES
+            yield from super().feed(body if fields is None else fields)
+        yield from super().finish()
 
 
 class LogDoorDecoder(LogDecoder):
@@ -220,7 +247,7 @@ class LogDoorDecoder(LogDecoder):
             raise BodyTooLarge(f"a form may have at most {at_most} bytes; send JSON lines instead")
         return []
 
-    def finish(self) -> Iterator[LogBatch]:
+    def finish(self) -> Iterator[LogBatch | None]:
         if self._form is not None:
             body, self._form = bytes(self._form), None
             fields = None if is_truncated(body) is None else form_object(body)
@@ -239,8 +266,8 @@ def _levels(logs: list[_Log]) -> Array:
     open_rows = (levels == NO_LEVEL).nonzero()[0]
     if len(open_rows) == len(logs):
         return _codes([log.severity for log in logs])
-    for row in open_rows.tolist():
-        levels[row] = level_code(logs[row].severity)
+    if len(open_rows):
+        levels[open_rows] = _codes([logs[row].severity for row in open_rows.tolist()])
     return levels
 
 
@@ -254,19 +281,17 @@ def _codes(values: list[Any]) -> Array:
 
 def _messages(logs: list[_Log]) -> tuple[list[Any], Array]:
     """Texts, and where there is none yet."""
-    messages = [log.message for log in logs]
-    is_open = np.zeros(len(logs), np.bool_)
-    if set(map(type, messages)) == {str} and all(messages):
-        return messages, is_open
-    for row, message in enumerate(messages):
-        if not isinstance(message, str) or not message:
-            other = logs[row].msg
-            is_absent = message is UNSET or is_no_message(message)
-            if is_absent and isinstance(other, str) and other:
-                messages[row] = other
-            else:
-                messages[row] = None
-                is_open[row] = True
+    messages: list[Any] = [
+        log.message
+        if log.message.__class__ is str
+        else log.msg
+        if log.message is UNSET and log.msg.__class__ is str
+        else None
+        for log in logs
+    ]
+    is_open = ~np.fromiter(map(bool, messages), np.bool_, len(messages))
+    for row in is_open.nonzero()[0].tolist():
+        messages[row] = None
     return messages, is_open
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..errors import BodyTooLarge
 from ..messages import LineReject, RejectReason
 from .metric_columns import METRIC_SCHEMA, metric_rows
-from .metrics import MetricRules, decode_metrics
+from .metrics import Metric, MetricRules, decode_metrics
 
 __all__ = ["METRIC_UPLOAD_SCHEMA", "MetricBatch", "MetricDecoder"]
 
@@ -43,6 +43,7 @@ class MetricDecoder:
         self.rejected_count = 0
         self.reasons: Counter[RejectReason] = Counter()
         self.rejects: list[LineReject] = []
+        self.metrics: list[Metric] = []
         self._project_id = project_id
         self._rules = rules
         self._value_bytes_max = value_bytes_max
@@ -61,6 +62,7 @@ class MetricDecoder:
         request = decode_metrics(
             body, self._rules, project_id=self._project_id, received_at_us=self._received_at_us
         )
+        self.metrics = request.metrics
         self.accepted_count = len(request.metrics)
         rows = metric_rows([request]).select(METRIC_UPLOAD_SCHEMA.names)
         (columns,) = rows.combine_chunks().to_batches()

@@ -19,32 +19,54 @@ A change of a metric's name or unit is no fault: `labels` hands out what the sto
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from ..errors import MalformedBody
-from .event_lines import BACKSLASH, CREATED_AT_MS_END, lone_surrogate_at
-from .json_text import any_value, json_fault, kind_of, text_fault
+from .event_lines import (
+    BACKSLASH,
+    CREATED_AT_MS_END,
+    GZIP_HEAD,
+    ZSTD_HEAD,
+    lone_surrogate_at,
+    wrong_encoding,
+)
+from .json_text import (
+    LONG_BYTES_MIN,
+    WHITE_SPACE,
+    any_value,
+    array_elements,
+    json_fault,
+    kind_of,
+    kind_of_text,
+    text_fault,
+)
+from .value_framer import BOM
 
 __all__ = [
     "METRICS_MAX",
     "Metric",
     "MetricRequest",
     "MetricRules",
+    "MetricsBody",
     "decode_metrics",
     "labels",
 ]
 
 METRICS_MAX = 100
+# Looked at only to say how many there are; sixteen megabytes may hold eight million.
+_COUNTED_MAX = 10_000
 NAME_CHARACTERS_MAX = 256
 
 _Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
 _Unit = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
 _Millis = Annotated[float, Meta(ge=0, lt=CREATED_AT_MS_END)]
 _NO_RAW = msgspec.Raw()
+_ObjectRaw = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
 class MetricRules(Struct, frozen=True):
@@ -62,18 +84,45 @@ class Metric(Struct, gc=False):
     value: float
     unit: _Unit | None = None
     timestamp: _Millis | None = None
-    metadata: msgspec.Raw = _NO_RAW
+    # A factory, because a JSON schema can show no Raw as a default.
+    metadata: _ObjectRaw = field(default_factory=lambda: _NO_RAW)
 
     def __repr__(self) -> str:
         return "Metric(…)"
 
 
-class _Body(Struct, gc=False):
-    projectId: str
+class MetricsBody(Struct, gc=False):
+    """What is sent: the metrics of one project."""
+
+    projectId: _Name
     metrics: Annotated[list[Metric], Meta(min_length=1, max_length=METRICS_MAX)]
 
     def __repr__(self) -> str:
         return f"Body({len(self.metrics)} metrics)"
+
+
+class _BodyParts(Struct, gc=False):
+    """A body whose properties are looked at one by one; others are passed over, not held."""
+
+    projectId: msgspec.Raw = _NO_RAW
+    metrics: msgspec.Raw = _NO_RAW
+
+    def __repr__(self) -> str:
+        return "BodyParts(…)"
+
+
+class _MetricParts(Struct, gc=False):
+    """The same of a metric."""
+
+    metricId: msgspec.Raw = _NO_RAW
+    metricName: msgspec.Raw = _NO_RAW
+    value: msgspec.Raw = _NO_RAW
+    unit: msgspec.Raw = _NO_RAW
+    timestamp: msgspec.Raw = _NO_RAW
+    metadata: msgspec.Raw = _NO_RAW
+
+    def __repr__(self) -> str:
+        return "MetricParts(…)"
 
 
 class MetricRequest(Struct, gc=False):
@@ -88,9 +137,10 @@ class MetricRequest(Struct, gc=False):
         return f"MetricRequest({len(self.metrics)} metrics)"
 
 
-_decoder = msgspec.json.Decoder(_Body)
-_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+_decoder = msgspec.json.Decoder(MetricsBody)
+_body_parts = msgspec.json.Decoder(_BodyParts)
+_metric_parts = msgspec.json.Decoder(_MetricParts)
+_ABSENT = (b"", b"null")
 
 
 def decode_metrics(
@@ -102,6 +152,7 @@ def decode_metrics(
     request_number: int = 0,
 ) -> MetricRequest:
     """The metrics of `body`. Raises MalformedBody with the sentence the client is told."""
+    body = body.removeprefix(BOM)
     latest_ms = received_at_us // 1000 + rules.future_seconds_max * 1000
     metrics = _decode_whole(body, rules, project_id, latest_ms)
     if metrics is None:
@@ -109,9 +160,9 @@ def decode_metrics(
     return MetricRequest(request_number, received_at_us, project_id, metrics)
 
 
-def labels(request: MetricRequest) -> Iterator[tuple[str, str, str | None]]:
+def labels(metrics: Iterable[Metric]) -> Iterator[tuple[str, str, str | None]]:
     """Id, name and unit of each metric: a change of the latter two is worth a warning."""
-    return ((m.metricId, m.metricName, m.unit) for m in request.metrics)
+    return ((m.metricId, m.metricName, m.unit) for m in metrics)
 
 
 def _decode_whole(
@@ -146,65 +197,73 @@ def _decode_closely(
     body: bytes, rules: MetricRules, project_id: str, latest_ms: int
 ) -> list[Metric]:
     """The slow, exact way: what is wrong, and where."""
+    if not body.strip(WHITE_SPACE):
+        raise MalformedBody("the body is empty; send one JSON object")
+    if body.startswith((GZIP_HEAD, ZSTD_HEAD)):
+        raise MalformedBody(wrong_encoding(body).detail)
     # Depth counts where something is kept: in metadata.
     fault = json_fault(body, len(body))
     if fault is not None:
         place = f" (byte {fault.column})" if fault.column else ""
         raise MalformedBody(f"the body is not valid JSON: {fault.detail}{place}")
-    text = body.strip(b" \t\r\n")
+    text = body.strip(WHITE_SPACE)
     if text[0] != 0x7B:
-        raise MalformedBody(f"the body must be an object, got {kind_of(any_value(text))}")
-    fields = _raw_object.decode(text)
-    found = _value_of(fields, "projectId")
+        raise MalformedBody(f"the body must be an object, got {kind_of_text(text)}")
+    fields = _body_parts.decode(text)
+    found = _value_of(fields.projectId)
     _require_text("projectId", found, 1)
     if found != project_id:
         raise MalformedBody("projectId is not the project of this API key")
-    raw = fields.get("metrics")
-    if raw is None or bytes(raw) == b"null":
+    listed = bytes(fields.metrics)
+    if listed in _ABSENT:
         raise MalformedBody("metrics is missing")
-    if bytes(raw)[:1] != b"[":
-        raise MalformedBody(f"metrics must be an array, got {kind_of(any_value(raw))}")
-    metrics = _raw_list.decode(raw)
+    if listed[0] != 0x5B:
+        raise MalformedBody(f"metrics must be an array, got {kind_of_text(listed)}")
+    metrics = list(islice(array_elements(listed), _COUNTED_MAX))
     if not 1 <= len(metrics) <= METRICS_MAX:
-        raise MalformedBody(f"metrics must hold 1 to {METRICS_MAX} metrics, got {len(metrics)}")
+        count = len(metrics) if len(metrics) < _COUNTED_MAX else f"at least {_COUNTED_MAX}"
+        raise MalformedBody(f"metrics must hold 1 to {METRICS_MAX} metrics, got {count}")
     return [
-        _decode_one(bytes(metric), f"metrics[{place}]", rules, latest_ms)
+        _decode_one(metric, f"metrics[{place}]", rules, latest_ms)
         for place, metric in enumerate(metrics)
     ]
 
 
 def _decode_one(text: bytes, place: str, rules: MetricRules, latest_ms: int) -> Metric:
     if text[0] != 0x7B:
-        raise MalformedBody(f"{place} must be an object, got {kind_of(any_value(text))}")
-    fields = _raw_object.decode(text)
-    metric_id = _value_of(fields, "metricId")
+        raise MalformedBody(f"{place} must be an object, got {kind_of_text(text)}")
+    fields = _metric_parts.decode(text)
+    metric_id = _value_of(fields.metricId)
     _require_text(f"{place}.metricId", metric_id, 1)
-    name = _value_of(fields, "metricName")
+    name = _value_of(fields.metricName)
     _require_text(f"{place}.metricName", name, 1)
-    value = _value_of(fields, "value")
+    value = _value_of(fields.value)
     _require_number(f"{place}.value", value)
-    unit = _value_of(fields, "unit")
+    unit = _value_of(fields.unit)
     if unit is not None:
         _require_text(f"{place}.unit", unit, 0)
-    timestamp = _value_of(fields, "timestamp")
+    timestamp = _value_of(fields.timestamp)
     if timestamp is not None:
         _require_time(f"{place}.timestamp", timestamp, rules, latest_ms)
         timestamp = float(timestamp)
-    metadata = fields.get("metadata", _NO_RAW)
+    metadata = fields.metadata
     kept = bytes(metadata)
-    if kept in (b"", b"null"):
+    if kept in _ABSENT:
         metadata = _NO_RAW
     elif kept[0] != 0x7B:
-        kind = kind_of(any_value(metadata))
-        raise MalformedBody(f"{place}.metadata must be an object, got {kind}")
+        raise MalformedBody(f"{place}.metadata must be an object, got {kind_of_text(kept)}")
     elif (fault := text_fault(kept, rules.depth_max)) is not None:
         raise MalformedBody(f"{place}.metadata: {fault.detail}")
     return Metric(metric_id, name, float(value), unit, timestamp, metadata)
 
 
-def _value_of(fields: dict[str, msgspec.Raw], name: str) -> Any:
-    raw = fields.get(name)
-    return None if raw is None else any_value(raw)
+def _value_of(raw: msgspec.Raw) -> Any:
+    text = bytes(raw)
+    if text in _ABSENT:
+        return None
+    # What is long and no string is the wrong kind, whatever is in it.
+    is_wrong = len(text) >= LONG_BYTES_MIN and text[0] in b"[{"
+    return ([] if text[0] == 0x5B else {}) if is_wrong else any_value(raw)
 
 
 def _require_text(place: str, value: Any, characters_min: int) -> None:

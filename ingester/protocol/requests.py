@@ -190,6 +190,7 @@ def _read_logs(entry: JournalEntry, form: LogForm | HonestLogForm, raw: bytes) -
         received_at_us=received_at_us,
         rejects_max=entry.rejects_max,
         is_plain=is_plain,
+        is_form=form.is_form,
     )
 
 
@@ -234,7 +235,7 @@ def _decode_events(entry: JournalEntry, raw: bytes) -> SmallRequest:
     batches: list[Any] = []
     for start in range(0, len(raw), _TURN_BYTES):
         batches += decoder.feed(raw[start : start + _TURN_BYTES])
-    batches += decoder.finish()
+    batches += (batch for batch in decoder.finish() if batch is not None)
     for batch in batches:
         if is_mapped:
             events += batch.events

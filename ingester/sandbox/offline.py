@@ -10,7 +10,7 @@ import trio
 from ..config import StoreConfig
 from ..store.database import StoreBroken
 from ..store.increments import Increments
-from ..store.offline import opened
+from ..store.offline import opened_store
 from .messages import Format
 from .queries import Queries
 
@@ -25,7 +25,7 @@ async def query(
     write: Callable[[bytes], object],
 ) -> None:
     """Raises what `Queries.ask` does, and NotFound or StoreBusy for the folder."""
-    with opened(data_dir, config) as store:
+    with opened_store(data_dir, config) as store:
         increments = Increments(store, data_dir / "export")
         await trio.to_thread.run_sync(increments.open)
 

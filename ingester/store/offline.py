@@ -16,12 +16,12 @@ from .lock import FolderLock
 from .reader import check_parts
 from .store import Store
 
-__all__ = ["check", "opened"]
+__all__ = ["check", "opened_store"]
 
 
 @contextmanager
-def opened(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
-    """Raises NotFound, StoreBusy when a server has the folder."""
+def opened_store(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
+    """The store under the folder's lock. Raises NotFound, StoreBusy when a server has it."""
     if not (data_dir / "open").is_dir():
         raise NotFound(f"{data_dir} holds no data; `ingester serve` makes it")
     lock = FolderLock(data_dir)
@@ -39,5 +39,5 @@ def opened(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
 
 def check(data_dir: Path, config: StoreConfig) -> list[str]:
     """Problems in plain sentences; empty when all is well."""
-    with opened(data_dir, config) as store:
+    with opened_store(data_dir, config) as store:
         return check_parts(store)

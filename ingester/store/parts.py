@@ -25,7 +25,7 @@ from ..errors import StoreFailed
 from .database import Cursor
 from .ledger import AppliedBatch, write_applied
 from .pinned import PINNED_ROWS, TailRows
-from .schema import PART_DDL, SCHEMA_VERSION, VERSION_2_DDL
+from .schema import PART_DDL, SCHEMA_VERSION, VERSION_DDL
 
 __all__ = ["WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
 
@@ -198,11 +198,12 @@ class PartFiles:
         ).fetchone()
         return row is not None and row[0] > 0
 
-    def _migrate(self, cursor: Cursor, part: Part) -> None:
-        """Give a part of version 1 what it has not."""
+    def _migrate(self, cursor: Cursor, part: Part, version: int) -> None:
+        """Give a part of an older version what it has not."""
         cursor.execute("BEGIN")
-        for statement in VERSION_2_DDL:
-            cursor.execute(statement.format(part=part.name))
+        for newer in range(version + 1, SCHEMA_VERSION + 1):
+            for statement in VERSION_DDL[newer]:
+                cursor.execute(statement.format(part=part.name))
         cursor.execute(f"UPDATE {part.name}.part_info SET schema_version = ?", [SCHEMA_VERSION])
         cursor.execute("COMMIT")
         cursor.execute(f"CHECKPOINT {part.name}")
@@ -224,7 +225,7 @@ class PartFiles:
             )
         part.created_at = row[1]
         if row[0] < SCHEMA_VERSION:
-            self._migrate(cursor, part)
+            self._migrate(cursor, part, row[0])
         row = cursor.execute(
             f"SELECT count(*) FROM {part.name}.applied WHERE lane <> 'carry'"
         ).fetchone()

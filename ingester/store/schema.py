@@ -22,29 +22,37 @@ __all__ = [
     "DATA_TABLES",
     "PART_DDL",
     "SCHEMA_VERSION",
-    "VERSION_2_DDL",
+    "VERSION_DDL",
     "VIEW_NAMES",
     "parquet_relation",
     "view_ddl",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Tables whose rows come in batches and, of large uploads, as Parquet files.
 DATA_TABLES = ("events", "logs", "metrics")
 
-# What version 2 brought.
-VERSION_2_DDL = (
-    "CREATE TABLE {part}.logs(request_number BIGINT, line_number BIGINT, received_at TIMESTAMP, "
-    "service VARCHAR, environment VARCHAR, time TIMESTAMP, level VARCHAR, "
-    "message VARCHAR USING COMPRESSION zstd, attributes JSON USING COMPRESSION zstd, "
-    "batch_id BIGINT)",
-    "CREATE TABLE {part}.metrics(request_number BIGINT, line_number BIGINT, "
-    "received_at TIMESTAMP, project_id VARCHAR, metric_id VARCHAR, metric_name VARCHAR, "
-    "value DOUBLE, unit VARCHAR, time TIMESTAMP, metadata JSON, batch_id BIGINT)",
-    "CREATE TABLE {part}.dedup_keys(source VARCHAR, digest BLOB, received_at TIMESTAMP)",
-    "ALTER TABLE {part}.requests ADD COLUMN deduplicated BIGINT",
-)
+# What each version after the first brought.
+VERSION_DDL: Mapping[int, Sequence[str]] = {
+    2: (
+        "CREATE TABLE {part}.logs(request_number BIGINT, line_number BIGINT, "
+        "received_at TIMESTAMP, service VARCHAR, environment VARCHAR, time TIMESTAMP, "
+        "level VARCHAR, "
+        "message VARCHAR USING COMPRESSION zstd, attributes JSON USING COMPRESSION zstd, "
+        "batch_id BIGINT)",
+        "CREATE TABLE {part}.metrics(request_number BIGINT, line_number BIGINT, "
+        "received_at TIMESTAMP, project_id VARCHAR, metric_id VARCHAR, metric_name VARCHAR, "
+        "value DOUBLE, unit VARCHAR, time TIMESTAMP, metadata JSON, batch_id BIGINT)",
+        "CREATE TABLE {part}.dedup_keys(source VARCHAR, digest BLOB, received_at TIMESTAMP)",
+        "ALTER TABLE {part}.requests ADD COLUMN deduplicated BIGINT",
+    ),
+    # Where in the line, and what the body was read as: a replay needs it.
+    3: (
+        "ALTER TABLE {part}.rejects ADD COLUMN column_number BIGINT",
+        "ALTER TABLE {part}.rejects ADD COLUMN form VARCHAR",
+    ),
+}
 
 PART_DDL = (
     "CREATE TABLE {part}.part_info(schema_version INTEGER, part_number BIGINT, "
@@ -65,7 +73,7 @@ PART_DDL = (
     "CREATE TABLE {part}.requests(request_number BIGINT, received_at TIMESTAMP, door VARCHAR, "
     "source VARCHAR, accepted BIGINT, rejected BIGINT, bytes_in BIGINT, bytes_raw BIGINT, "
     "encoding VARCHAR, idempotency_key VARCHAR, credential VARCHAR, fingerprint BLOB)",
-    *VERSION_2_DDL,
+    *(statement for statements in VERSION_DDL.values() for statement in statements),
 )
 
 _ID = "printf('%016x-%d', request_number, line_number) AS id"

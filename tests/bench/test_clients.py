@@ -11,7 +11,8 @@ from bench.client import bulk_client, small_client, upload
 from bench.client_bulk import BulkDone
 from bench.client_small import percentiles
 from bench.corpus import ENCODINGS, Encoding, synthetic_corpus
-from bench.server import ServerUnavailable, run_server
+from bench.log_corpus import synthetic_log_corpus
+from bench.server import Door, ServerUnavailable, run_server
 
 
 def test_answer_length_needs_the_whole_head_and_a_length() -> None:
@@ -98,6 +99,23 @@ def test_small_client_by_its_own_clock_gives_warm_up_window_and_rest() -> None:
         assert 0 < windows[1].p50_ms <= windows[1].p99_ms <= windows[1].max_ms
         answered = sum(window.answered for window in windows)
         assert server.wait_count(answered) == answered
+
+
+@pytest.mark.usefixtures("fake_program")
+def test_clients_show_their_token() -> None:
+    corpus = synthetic_log_corpus(300)
+    with run_server() as server:
+        door = server.ingest_door()
+        done = upload(door, corpus.path("gzip"), "gzip")
+        assert (done.status, done.accepted) == (200, 300)
+        keyless = Door(door.host, door.port, door.target, "")
+        assert upload(keyless, corpus.plain, "none").status == 401
+        with small_client(server.log_door(), corpus.plain, 2, warmup_s=0.05, window_s=0.1) as one:
+            one.go()
+            windows = one.finished()
+        assert not sum(window.refused for window in windows)
+        answered = sum(window.answered for window in windows)
+        assert server.wait_count(300 + answered, table="logs") == 300 + answered
 
 
 def test_a_program_that_does_not_start_is_reported_with_its_last_words(

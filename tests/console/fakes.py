@@ -89,6 +89,9 @@ class FakeServices:
     def viewer_requests(self) -> Sequence[Mapping[str, object]]:
         return [{"request_id": "01", "accepted": 1, "rejected": 0}]
 
+    def metric_warnings(self) -> Sequence[Any]:
+        return []
+
     async def query(self, sql: str, format_name: Format) -> FakeStream:
         self.formats.append(format_name)
         if sql == "wait":
@@ -150,6 +153,9 @@ class FakeServices:
 
     def trusted_proxies(self) -> Sequence[str]:
         return self.proxies
+
+    def intake_url(self) -> str:
+        return "http://intake.example:8080"
 
     def public_url(self) -> str:
         return self.url
@@ -226,8 +232,9 @@ async def read_answer(stream: trio.abc.Stream, method: str = "GET") -> Answer:
     headers = {
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
-    chunked = headers.get("transfer-encoding") == "chunked"
-    assert not chunked, "every answer of the console has a length"
+    if headers.get("transfer-encoding") == "chunked":
+        body = await _chunked_body(stream, data)
+        return Answer(status=int(first.split()[1]), headers=headers, body=body)
     length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
     while len(data) < length:
         piece = await stream.receive_some(65536)
@@ -235,6 +242,31 @@ async def read_answer(stream: trio.abc.Stream, method: str = "GET") -> Answer:
             raise EOFError(head + data)
         data += piece
     return Answer(status=int(first.split()[1]), headers=headers, body=data[:length])
+
+
+async def _chunked_body(stream: trio.abc.Stream, data: bytes) -> bytes:
+    body = bytearray()
+    unread = bytearray(data)
+
+    async def take(size: int) -> bytes:
+        while len(unread) < size:
+            piece = await stream.receive_some(65536)
+            if not piece:
+                raise EOFError("the answer ends in the middle of a chunk")
+            unread.extend(piece)
+        taken = bytes(unread[:size])
+        del unread[:size]
+        return taken
+
+    while True:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            line += await take(1)
+        size = int(line, 16)
+        body += await take(size)
+        assert await take(2) == b"\r\n"
+        if not size:
+            return bytes(body)
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:

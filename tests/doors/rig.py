@@ -21,7 +21,7 @@ from ingester.doors.idempotency import IdempotencyKeys
 from ingester.doors.quota import HourQuotas
 from ingester.doors.small_lane import JournalGate
 from ingester.errors import ClientGone, IngesterError
-from ingester.flow import Mark
+from ingester.flow import ByteBudget, Mark
 from ingester.messages import RequestRecord, Source
 from ingester.protocol.http1 import RequestHead
 from ingester.protocol.requests import JournalEntry, entry_from_bytes
@@ -138,7 +138,21 @@ class Rig:
 
     @property
     def budget_used(self) -> int:
-        return self.admission.budget.used_bytes
+        return sum(budget.used_bytes for budget in self.budgets)
+
+    @property
+    def budgets(self) -> tuple[ByteBudget, ByteBudget]:
+        return self.admission.budget, self.admission.whole_budget
+
+    def take_budgets(self) -> int:
+        """Leave no room in either; the bytes taken."""
+        for budget in self.budgets:
+            assert budget.reserve_nowait(budget.total_bytes)
+        return self.budget_used
+
+    def give_back_budgets(self) -> None:
+        for budget in self.budgets:
+            budget.release(budget.total_bytes)
 
     def request(
         self, body: Body | bytes = b"", head: RequestHead | None = None, *, listener: str = "intake"

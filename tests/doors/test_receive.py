@@ -171,14 +171,29 @@ async def test_bytes_read_before_the_lane_was_known_stay_within_the_budget(tmp_p
 
 async def test_without_room_in_the_budget_nothing_is_read(tmp_path: Path) -> None:
     async with open_rig(tmp_path, small_body_bytes_max=SMALL, body_budget_bytes=2 * SMALL) as rig:
-        assert rig.admission.budget.reserve_nowait(2 * SMALL)
+        rig.take_budgets()
         body = Body(GOOD_LINE)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive_body, asked(rig, body), rig.admission)
             await wait_all_tasks_blocked()
             assert body.received_bytes == 0
-            rig.admission.budget.release(2 * SMALL)
+            rig.give_back_budgets()
         assert len(rig.journalled) == 1
+
+
+async def test_slow_senders_leave_room_for_those_who_have_sent_all(tmp_path: Path) -> None:
+    async with (
+        open_rig(tmp_path, small_body_bytes_max=SMALL, body_budget_bytes=8 * SMALL) as rig,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(20):
+            slow = asked(rig, Body(b"\n", hold=trio.Event()))
+            nursery.start_soon(receive_body, slow, rig.admission)
+        await wait_all_tasks_blocked()
+        assert rig.admission.budget.statistics()["waiting"] == 17
+        await receive_body(asked(rig, Body(GOOD_LINE, whole=True)), rig.admission)
+        assert len(rig.journalled) == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_body_that_wants_more_than_the_whole_budget_gets_all_of_it(tmp_path: Path) -> None:
@@ -264,8 +279,7 @@ async def test_a_request_cancelled_wherever_it_waits_gives_everything_back(
         *what.get("whole", what.get("pieces", ())), whole="whole" in what, hold=what.get("hold")
     )
     async with open_rig(tmp_path, small_body_bytes_max=SMALL, **options) as rig:
-        taken = rig.admission.budget.total_bytes if stage == "for the budget" else 0
-        assert rig.admission.budget.reserve_nowait(taken)
+        taken = rig.take_budgets() if stage == "for the budget" else 0
         request = asked(
             rig, body, what.get("coding", "identity"), content_length=what.get("length")
         )
@@ -274,8 +288,9 @@ async def test_a_request_cancelled_wherever_it_waits_gives_everything_back(
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         assert rig.budget_used == taken
-        rig.admission.budget.release(taken)
-        assert rig.admission.budget.statistics()["waiting"] == 0
+        if taken:
+            rig.give_back_budgets()
+        assert [budget.statistics()["waiting"] for budget in rig.budgets] == [0, 0]
         await wait_all_tasks_blocked()
         assert not rig.journalled
         assert not rig.uploaded

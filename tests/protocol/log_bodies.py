@@ -53,7 +53,9 @@ def by_text(decoder: type[LogDecoder]) -> type[Any]:
     return type("ByText", (decoder,), {"read_chunk": lambda *_: None})
 
 
-def rows_of(batch: LogBatch) -> Iterator[Row]:
+def rows_of(batch: LogBatch | None) -> Iterator[Row]:
+    if batch is None:  # a turn ended
+        return
     for level, message, time_us, start, length, number in zip(
         batch.levels,
         batch.messages,
@@ -99,7 +101,11 @@ def _decoded(one: LogDecoder, pieces: list[bytes]) -> Decoded:
     except (MalformedBody, BodyTooLarge) as error:
         return Decoded([], [], f"{error.status_hint} {error}")
     rows = [row for batch in batches for row in rows_of(batch)]
-    assert len(rows) == one.accepted_count == sum(batch.row_count for batch in batches)
+    assert (
+        len(rows)
+        == one.accepted_count
+        == sum(batch.row_count for batch in batches if batch is not None)
+    )
     assert sum(one.reasons.values()) == one.rejected_count
     return Decoded(rows, one.take_rejects())
 

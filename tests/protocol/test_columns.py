@@ -157,7 +157,7 @@ def test_rejects_insert_with_their_bytes(store: Store) -> None:
         LineReject(3, "invalid_utf8", "byte 0xff is not UTF-8", b"\xff\x00'\"", None, 1),
         LineReject(9, "missing_field", "accountId is missing", b"{}", "accountId"),
     ]
-    rows = reject_rows(rejects, 5, 7, "natero", "shop")
+    rows = reject_rows(rejects, 5, 7, "natero", "shop", "[]")
     assert rows.schema == REJECT_SCHEMA
     found = inserted(
         store,
@@ -165,13 +165,13 @@ def test_rejects_insert_with_their_bytes(store: Store) -> None:
         rows,
         {"batch_id": 2},
         "request_number, line_number, epoch_us(received_at), door, source, reason, field, "
-        "detail, line, batch_id",
+        "detail, line, batch_id, column_number, form",
     )
     assert found == [
-        (5, r.line_number, 7, "natero", "shop", r.reason, r.field, r.detail, r.line, 2)
-        for r in rejects
+        (5, r.line_number, 7, "natero", "shop", r.reason, r.field, r.detail, r.line, 2, *rest)
+        for r, rest in zip(rejects, [(1, "[]"), (None, "[]")], strict=True)
     ]
-    assert reject_rows([], 5, 7, "natero", "shop").schema == REJECT_SCHEMA
+    assert reject_rows([], 5, 7, "natero", "shop", None).schema == REJECT_SCHEMA
 
 
 def test_requests_insert_with_and_without_a_key(store: Store) -> None:

@@ -58,14 +58,14 @@ def test_the_documents_own_sample_is_taken() -> None:
     found = taken(body_of(sample))
     assert found == [("daily_signups", "Daily Signups", 42.0, "count", 1234567890000.0, b"")]
     request = decode_metrics(body_of(sample), RULES, project_id="p", received_at_us=NOW_MS * 1000)
-    assert list(labels(request)) == [("daily_signups", "Daily Signups", "count")]
+    assert list(labels(request.metrics)) == [("daily_signups", "Daily Signups", "count")]
     assert repr(request) + repr(request.metrics) == "MetricRequest(1 metrics)[Metric(…)]"
 
 
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (b"", "the body is not valid JSON: the text ends inside the value (byte 1)"),
+        (b"", "the body is empty; send one JSON object"),
         (b"not json", "the body is not valid JSON: invalid character (byte 2)"),
         (b'{"projectId":"p","metrics":[]} x', "the body is not valid JSON: trailing characters"),
         (b"\xff", "the body is not valid JSON: byte 0xff is not UTF-8 (byte 1)"),

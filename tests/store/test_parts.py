@@ -281,6 +281,8 @@ def test_a_part_of_the_first_schema_is_given_the_tables_it_lacks(tmp_path: Path)
             for table in ("logs", "metrics", "dedup_keys"):
                 cursor.execute(f"DROP TABLE part_000001.{table}")
             cursor.execute("ALTER TABLE part_000001.requests DROP COLUMN deduplicated")
+            for column in ("column_number", "form"):
+                cursor.execute(f"ALTER TABLE part_000001.rejects DROP COLUMN {column}")
             cursor.execute("UPDATE part_000001.part_info SET schema_version = 1")
     for _ in range(2):
         with opened(tmp_path) as store:

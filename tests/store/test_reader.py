@@ -76,7 +76,7 @@ def test_a_stopped_folder_is_read_under_its_lock(tmp_path: Path) -> None:
         offline.check(tmp_path, config)
     with opened(tmp_path) as store:
         load(store, 1, 5)
-    with offline.opened(tmp_path, config) as store:
+    with offline.opened_store(tmp_path, config) as store:
         assert value(store, "SELECT count(*) FROM requests") == 5
     assert offline.check(tmp_path, config) == []
     lock = FolderLock(tmp_path)

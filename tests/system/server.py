@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ class Server:
     def connect(self, timeout_s: float = 30.0) -> Connection:
         return Connection(self.address, timeout_s)
 
-    def command(self, *arguments: str) -> Any:
+    def command(self, *arguments: str, exit_codes: Collection[int] = (0,)) -> Any:
         """Run one CLI command with `--json`; its document."""
         result = subprocess.run(
             [sys.executable, "-m", "ingester", *arguments, "--json", "--data-dir", self.data_dir],
@@ -161,7 +161,7 @@ class Server:
             timeout=_COMMAND_SECONDS_MAX,
             check=False,
         )
-        if result.returncode != 0:
+        if result.returncode not in exit_codes:
             raise CommandFailed(
                 f"{arguments[:2]} exit {result.returncode}: {result.stdout!r} {result.stderr!r}"
             )

@@ -134,7 +134,7 @@ class _Decode:
         self._turn_ends_s = time.monotonic() + _TURN_SECONDS
         self._inflater.finish()
         for batch in self._decoder.finish():
-            yield from self._take_in([batch])
+            yield from self._take_in([] if batch is None else [batch])
         yield from self._take_in([])
         if self._slice.row_count or self._slice.rejects:
             yield self._take()

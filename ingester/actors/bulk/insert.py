@@ -14,6 +14,7 @@ from ...doors.bulk_lane import BulkUpload, refuse_if_rejected
 from ...errors import BodyTooLarge
 from ...messages import RequestRecord
 from ...protocol.columns import REJECT_SCHEMA, REQUEST_SCHEMA, reject_rows, request_rows
+from ...protocol.forms import form_text
 from ...protocol.small_rows import row_widths
 from ...store.ledger import AppliedBatch
 from ...store.pinned import PINNED_ROWS
@@ -76,7 +77,14 @@ class BulkInsert:
             self._reject_bytes += int(lengths.sum())
             self._transaction.count_pinned("rejects", lengths)
             origin = upload.origin
-            rows = reject_rows(rejects, number, upload.received_at_us, origin.door, origin.source)
+            rows = reject_rows(
+                rejects,
+                number,
+                upload.received_at_us,
+                origin.door,
+                origin.source,
+                form_text(origin.form),
+            )
             self._transaction.insert("rejects", rows, {"batch_id": batch_id})
 
     def _take_rows(self, rows: pa.Table, byte_count: int, constants: dict[str, str | int]) -> None:

@@ -1,4 +1,4 @@
-"""The control store: keys, members, usage and quotas; SQLite beside the event data.
+"""The control store: keys, members, usage, quotas and replays; SQLite beside the event data.
 
 Small facts that change one at a time, and secrets, are kept out of DuckDB: single-row updates are
 what it is worst at, and no query of a user can reach them here.
@@ -37,6 +37,8 @@ from ingester.store.control.keys import (
     pair_digest,
 )
 from ingester.store.control.members import (
+    PASSWORD_CHARACTERS_MAX,
+    PASSWORD_CHARACTERS_MIN,
     Invitation,
     MemberInfo,
     MemberRole,
@@ -45,6 +47,7 @@ from ingester.store.control.members import (
     SignedIn,
 )
 from ingester.store.control.quotas import Quotas
+from ingester.store.control.replays import ReplayCount, ReplayMark, Replays, ReplaySubject
 from ingester.store.control.secret_box import NotRetrievable
 from ingester.store.control.sources import (
     SourceExists,
@@ -64,6 +67,8 @@ from ingester.store.control.usage import (
 
 __all__ = [
     "DEFAULT_PROJECT",
+    "PASSWORD_CHARACTERS_MAX",
+    "PASSWORD_CHARACTERS_MIN",
     "RESERVED_SEGMENTS",
     "TIERS",
     "AuditEntry",
@@ -78,6 +83,9 @@ __all__ = [
     "NotRetrievable",
     "ProjectInfo",
     "RefusedRequest",
+    "ReplayCount",
+    "ReplayMark",
+    "ReplaySubject",
     "Session",
     "SignedIn",
     "SourceExists",
@@ -95,5 +103,5 @@ __all__ = [
 ]
 
 
-class ControlStore(Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Tables):
+class ControlStore(Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, Tables):
     """The opened file, with what each resource's module adds. Blocking."""

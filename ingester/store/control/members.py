@@ -24,7 +24,16 @@ from ingester.store.control.file import ControlFile
 from ingester.store.control.keys import key_digest, new_link_token
 from ingester.store.control.tokens import id_number
 
-__all__ = ["Invitation", "MemberInfo", "MemberRole", "Members", "Session", "SignedIn"]
+__all__ = [
+    "PASSWORD_CHARACTERS_MAX",
+    "PASSWORD_CHARACTERS_MIN",
+    "Invitation",
+    "MemberInfo",
+    "MemberRole",
+    "Members",
+    "Session",
+    "SignedIn",
+]
 
 MemberRole = Literal["admin", "viewer"]
 
@@ -35,8 +44,8 @@ MEMBER_ID_PREFIX = "mem_"
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 5
 _SCRYPT_MEMORY_MAX = 64 * 1024 * 1024
 
-_PASSWORD_MIN = 8
-_PASSWORD_MAX = 1024
+PASSWORD_CHARACTERS_MIN = 8
+PASSWORD_CHARACTERS_MAX = 1024
 # Something, an at sign, something: whether it exists only a message to it could tell.
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}")
 
@@ -260,9 +269,10 @@ def _checked_email(email: str) -> str:
 
 
 def _check_password(password: str) -> None:
-    if not _PASSWORD_MIN <= len(password) <= _PASSWORD_MAX:
+    if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
         raise InvalidField(
-            "password", f"a password has {_PASSWORD_MIN} to {_PASSWORD_MAX} characters"
+            "password",
+            f"a password has {PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX} characters",
         )
 
 
@@ -275,7 +285,7 @@ def _hash_password(password: str) -> str:
 
 def _is_password(password: str, stored: str) -> bool:
     _, n, r, p, salt, digest = stored.split("$")
-    if len(password) > _PASSWORD_MAX:
+    if len(password) > PASSWORD_CHARACTERS_MAX:
         return False
     found = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
     return hmac.compare_digest(found, base64.b64decode(digest))

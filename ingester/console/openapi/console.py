@@ -1,0 +1,155 @@
+"""The console's part of the document: its own routes and those of the management room."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from ingester.console.openapi.intake import without_defaults
+from ingester.console.openapi.parts import (
+    CONSOLE_ERRORS,
+    component,
+    error_response,
+    header_references,
+)
+from ingester.console.openapi.schemas import Json, Schemas
+from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, ConsoleRoute, Query
+from ingester.management import ROUTES, Route
+from ingester.management import requests as sent
+from ingester.management.calls import NeededRole, Nothing
+from ingester.messages import ErrorBody
+
+__all__ = ["EXAMPLES", "console_operation", "console_types", "management_operation"]
+
+# Bodies that are taken as they stand by a server that is new; typed, so that they cannot be wrong.
+EXAMPLES: dict[type[Struct], Struct] = {
+    Query: Query(sql="SELECT action, count(*) FROM events GROUP BY ALL"),
+    sent.CreateSource: sent.CreateSource(name="shop", requests_per_hour=10_000),
+    sent.PatchSource: sent.PatchSource(lenient_session=True),
+    sent.CreateToken: sent.CreateToken(service="checkout", environment="production"),
+    sent.CreateConnection: sent.CreateConnection(name="billing", tier="pro"),
+    sent.PatchConnection: sent.PatchConnection(tier="scale"),
+    sent.CreateProject: sent.CreateProject(id="web", name="The shop on the web"),
+    sent.CreateMember: sent.CreateMember(email="ada@example.org", role="viewer"),
+    sent.PatchMember: sent.PatchMember(role="admin"),
+    sent.Rotate: sent.Rotate(overlap_seconds=3600),
+}
+
+_ROLES: dict[NeededRole, str] = {
+    "anyone": "",
+    "viewer": "",
+    "admin": "Only for administrators.",
+}
+_SIGNED_IN: list[Json] = [{"consoleToken": []}, {"session": []}]
+# Functions after which the browser keeps another session.
+_SESSIONS = frozenset({"set_up", "accept_invitation", "sign_in", "sign_out"})
+
+
+def console_types() -> Iterable[Any]:
+    """Every type the routes name."""
+    yield ErrorBody
+    for own in CONSOLE_ROUTES:
+        yield from (one for one in (own.request, own.answer, own.unready) if one is not None)
+    for route in ROUTES:
+        yield from (route.request, route.query, route.answer)
+
+
+def management_operation(route: Route, schemas: Schemas) -> Json:
+    name = route.function.__name__
+    statuses = {422, *_role_statuses(route.role)}
+    if "{" in route.pattern:
+        statuses.add(404)
+    if route.role == "anyone" or name == "change_password":
+        statuses |= {401, 403}
+    answer: Json = {
+        "description": "Done." if route.status == 200 else "Made.",
+        "content": {JSON: {"schema": schemas.of(route.answer)}},
+    }
+    if name in _SESSIONS:
+        answer["headers"] = header_references("Set-Cookie")
+    operation: Json = {
+        "operationId": name,
+        "summary": route.summary,
+        "tags": [route.pattern.split("/")[3]],
+        "security": [] if route.role == "anyone" else _SIGNED_IN,
+        "responses": {str(route.status): answer, **_errors(statuses)},
+    }
+    if route.conflict:
+        operation["responses"]["409"] = error_response(schemas.of(ErrorBody), 409, route.conflict)
+    if text := _ROLES[route.role]:
+        operation["description"] = text
+    parameters = [component("parameters", one) for one in re.findall(r"{(\w+)}", route.pattern)]
+    for field, schema, is_required in schemas.properties(route.query):
+        parameters.append({"name": field, "in": "query", "required": is_required, "schema": schema})
+    if parameters:
+        operation["parameters"] = parameters
+    if route.request is not Nothing:
+        operation["requestBody"] = _body(route.request, JSON, schemas)
+    return operation
+
+
+def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
+    statuses = {*route.errors, *_role_statuses(route.role)}
+    schema = {"type": "string"} if route.answer is None else schemas.of(route.answer)
+    if route.name == "openapi":
+        schema = {"type": "object"}
+    # The schema of bytes in a format of their own is empty.
+    content = {route.content_type: {"schema": schema}, **{one: {} for one in route.other_types}}
+    answer: Json = {"description": "Done.", "content": content}
+    if route.status == 303:
+        answer = {
+            "description": "Signed in.",
+            "headers": header_references("Location", "Set-Cookie"),
+        }
+        statuses |= {403}
+    responses = {str(route.status): answer, **_errors(statuses)}
+    if route.request_type == FORM:
+        for status in route.errors:
+            responses[str(status)] = {
+                "description": "The form again, with what is wrong; or the sentence as JSON.",
+                "content": {
+                    route.content_type: {"schema": {"type": "string"}},
+                    JSON: {"schema": schemas.of(ErrorBody)},
+                },
+            }
+    if route.unready is not None:
+        responses["503"] = {
+            "description": "They are not, and why.",
+            "content": {JSON: {"schema": schemas.of(route.unready)}},
+        }
+    operation: Json = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "tags": ["data" if route.name == "query" else _tag(route)],
+        "security": [] if route.role == "anyone" else _SIGNED_IN,
+        "responses": responses,
+    }
+    if route.request is not None:
+        operation["requestBody"] = _body(route.request, route.request_type, schemas)
+    return operation
+
+
+def _tag(route: ConsoleRoute) -> str:
+    return "pages" if route.content_type == "text/html" else "state"
+
+
+def _role_statuses(role: NeededRole) -> set[int]:
+    return set() if role == "anyone" else {401, 403}
+
+
+def _errors(statuses: set[int]) -> Json:
+    every = sorted({*statuses, *CONSOLE_ERRORS})
+    return {str(status): component("responses", f"Error{status}") for status in every}
+
+
+def _body(request: type[Struct], content_type: str, schemas: Schemas) -> Json:
+    content: Json = {"schema": schemas.of(request)}
+    if request in EXAMPLES:
+        content["examples"] = {"example": {"value": without_defaults(EXAMPLES[request])}}
+    return {
+        "required": any(is_required for _, _, is_required in schemas.properties(request)),
+        "content": {content_type: content},
+    }

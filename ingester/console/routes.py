@@ -1,0 +1,210 @@
+"""The console's own routes, beside those of the management room: what each takes and answers.
+
+Why it exists: `app.py` registers functions; this table says the same for `openapi.json`, with the
+types that decode and encode there. A test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from ingester.doors.metric_labels import LabelWarning
+from ingester.doors.router import NotReady, Ready
+from ingester.doors.viewer import ViewerRequest
+from ingester.management.calls import NeededRole
+from ingester.management.requests import AcceptInvitation, SetUp, SignIn
+from ingester.sandbox.messages import CONTENT_TYPES, FORMATS
+
+__all__ = [
+    "CONSOLE_ROUTES",
+    "CheckAnswer",
+    "ConsoleRoute",
+    "MetricWarnings",
+    "Query",
+    "QueryRows",
+    "Status",
+    "ViewerAnswer",
+]
+
+JSON = "application/json"
+HTML = "text/html"
+FORM = "application/x-www-form-urlencoded"
+
+
+class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One SELECT over the public views, and the format of its rows."""
+
+    sql: Annotated[str, Meta(min_length=1)]
+    format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMATS)})] = "json"
+
+
+class QueryRows(Struct, frozen=True, kw_only=True):
+    """Rows as arrays: columns keep their order and may share a name. `types` are DuckDB's."""
+
+    columns: list[str]
+    types: list[str]
+    rows: list[list[Any]]
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The server's version and state, and a snapshot of every part of it."""
+
+    version: str
+    ready: bool
+    reasons: list[str]
+    actors: Mapping[str, Mapping[str, Any]]
+
+
+class ViewerAnswer(Struct, frozen=True, kw_only=True):
+    """The last requests of the test door."""
+
+    requests: list[ViewerRequest]
+
+
+class MetricWarnings(Struct, frozen=True, kw_only=True):
+    """Metrics whose name or unit has changed, the newest change first."""
+
+    warnings: Sequence[LabelWarning]
+
+
+class CheckAnswer(Struct, frozen=True, kw_only=True):
+    """Problems found in the data folder, in sentences; none when all is well."""
+
+    ok: bool
+    problems: list[str]
+
+
+class ConsoleRoute(Struct, frozen=True, kw_only=True):
+    """One route. `answer` None: text of `content_type`. `other_types`: what it may answer in
+    besides. `errors`: statuses of refusals that not every route has; those of a page come as a
+    page.
+    """
+
+    method: Literal["GET", "POST"]
+    pattern: str
+    name: str
+    summary: str
+    answer: type[Struct] | None = None
+    content_type: str = JSON
+    other_types: tuple[str, ...] = ()
+    status: int = 200
+    request: type[Struct] | None = None
+    request_type: str = JSON
+    role: NeededRole = "viewer"
+    errors: tuple[int, ...] = ()
+    unready: type[Struct] | None = None
+
+
+def _page(name: str, title: str, form: type[Struct], errors: tuple[int, ...]) -> Any:
+    return (
+        ConsoleRoute(
+            method="GET",
+            pattern=f"/{name}",
+            name=f"show_{name}",
+            summary=f"The form: {title}.",
+            content_type=HTML,
+            role="anyone",
+        ),
+        ConsoleRoute(
+            method="POST",
+            pattern=f"/{name}",
+            name=f"send_{name}",
+            summary=f"Send the form: {title}. On success the browser is sent to the start page.",
+            content_type=HTML,
+            status=303,
+            request=form,
+            request_type=FORM,
+            role="anyone",
+            errors=errors,
+        ),
+    )
+
+
+CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
+    ConsoleRoute(
+        method="GET",
+        pattern="/",
+        name="index",
+        summary="The start page.",
+        content_type=HTML,
+        role="anyone",
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/healthz",
+        name="healthz",
+        summary="The process answers.",
+        answer=Ready,
+        role="anyone",
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/readyz",
+        name="readyz",
+        summary="Requests are taken.",
+        answer=Ready,
+        role="anyone",
+        unready=NotReady,
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/metrics",
+        name="metrics",
+        summary="Figures in the Prometheus text format.",
+        content_type="text/plain",
+        role="anyone",
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/openapi.json",
+        name="openapi",
+        summary="This document.",
+        content_type=JSON,
+        role="anyone",
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/api/v1/status",
+        name="status",
+        summary="The server's state.",
+        answer=Status,
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/api/v1/viewer",
+        name="viewer",
+        summary="The last requests of the test door, newest first.",
+        answer=ViewerAnswer,
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/api/v1/metrics/warnings",
+        name="metric_warnings",
+        summary="Metrics whose name or unit has changed.",
+        answer=MetricWarnings,
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/api/v1/check",
+        name="check",
+        summary="Look for problems in the data folder.",
+        answer=CheckAnswer,
+        errors=(503,),
+    ),
+    ConsoleRoute(
+        method="POST",
+        pattern="/api/v1/query",
+        name="query",
+        summary="Run one read-only SELECT.",
+        answer=QueryRows,
+        other_types=tuple(CONTENT_TYPES[name] for name in FORMATS if name != "json"),
+        request=Query,
+        errors=(400, 422, 503),
+    ),
+    *_page("login", "sign in", SignIn, (401, 422, 503)),
+    *_page("setup", "set up this server", SetUp, (401, 409, 422, 503)),
+    *_page("invite", "choose a password", AcceptInvitation, (401, 422, 503)),
+)

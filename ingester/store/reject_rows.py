@@ -1,0 +1,243 @@
+"""Kept rejects, read back: by id, a page at a time, and counted.
+
+A page is found by its keys first and its lines are fetched then: a sort that carries lines of up to
+64 KiB would read all of them. Pages go by (request number, line number), which is the order of
+arrival, so that a cursor is the id of the last row.
+
+Reads the parts' tables, not the public view: a replay needs two columns that the view has not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+
+from ..messages import RejectReason
+from ..protocol.ndjson import EXCERPT_BYTES_MAX
+from .database import Cursor
+from .store import Store
+
+__all__ = [
+    "RejectCount",
+    "RejectFilter",
+    "RejectKey",
+    "RejectPage",
+    "StoredReject",
+    "count_rejects",
+    "find_rejects",
+    "reject_id_text",
+    "reject_key",
+    "reject_page",
+    "stored_requests",
+]
+
+# Request number and line number.
+RejectKey = tuple[int, int]
+
+# What one page may hold of lines, looked at after every `_ROWS_AT_ONCE`.
+PAGE_BYTES_MAX = 8 * 1024 * 1024
+_ROWS_AT_ONCE = 64
+
+_ID = re.compile(r"([0-9a-f]{16})-([1-9][0-9]{0,17})")
+_NUMBER_MAX = 2**63 - 1
+
+
+class RejectFilter(Struct, frozen=True, kw_only=True):
+    """Which rejects; what is None does not matter. `since` is included, `until` is not."""
+
+    door: str | None = None
+    source: str | None = None
+    reason: str | None = None
+    request_number: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class StoredReject(Struct, frozen=True, kw_only=True):
+    """A refused line as it is kept. `form` as `forms.form_text` writes it."""
+
+    request_number: int
+    line_number: int
+    received_at_us: int
+    door: str
+    source: str
+    credential: str | None
+    reason: RejectReason
+    field: str | None
+    column: int | None
+    detail: str
+    line: bytes
+    form: str | None
+
+    def __repr__(self) -> str:
+        return f"StoredReject({self.id}, {self.reason}, {len(self.line)} bytes)"
+
+    @property
+    def key(self) -> RejectKey:
+        return self.request_number, self.line_number
+
+    @property
+    def id(self) -> str:
+        return reject_id_text(self.key)
+
+    @property
+    def is_cut(self) -> bool:
+        """Only the first 64 KiB are kept (a line of exactly that length counts as cut)."""
+        return len(self.line) >= EXCERPT_BYTES_MAX
+
+
+class RejectPage(Struct, frozen=True):
+    """Rejects in order; `has_more`: behind the last of them there are others."""
+
+    rejects: list[StoredReject]
+    has_more: bool
+
+
+class RejectCount(Struct, frozen=True, kw_only=True):
+    """How many are kept of one door, source and reason, and when the newest came."""
+
+    door: str
+    source: str
+    reason: RejectReason
+    kept: int
+    newest_at_us: int
+
+
+def reject_id_text(key: RejectKey) -> str:
+    """As in the column `id` of `rejects`."""
+    return f"{key[0]:016x}-{key[1]}"
+
+
+def reject_key(text: str) -> RejectKey | None:
+    """The key behind an id; None for what is none."""
+    found = _ID.fullmatch(text)
+    if found is None:
+        return None
+    number = int(found[1], 16)
+    return (number, int(found[2])) if number <= _NUMBER_MAX else None
+
+
+def reject_page(
+    store: Store,
+    wanted: RejectFilter,
+    *,
+    limit: int,
+    after: RejectKey | None = None,
+    oldest_first: bool = False,
+) -> RejectPage:
+    """At most `limit` rejects behind `after`, newest first unless told otherwise."""
+    sign, order = (">", "ASC") if oldest_first else ("<", "DESC")
+    where, values = _conditions(wanted)
+    if after is not None:
+        where += f" AND (request_number, line_number) {sign} (?, ?)"
+        values += after
+    sql = (
+        f"SELECT request_number, line_number FROM ({_all_parts(store, 'rejects')}) WHERE {where} "
+        f"ORDER BY request_number {order}, line_number {order} LIMIT ?"
+    )
+    with store.database.lease() as lease, lease.using() as cursor:
+        keys: list[RejectKey] = cursor.execute(sql, [*values, limit + 1]).fetchall()
+        has_more = len(keys) > limit
+        del keys[limit:]
+        rejects: list[StoredReject] = []
+        byte_count = 0
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            if byte_count >= PAGE_BYTES_MAX:
+                return RejectPage(rejects, True)
+            found = _fetch(store, cursor, keys[start : start + _ROWS_AT_ONCE])
+            byte_count += sum(len(reject.line) for reject in found)
+            rejects += found
+    return RejectPage(rejects, has_more)
+
+
+def find_rejects(store: Store, keys: Sequence[RejectKey]) -> list[StoredReject]:
+    """Those of `keys` that are kept, in the order of `keys`."""
+    rejects: list[StoredReject] = []
+    with store.database.lease() as lease, lease.using() as cursor:
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            rejects += _fetch(store, cursor, keys[start : start + _ROWS_AT_ONCE])
+    return rejects
+
+
+def count_rejects(store: Store, wanted: RejectFilter) -> list[RejectCount]:
+    """By door, source and reason; the most first."""
+    where, values = _conditions(wanted)
+    sql = (
+        "SELECT door, source, reason, count(*) AS kept, epoch_us(max(received_at)) "
+        f"FROM ({_all_parts(store, 'rejects')}) WHERE {where} "
+        "GROUP BY ALL ORDER BY kept DESC, door, source, reason"
+    )
+    with store.database.lease() as lease, lease.using() as cursor:
+        rows = cursor.execute(sql, values).fetchall()
+    return [
+        RejectCount(door=door, source=source, reason=reason, kept=kept, newest_at_us=newest)
+        for door, source, reason, kept, newest in rows
+    ]
+
+
+def stored_requests(store: Store, numbers: Collection[int]) -> set[int]:
+    """Those of the requests that are stored."""
+    if not numbers:
+        return set()
+    sql = (
+        f"SELECT request_number FROM ({_all_parts(store, 'requests')}) "
+        "WHERE request_number IN (SELECT unnest(?::BIGINT[]))"
+    )
+    with store.database.lease() as lease, lease.using() as cursor:
+        return {number for (number,) in cursor.execute(sql, [list(numbers)]).fetchall()}
+
+
+_TABLES = {
+    "rejects": "request_number, line_number, received_at, door, source, reason",
+    "requests": "request_number",
+}
+
+_COLUMNS = (
+    "r.request_number, r.line_number, epoch_us(r.received_at), r.door, r.source, q.credential, "
+    "r.reason, r.field, r.column_number, r.detail, r.line, r.form"
+)
+
+
+def _all_parts(store: Store, table: str) -> str:
+    return " UNION ALL ".join(
+        f"SELECT {_TABLES[table]} FROM {part.name}.{table}" for part in store.parts.parts
+    )
+
+
+def _conditions(wanted: RejectFilter) -> tuple[str, list[object]]:
+    tests = ["true"]
+    values: list[object] = []
+    for column in ("door", "source", "reason", "request_number"):
+        value = getattr(wanted, column)
+        if value is not None:
+            tests.append(f"{column} = ?")
+            values.append(value)
+    for sign, time in ((">=", wanted.since), ("<", wanted.until)):
+        if time is not None:
+            tests.append(f"received_at {sign} ?")
+            values.append(time.astimezone(UTC).replace(tzinfo=None))
+    return " AND ".join(tests), values
+
+
+def _fetch(store: Store, cursor: Cursor, keys: Sequence[RejectKey]) -> list[StoredReject]:
+    """In the order of `keys`. A request and its rejects lie in the same part."""
+    numbers, lines = [key[0] for key in keys], [key[1] for key in keys]
+    found: dict[RejectKey, StoredReject] = {}
+    for part in store.parts.parts:
+        rows = cursor.execute(
+            "WITH k AS (SELECT unnest(?::BIGINT[]) AS request_number, "
+            "unnest(?::BIGINT[]) AS line_number) "
+            f"SELECT {_COLUMNS} FROM {part.name}.rejects r JOIN k USING (request_number, "
+            f"line_number) LEFT JOIN {part.name}.requests q USING (request_number)",
+            [numbers, lines],
+        ).fetchall()
+        found.update((reject.key, reject) for reject in _rejects_of(rows))
+    return [found[key] for key in keys if key in found]
+
+
+def _rejects_of(rows: Iterable[tuple[object, ...]]) -> Iterable[StoredReject]:
+    names = StoredReject.__struct_fields__
+    return (StoredReject(**dict(zip(names, row, strict=True))) for row in rows)  # type: ignore[arg-type]
