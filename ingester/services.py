@@ -24,6 +24,7 @@ from .messages import Scope
 from .reject_desk import StoreDesk
 from .sandbox.messages import Format
 from .sandbox.queries import Queries
+from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
 from .store.reader import check_parts
@@ -68,6 +69,7 @@ class ProcessServices:
         self._problems = problems
         self._sql = queries
         self._reads = trio.CapacityLimiter(2)
+        self.searches = Searches(store, seconds_max=lambda: config().store.query_seconds_max)
         self._sign_ins = trio.CapacityLimiter(1)
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
         self._rejects = StoreDesk(store, replayer)
@@ -205,4 +207,9 @@ async def reload_keys(control: ControlStore, admission: Admission) -> None:
     also counts later.
     """
     async with admission.keys.turn:
-        admission.keys.take(await trio.to_thread.run_sync(control.key_tables))
+        tables = await trio.to_thread.run_sync(control.key_tables)
+        try:
+            if any(source.dedup_field is not None for source in tables.sources.values()):
+                await trio.to_thread.run_sync(admission.dedup.prepare, tables.sources.values())
+        finally:
+            admission.keys.take(tables)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,7 @@ from msgspec import Struct
 
 from .actors.loader import LoaderCounters, load_requests
 from .config import Config
+from .doors.dedup import DedupWindows
 from .doors.idempotency import IdempotencyKeys
 from .doors.quota import HOUR_S, HourQuotas
 from .errors import StoreBusy, StoreError, StoreFailed
@@ -30,7 +32,7 @@ from .store.control import ControlStore, Invitation, SourceKeys
 from .store.database import StoreBroken, StoreOutOfMemory
 from .store.increments import Increments
 from .store.lock import FolderLock
-from .store.reader import kept_reject_bytes, read_keys
+from .store.reader import kept_reject_bytes, read_dedup_keys, read_keys
 from .store.rejects import RejectBudget
 from .store.store import Store
 
@@ -57,6 +59,7 @@ class Opened(Struct):
     writer: JournalWriter
     numbers: RequestNumbers
     idempotency: IdempotencyKeys
+    dedup: DedupWindows
     quotas: HourQuotas
     rejects: RejectBudget
     loader_counters: LoaderCounters
@@ -138,6 +141,7 @@ def _open_rest(
         ),
         numbers=numbers,
         idempotency=idempotency,
+        dedup=DedupWindows(partial(read_dedup_keys, store)),
         quotas=quotas,
         rejects=rejects,
         loader_counters=counters,

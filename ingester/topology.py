@@ -111,6 +111,7 @@ class _Process:
             bulk=BulkLane(self.uploads_send),
             applied=opened.applied,
             decode_turn=self.decode_turn,
+            dedup=opened.dedup,
             metrics=config.metrics,
         )
         self.server = IntakeServer(
@@ -149,6 +150,7 @@ class _Process:
             },
             "admission": self.admission.statistics(),
             "idempotency": self.opened.idempotency.statistics(),
+            "dedup": self.opened.dedup.statistics(),
             "metric_labels": self.admission.metric_labels.statistics(),
             "journal": {
                 **self.gate.statistics(),
@@ -353,6 +355,7 @@ async def _maintenance(process: _Process) -> None:
         quotas=process.opened.quotas,
         usage=process.admission.usage,
         disk=process.disk,
+        dedup=process.opened.dedup,
         trouble=process.trouble,
         config=process.config.store,
     )
@@ -434,16 +437,17 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         next_number=process.opened.numbers.next,
         statistics=process.statistics,
     )
-    await serve_console(
-        make_app(services),
-        bind=started.bind(config.console.bind),
-        unix_path=Path(config.store.data_dir) / "control.sock",
-        counters=process.console_counters,
-        limits=ConsoleLimits(drain_seconds_max=config.server.drain_seconds_max),
-        tls=None if certificates is None else (lambda: certificates.context),
-        stop=stop,
-        task_status=started,
-    )
+    async with services.searches.running(stop):
+        await serve_console(
+            make_app(services),
+            bind=started.bind(config.console.bind),
+            unix_path=Path(config.store.data_dir) / "control.sock",
+            counters=process.console_counters,
+            limits=ConsoleLimits(drain_seconds_max=config.server.drain_seconds_max),
+            tls=None if certificates is None else (lambda: certificates.context),
+            stop=stop,
+            task_status=started,
+        )
 
 
 async def _keep_running(

@@ -28,6 +28,7 @@ from ..doors.small_lane import JournalGate, JournalledGroup
 from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Mark
 from ..protocol.columns import reject_rows, small_request_rows
+from ..protocol.dedup_columns import small_dedup_rows
 from ..protocol.forms import form_text, table_of_form
 from ..protocol.requests import SmallRequest, entry_to_bytes
 from ..protocol.small_rows import row_widths, small_rows
@@ -42,6 +43,8 @@ __all__ = ["LoaderCounters", "load_batch", "load_requests", "run"]
 _log = structlog.get_logger()
 
 _FREED_AT_ONCE = 256
+# Tables whose rows do not name their batch.
+_UNBATCHED = frozenset({"requests", "dedup_keys"})
 _LOOK_EVERY_S = 0.02
 _RETRY_WAITS_S = (0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -238,7 +241,7 @@ def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -
             if pinned_bytes > store.pinned_bytes_max and len(requests) > 1:
                 raise StoreOutOfMemory(f"{len(requests)} requests are too wide for one commit")
         for name, rows in tables.items():
-            transaction.insert(name, rows, {} if name == "requests" else {"batch_id": batch_id})
+            transaction.insert(name, rows, {} if name in _UNBATCHED else {"batch_id": batch_id})
         transaction.commit([
             AppliedBatch(
                 batch_id,
@@ -260,12 +263,15 @@ def _rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
         if request.row_count:
             by_table.setdefault(table_of_form(request.entry.form), []).append(request)
     refused = [r for r in requests if r.rejects]
+    keyed = [r for r in requests if r.digests]
     tables: dict[str, pa.Table] = {}
     try:
         for table, found in by_table.items():
             tables[table] = small_rows(table, found)
         if refused:
             tables["rejects"] = pa.concat_tables(map(_reject_rows, refused))
+        if keyed:
+            tables["dedup_keys"] = small_dedup_rows(keyed)
         tables["requests"] = small_request_rows(requests)
     except Exception as error:  # a bug, by definition
         raise StoreError(f"{type(error).__name__} while making columns") from error

@@ -1,4 +1,4 @@
-"""Maintenance actor: checkpoints, rotation, quota and usage counters, by the clock.
+"""Maintenance actor: checkpoints, rotation, quota and usage counters, the end of ids, by the clock.
 
 Checkpoints are ours to time: one inside a commit stalls it, and one that fails takes open uploads
 with it, so they wait for a moment without any. They run when the WAL passed `checkpoint_bytes`,
@@ -19,8 +19,10 @@ import structlog
 import trio
 
 from ..config import StoreConfig
+from ..doors.dedup import DedupWindows
 from ..doors.disk import DiskWatch
 from ..doors.quota import HourQuotas
+from ..doors.receive import now_us
 from ..doors.usage import UsageCounters
 from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Doorbell
@@ -48,12 +50,13 @@ async def run(
     quotas: HourQuotas,
     usage: UsageCounters,
     disk: DiskWatch,
+    dedup: DedupWindows,
     trouble: Doorbell,
     config: StoreConfig,
 ) -> None:
     """Look once a second, or when `trouble` rings. Ends by cancellation."""
     limiter = trio.CapacityLimiter(1)
-    checkpointed_at = usage_saved_at = trio.current_time()
+    checkpointed_at = usage_saved_at = swept_at = trio.current_time()
     not_before = -inf
     is_wanted = False
     while True:
@@ -65,6 +68,8 @@ async def run(
         if now - usage_saved_at >= _USAGE_S:
             await save_usage(control, usage)
             usage_saved_at = now
+        dedup.sweep(now - swept_at, now_us())
+        swept_at = now
         wal_bytes = store.wal_bytes()
         is_due = wal_bytes > config.checkpoint_bytes or (
             (wal_bytes > 0 or store.is_space_owed)

@@ -33,6 +33,7 @@ from ingester.console.openapi import openapi_json
 from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
 from ingester.console.results import result_response
 from ingester.console.routes import CheckAnswer, MetricWarnings, Query, Status
+from ingester.console.search import add_search_routes
 from ingester.console.services import Services
 from ingester.doors.router import NotReady, Ready
 from ingester.errors import InvalidField, Overloaded, RequestError, StoreBusy, Unauthorized
@@ -68,6 +69,7 @@ def make_app(services: Services) -> QuartTrio:
     _add_rules(app, services)
     _add_public_routes(app, services)
     _add_reading_routes(app, services)
+    add_search_routes(app, services)
     _add_management_routes(app, services)
     _add_pages(app, services)
     return app

@@ -22,6 +22,7 @@ from typing import Protocol
 from ingester.doors.metric_labels import LabelWarning
 from ingester.management import Actor, Answer
 from ingester.sandbox.messages import Format
+from ingester.search import Searches
 
 __all__ = ["Document", "QueryStream", "Services"]
 
@@ -42,6 +43,10 @@ class QueryStream(Protocol):
 
 class Services(Protocol):
     """The process behind the console."""
+
+    @property
+    def searches(self) -> Searches:
+        """Searches over logs, events and metrics, as `ingester.search.ROUTES` lists them."""
 
     def ready(self) -> tuple[bool, list[str]]:
         """Whether requests are taken; when not, why, in sentences anyone may read."""

@@ -16,6 +16,7 @@ from ..errors import Overloaded
 from ..flow import ByteBudget, Mark
 from ..messages import RejectReason
 from .bulk_lane import BulkLane
+from .dedup import DedupWindows
 from .disk import DiskWatch
 from .failed_attempts import FailedAttempts
 from .idempotency import IdempotencyKeys
@@ -44,6 +45,7 @@ class Admission:
         bulk: BulkLane,
         applied: Mark,
         decode_turn: trio.CapacityLimiter,
+        dedup: DedupWindows | None = None,
         metrics: MetricsConfig | None = None,
     ) -> None:
         self.config = config
@@ -56,6 +58,7 @@ class Admission:
         self.bulk = bulk
         self.applied = applied
         self.decode_turn = decode_turn
+        self.dedup = DedupWindows() if dedup is None else dedup
         whole_bytes = config.body_budget_bytes // 4
         self.budget = ByteBudget(config.body_budget_bytes - whole_bytes)
         self.whole_budget = ByteBudget(whole_bytes)

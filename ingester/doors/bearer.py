@@ -30,6 +30,7 @@ from ..protocol.inflate import parse_content_encoding
 from .admission import Admission
 from .auth import authenticate, refusal_response
 from .bulk_lane import RefusedBy
+from .dedup import DedupWindow
 from .exchange import JSON_TYPE, Request, Response, error_response
 from .once import Stored, idempotency_key, queryable_headers, receive_once
 from .receive import AdmittedRequest, now_us
@@ -46,6 +47,7 @@ class Admitted(Struct, frozen=True):
 
     origin: Origin
     refused_by: RefusedBy = "nothing"
+    dedup: DedupWindow | None = None
 
 
 class BearerDoor(Struct, frozen=True):
@@ -159,6 +161,7 @@ def _asked(request: Request, admitted: Admitted) -> AdmittedRequest:
         idempotency_key=idempotency_key(request.head),
         received_at_us=now_us(),
         refused_by=admitted.refused_by,
+        dedup=admitted.dedup,
     )
 
 

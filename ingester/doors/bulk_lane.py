@@ -17,6 +17,7 @@ from ..errors import IngesterError, RequestError
 from ..messages import LineReject, RequestRecord
 from ..protocol.forms import Decoder, Origin, RowTarget
 from ..protocol.inflate import Inflater
+from .dedup import Claim
 from .exchange import BodyStream
 
 __all__ = [
@@ -70,7 +71,8 @@ class Digest(Protocol):
 class BulkUpload(Struct):
     """A bulk body on its way. `pieces` ends with `b""` (the body is whole) or is closed early
     (it is not). `content_length` as announced, None for a chunked body. The worker sets `outcome`
-    and then `done`. `first_rejects` are for the answer.
+    and then `done`. `first_rejects` are for the answer. `dedup` is the claim for its ids, if its
+    source leaves out repeats, and `deduplicated` how many were; whoever ends the upload settles it.
     """
 
     request_number: int
@@ -87,6 +89,8 @@ class BulkUpload(Struct):
     done: trio.Event
     refused_by: RefusedBy = "nothing"
     first_rejects: list[LineReject] = []
+    dedup: Claim | None = None
+    deduplicated: int = 0
     outcome: RequestRecord | IngesterError | None = None
 
     def __repr__(self) -> str:
@@ -112,7 +116,12 @@ class BulkLane:
         body is stored.
         """
         async with pieces:
-            await self._uploads.send(upload)
+            try:
+                await self._uploads.send(upload)
+            except BaseException:  # no worker has it
+                if upload.dedup is not None:
+                    upload.dedup.settle(is_durable=False)
+                raise
             try:
                 for piece in prefix:
                     await pieces.send(piece)

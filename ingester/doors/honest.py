@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from ..errors import Forbidden, RequestError
 from ..messages import Credential, LineReject, RejectReason, request_id_text
-from ..protocol.forms import HonestEventForm, HonestLogForm, Origin
+from ..protocol.forms import HonestEventForm, HonestLogForm, Origin, table_of_form
 from ..protocol.http1 import RequestHead
 from .admission import Admission
 from .bearer import Admitted, BearerDoor, json_response, serve
@@ -77,9 +77,11 @@ def _admit(request: Request, credential: Credential, admission: Admission) -> Ad
     atomic = _TRUTHS.get(query.get("atomic", "false").lower())
     if atomic is None:
         raise RequestError("atomic is true or false")
+    origin = origin_of(label, query.get("as", "logs"), credential, admission, request.head)
     return Admitted(
-        origin_of(label, query.get("as", "logs"), credential, admission, request.head),
+        origin,
         "any_rejected" if atomic else "all_rejected",
+        admission.dedup.window_of(admission.keys.source_named(label), table_of_form(origin.form)),
     )
 
 

@@ -31,6 +31,7 @@ class Remembered(Struct, frozen=True):
     fingerprint: bytes
     received_at_us: int
     sequence: int = 0
+    deduplicated: int = 0
 
 
 class IdempotencyKeys:
@@ -115,6 +116,7 @@ def _remembered(record: RequestRecord, sequence: int = 0) -> Remembered:
         record.fingerprint or b"",
         record.received_at_us,
         sequence,
+        record.deduplicated,
     )
 
 

@@ -2,7 +2,8 @@
 
 Answers have no body. 200 also when lines are invalid (they are kept as rejects), 400 for another
 method, an unknown path or pair, and a broken body; 413, 429, 503, 408 as everywhere. Content
-codings other than gzip, x-gzip, deflate, zstd are plain text here, also lists of codings.
+codings other than gzip, x-gzip, deflate, zstd are plain text here, also lists of codings. Where the
+source leaves out repeats (`dedup_field`), `Ingester-Accepted` counts the rows that were stored.
 
 The test door (`/test/v1/…`, its own listener, or a host in `test_hosts`) checks and answers alike
 and stores nothing; the viewer shows what came.
@@ -29,6 +30,7 @@ from ..protocol.events import EventBatch, EventDecoder
 from ..protocol.forms import Origin
 from ..protocol.inflate import InflateLimits, make_inflater, parse_content_encoding
 from .admission import Admission
+from .dedup import DedupWindow
 from .exchange import Request, Response
 from .idempotency import is_well_formed
 from .once import KeyReused, idempotency_key, queryable_headers, receive_once
@@ -92,7 +94,8 @@ async def handle(request: Request, admission: Admission) -> Response:
 async def _receive(
     request: Request, admission: Admission, source: Source, headers: Headers
 ) -> Response:
-    asked = _asked(request, source, idempotency_key(request.head))
+    dedup = admission.dedup.window_of(source, "events")
+    asked = _asked(request, source, idempotency_key(request.head), dedup)
     stored = await receive_once(asked, admission)
     headers += stored.headers() + await queryable_headers(request.head, admission, stored)
     answer = _answer(200, headers)
@@ -179,7 +182,9 @@ def origin_of(source: Source) -> Origin:
     return Origin(DOOR, source.name, source.credential, source.lenient_session)
 
 
-def _asked(request: Request, source: Source, key: str | None) -> AdmittedRequest:
+def _asked(
+    request: Request, source: Source, key: str | None, dedup: DedupWindow | None = None
+) -> AdmittedRequest:
     named = request.head.get(b"content-encoding")
     encoding = parse_content_encoding(named)
     return AdmittedRequest(
@@ -190,6 +195,7 @@ def _asked(request: Request, source: Source, key: str | None) -> AdmittedRequest
         is_plain=encoding is None or encoding == "identity",
         idempotency_key=key,
         received_at_us=now_us(),
+        dedup=dedup,
     )
 
 

@@ -73,7 +73,13 @@ async def receive_once(asked: AdmittedRequest, admission: Admission) -> Stored:
             if await read_fingerprint(asked, admission) != first.fingerprint:
                 raise KeyReused("the Idempotency-Key was used before with another body")
             admission.usage.count(origin.credential, address=address)
-            return Stored(first.accepted, first.rejected, 0, first.sequence, first.request_number)
+            return Stored(
+                first.accepted,
+                first.rejected,
+                first.deduplicated,
+                first.sequence,
+                first.request_number,
+            )
         with first:
             admission.refuse_if_closed()
             record, sequence = await receive_body(asked, admission)

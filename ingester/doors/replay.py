@@ -36,7 +36,7 @@ from ..messages import (
     ReplayResult,
     request_id_text,
 )
-from ..protocol.forms import HonestEventForm, HonestLogForm, Origin, form_of_text
+from ..protocol.forms import HonestEventForm, HonestLogForm, Origin, form_of_text, table_of_form
 from ..protocol.http1 import RequestHead
 from ..protocol.requests import decode_body
 from ..store.control import ControlStore, ReplaySubject
@@ -57,6 +57,8 @@ KEY_PREFIX = "replay-"
 # Of one request: what a decoder call takes at once, and two transactions of the control store.
 REQUEST_BYTES_MAX = 256 * 1024
 REQUEST_LINES_MAX = 1000
+
+_THREADS_MAX = 4
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
 
@@ -94,6 +96,9 @@ class Replayer:
         self._store = store
         self._next_number = next_number
         self._turn = trio.Lock()
+        # Of its own: who asks holds one of the default threads while this works for it, and when
+        # all of them do, none would be left.
+        self._threads = trio.CapacityLimiter(_THREADS_MAX)
         self._is_settled = False
         # What became of requests, that could not be written down yet.
         self._unsettled: dict[int, bool] = {}
@@ -105,14 +110,14 @@ class Replayer:
         """
         async with self._turn:
             if not self._is_settled:
-                numbers = await trio.to_thread.run_sync(self._control.open_replays)
-                stored = await trio.to_thread.run_sync(stored_requests, self._store, numbers)
+                numbers = await self._in_thread(self._control.open_replays)
+                stored = await self._in_thread(stored_requests, self._store, numbers, KEY_PREFIX)
                 if numbers:
                     found = {number: number in stored for number in numbers}
-                    await trio.to_thread.run_sync(self._control.settle_replays, found)
+                    await self._in_thread(self._control.settle_replays, found)
                 self._is_settled = True
             if unsettled := dict(self._unsettled):
-                await trio.to_thread.run_sync(self._control.settle_replays, unsettled)
+                await self._in_thread(self._control.settle_replays, unsettled)
                 for number in unsettled:
                     del self._unsettled[number]
 
@@ -154,7 +159,7 @@ class Replayer:
     async def _replay_batch(
         self, origin: Origin, batch: Sequence[_Line], *, dry_run: bool
     ) -> list[ReplayOutcome]:
-        marks = await trio.to_thread.run_sync(
+        marks = await self._in_thread(
             self._control.replay_marks, [line.reject.key for line in batch]
         )
         done = {key for key, mark in marks.items() if mark.state != "refused"}
@@ -174,7 +179,7 @@ class Replayer:
             return outcomes + [_outcome(one.reject, "accepted") for one in sound]
         if refused:
             notes = [(subject_of(reject), why.reason, why.detail) for reject, why in refused]
-            await trio.to_thread.run_sync(self._control.note_refused_replays, notes)
+            await self._in_thread(self._control.note_refused_replays, notes)
         if sound:
             with trio.CancelScope(shield=True):
                 outcomes += await self._send(origin, sound)
@@ -184,7 +189,7 @@ class Replayer:
         """Claim, journal, mark. Not to be cancelled."""
         number = self._next_number()
         try:
-            claimed = await trio.to_thread.run_sync(
+            claimed = await self._in_thread(
                 self._control.claim_replays, [subject_of(one.reject) for one in sound], number
             )
         except StoreBusy as error:
@@ -220,6 +225,9 @@ class Replayer:
             idempotency_key=f"{KEY_PREFIX}{request_id_text(number)}",
             received_at_us=now_us(),
             refused_by="any_rejected",
+            dedup=self._admission.dedup.window_of(
+                self._admission.keys.source_named(origin.source), table_of_form(origin.form)
+            ),
         )
         self._admission.refuse_if_closed()
         record, _ = await receive_body(asked, self._admission)
@@ -230,15 +238,18 @@ class Replayer:
 
     async def _settle_one(self, number: int, *, is_stored: bool) -> None:
         try:
-            await trio.to_thread.run_sync(self._control.settle_replays, {number: is_stored})
+            await self._in_thread(self._control.settle_replays, {number: is_stored})
         except StoreBusy as error:
             self._unsettled[number] = is_stored
             _log.warning("a replay is not marked yet, later", reason=str(error))
 
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        return await trio.to_thread.run_sync(function, *arguments, limiter=self._threads)
+
     async def _outcomes_of_marks(self, rejects: Sequence[StoredReject]) -> list[ReplayOutcome]:
         """Of rejects that another replay has."""
         keys: list[RejectKey] = [reject.key for reject in rejects]
-        marks = await trio.to_thread.run_sync(self._control.replay_marks, keys) if keys else {}
+        marks = await self._in_thread(self._control.replay_marks, keys) if keys else {}
         outcomes = []
         for reject in rejects:
             mark = marks.get(reject.key)
@@ -274,7 +285,7 @@ class Replayer:
             )
 
         try:
-            await trio.to_thread.run_sync(write)
+            await self._in_thread(write)
         except StoreBusy as error:  # what was done is done, and must be told
             _log.warning("a replay is not in the audit list", reason=str(error))
 
@@ -295,6 +306,8 @@ def _line_of(
     text = reject.line if edit is None else edit
     if reject.door not in (natero.DOOR, honest.DOOR):
         detail = f"the door {reject.door!r} keeps no lines to replay"
+    elif reject.door == honest.DOOR and reject.form is None:
+        detail = "an earlier release kept it, without saying whether it was for logs or events"
     elif edit is None and reject.reason == "wrong_encoding":
         detail = (
             "the body came compressed without a Content-Encoding, and only its start is kept; send"

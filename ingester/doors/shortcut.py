@@ -6,9 +6,9 @@ What is decided by the head alone (method, path, key, headers, limits) is decide
 remembered; `None` means the handler takes the request, which then decides everything anew.
 
 1. It answers only what the handler would answer the same way (a test compares the two).
-2. It takes nothing with a quota, an `Idempotency-Key`, a content encoding, `?wait=query`, a query
-   string, a test door or a form; nothing while draining, over the backlog, or short of disk; and
-   nothing that needs a thread to decode.
+2. It takes nothing with a quota, `dedup_field`, an `Idempotency-Key`, a content encoding,
+   `?wait=query`, a query string, a test door or a form; nothing while draining, over the backlog,
+   or short of disk; and nothing that needs a thread to decode.
 3. Remembered verdicts end when the keys or the settings are replaced.
 """
 
@@ -99,7 +99,7 @@ def _natero_way(head: RequestHead, admission: Admission) -> _Way | None:
     if len(segments) != 4 or segments[:2] != ["", "v1"] or admission.config.test_hosts:
         return None
     source = admission.keys.source_for_good(segments[2], segments[3])
-    if source is None or source.requests_per_hour:
+    if source is None or source.requests_per_hour or source.dedup_field is not None:
         return None
     return _Way(natero.origin_of(source), _natero_stored, _natero_overloaded, head.path)
 

@@ -76,9 +76,19 @@ class JournalGate:
     def is_full(self) -> bool:
         return self.backlog_bytes >= self.backlog_bytes_max
 
-    async def append(self, payload: bytes, request: SmallRequest) -> int:
-        """Wait until `request` is in the journal; its sequence. Raises Overloaded."""
+    async def append(
+        self,
+        payload: bytes,
+        request: SmallRequest,
+        notice: Callable[[str | None], None] | None = None,
+    ) -> int:
+        """Wait until `request` is in the journal; its sequence. Raises Overloaded.
+
+        `notice` is as in `append_nowait`: it is called also when who waits here was cancelled.
+        """
         group, position = self._add(payload, request)
+        if notice is not None:
+            group.notices.append(notice)
         await group.done.wait()
         if group.failure is not None:
             raise Overloaded(group.failure, retry_after_s=RETRY_AFTER_S)

@@ -29,7 +29,7 @@ from ingester.management.routes import ROUTES, Route
 from ingester.messages import ErrorBody
 from ingester.store.control import ControlStore
 
-__all__ = ["Management", "decode_body"]
+__all__ = ["Management", "decode_body", "decode_query"]
 
 DEFAULT_SESSION_SECONDS = 14 * 86_400
 
@@ -81,7 +81,7 @@ class Management:
             actor=actor,
             names=names,
             body=decode_body(body, route.request),
-            query=_decoded_query(query, route.query),
+            query=decode_query(query, route.query),
             session_seconds=self._session_seconds,
             rejects=self._rejects,
         )
@@ -131,7 +131,8 @@ def decode_body(body: bytes, body_type: type[BodyT]) -> BodyT:
         raise RequestError(f"the body must be one JSON object ({error})") from None
 
 
-def _decoded_query(query: Mapping[str, str], query_type: type[Struct]) -> Struct:
+def decode_query(query: Mapping[str, str], query_type: type[Struct]) -> Struct:
+    """The parameters of a query string. Raises InvalidField."""
     try:
         values = {_whole(name): _whole(value) for name, value in query.items()}
         return msgspec.convert(values, query_type, strict=False)

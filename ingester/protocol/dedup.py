@@ -11,6 +11,7 @@ must not grow with what clients send: 16 bytes each.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -20,9 +21,11 @@ from .chunk_shape import Array
 from .json_pointer import parse_pointer
 from .json_text import any_value, compact
 
-__all__ = ["DedupField"]
+__all__ = ["DEDUP_TABLES", "DIGEST_BYTES", "DedupField", "dedup_field_of", "dedup_scope"]
 
-_DIGEST_BYTES = 16
+DIGEST_BYTES = 16
+# Of which rows a source may leave out repeats.
+DEDUP_TABLES = ("events", "logs")
 _NO_RAW = msgspec.Raw()
 
 
@@ -51,10 +54,11 @@ class DedupField:
         if not found or found == b"null":
             return None
         if found[0] == 0x22:
-            value = any_value(found)
-            return _digest("s" + value) if value else None
-        kind = "j" if found[0] in b"{[" else "v"
-        return _digest(kind + compact(found))
+            # Without an escape it is its own value.
+            value = found[1:-1] if b"\\" not in found else any_value(found).encode()
+            return _digest(b"s" + value) if value else None
+        kind = b"j" if found[0] in b"{[" else b"v"
+        return _digest(kind + compact(found).encode())
 
     def digests(self, data: bytes, starts: Array, lengths: Array) -> list[bytes | None]:
         """Of the rows of a batch (`LogBatch` and `EventBatch` have these three)."""
@@ -62,5 +66,19 @@ class DedupField:
         return [self.digest(data[start : start + length]) for start, length in spans]
 
 
-def _digest(tagged: str) -> bytes:
-    return blake2b(tagged.encode(), digest_size=_DIGEST_BYTES).digest()
+def _digest(tagged: bytes) -> bytes:
+    return blake2b(tagged, digest_size=DIGEST_BYTES).digest()
+
+
+@lru_cache(maxsize=256)
+def dedup_field_of(field: str) -> DedupField:
+    """Compiled once: the same field comes with every request of its source."""
+    return DedupField(field)
+
+
+def dedup_scope(table: str, source: str, field: str) -> str:
+    """Among which rows an id is looked for: those of one table, source and field.
+
+    These bytes are on disk. No source name has a colon, nor has a table.
+    """
+    return f"{table}:{source}:{field}"

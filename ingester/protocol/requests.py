@@ -16,8 +16,18 @@ from msgspec import Struct
 
 from ..messages import LineReject, RejectReason, RequestRecord
 from .body_decoder import BodyLimits
+from .dedup import dedup_field_of, dedup_scope
 from .event_lines import EventRules, decode_line
-from .forms import Form, HonestEventForm, HonestLogForm, LogForm, MetricForm, Rules, make_decoder
+from .forms import (
+    Form,
+    HonestEventForm,
+    HonestLogForm,
+    LogForm,
+    MetricForm,
+    Rules,
+    make_decoder,
+    table_of_form,
+)
 from .inflate import Encoding, InflateLimits, inflate_whole
 from .log_requests import LogRows, read_honest_logs, read_log_door
 from .metrics import MetricRules, decode_metrics
@@ -28,6 +38,7 @@ __all__ = [
     "SmallRequest",
     "decode_body",
     "decode_entry",
+    "dedup_scope_of",
     "entry_from_bytes",
     "entry_to_bytes",
     "without_lines",
@@ -45,7 +56,7 @@ _LF = 0x0A
 class JournalEntry(Struct, frozen=True, array_like=True, gc=False):
     """One acknowledged request. `encoding` is how `body` is to be inflated; `encoding_name` what
     the client called it; `is_plain` whether it named none (contract 3.5, `wrong_encoding`);
-    `duplicates` the lines that were left out as repeats.
+    `duplicates` the lines that were left out as repeats by `dedup_field`.
     """
 
     version: int
@@ -67,6 +78,7 @@ class JournalEntry(Struct, frozen=True, array_like=True, gc=False):
     form: Form | None = None
     value_bytes_max: int = 16 * 1024 * 1024
     duplicates: tuple[int, ...] = ()
+    dedup_field: str | None = None
 
     def __repr__(self) -> str:
         return f"JournalEntry({self.request_number:016x}, {len(self.body)} bytes)"
@@ -81,7 +93,8 @@ class SmallRequest(Struct, gc=False):
 
     `rows` are what was read of logs, metrics, and events that a map was applied to. Of other events
     it is not kept: thousands of requests wait for the loader at a time, which decodes their lines
-    again by the thousand for less than it costs to keep and free the objects.
+    again by the thousand for less than it costs to keep and free the objects. `digests` are the ids
+    of accepted rows, one behind the other, where the source has a `dedup_field`.
     """
 
     entry: JournalEntry
@@ -93,6 +106,7 @@ class SmallRequest(Struct, gc=False):
     reasons: Mapping[RejectReason, int]
     rejected_count: int
     bytes_raw: int
+    digests: bytes = b""
 
     def __repr__(self) -> str:
         return f"SmallRequest({self.row_count} rows, {self.rejected_count} rejects)"
@@ -137,7 +151,17 @@ def entry_from_bytes(payload: bytes) -> JournalEntry:
 def decode_entry(entry: JournalEntry) -> SmallRequest:
     """An entry read back from the journal. Its body was accepted once, so it inflates."""
     raw = inflate_whole(entry.body, entry.encoding, _NOT_LIMITED)
-    return without_lines(decode_body(entry, raw), entry.duplicates)
+    request = without_lines(decode_body(entry, raw), entry.duplicates)
+    if entry.dedup_field is not None:
+        found = map(dedup_field_of(entry.dedup_field).digest, request.lines)
+        request.digests = b"".join(digest for digest in found if digest is not None)
+    return request
+
+
+def dedup_scope_of(entry: JournalEntry) -> str:
+    """Among which rows the ids of this request count."""
+    assert entry.dedup_field is not None
+    return dedup_scope(table_of_form(entry.form), entry.source, entry.dedup_field)
 
 
 def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:

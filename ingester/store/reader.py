@@ -5,13 +5,17 @@ It refuses any statement of a user's: those run in a process of their own (`sand
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ..messages import RequestRecord
 from .parts import Part
 from .schema import DATA_TABLES, parquet_relation
 from .store import Store
 from .upload_files import table_of
 
-__all__ = ["check_parts", "kept_reject_bytes", "read_keys"]
+__all__ = ["check_parts", "kept_reject_bytes", "read_dedup_keys", "read_keys"]
+
+_FETCH_ROWS = 10_000
 
 
 def read_keys(store: Store, *, keys_max: int, hours: int) -> list[RequestRecord]:
@@ -21,7 +25,8 @@ def read_keys(store: Store, *, keys_max: int, hours: int) -> list[RequestRecord]
         for part in store.parts.parts:
             rows = cursor.execute(
                 "SELECT request_number, epoch_us(received_at), door, source, credential, accepted, "
-                f"rejected, idempotency_key, fingerprint FROM {part.name}.requests "
+                "rejected, idempotency_key, fingerprint, coalesce(deduplicated, 0) "
+                f"FROM {part.name}.requests "
                 "WHERE idempotency_key IS NOT NULL AND received_at > "
                 "(now() AT TIME ZONE 'UTC') - to_hours(?) "
                 "ORDER BY request_number DESC LIMIT ?",
@@ -41,11 +46,25 @@ def read_keys(store: Store, *, keys_max: int, hours: int) -> list[RequestRecord]
                     encoding="",
                     idempotency_key=row[7],
                     fingerprint=row[8],
+                    deduplicated=row[9],
                 )
                 for row in rows
             ]
     records.sort(key=lambda record: record.request_number)
     return records[-keys_max:] if keys_max else []
+
+
+def read_dedup_keys(store: Store, scope: str, hours: int) -> Iterator[tuple[bytes, int]]:
+    """Ids of rows received within the last hours, and when (microseconds)."""
+    with store.database.lease() as lease, lease.using() as cursor:
+        for part in store.parts.parts:
+            cursor.execute(
+                f"SELECT digest, epoch_us(received_at) FROM {part.name}.dedup_keys "
+                "WHERE source = ? AND received_at > (now() AT TIME ZONE 'UTC') - to_hours(?)",
+                [scope, hours],
+            )
+            while rows := cursor.fetchmany(_FETCH_ROWS):
+                yield from rows
 
 
 def kept_reject_bytes(store: Store) -> int:

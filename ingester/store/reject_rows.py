@@ -38,7 +38,7 @@ __all__ = [
 RejectKey = tuple[int, int]
 
 # What one page may hold of lines, looked at after every `_ROWS_AT_ONCE`.
-PAGE_BYTES_MAX = 8 * 1024 * 1024
+PAGE_BYTES_MAX = 2 * 1024 * 1024
 _ROWS_AT_ONCE = 64
 
 _ID = re.compile(r"([0-9a-f]{16})-([1-9][0-9]{0,17})")
@@ -178,21 +178,22 @@ def count_rejects(store: Store, wanted: RejectFilter) -> list[RejectCount]:
     ]
 
 
-def stored_requests(store: Store, numbers: Collection[int]) -> set[int]:
-    """Those of the requests that are stored."""
+def stored_requests(store: Store, numbers: Collection[int], key_prefix: str) -> set[int]:
+    """Those of the requests that are stored; the idempotency key of each ends with its own id."""
     if not numbers:
         return set()
     sql = (
         f"SELECT request_number FROM ({_all_parts(store, 'requests')}) "
-        "WHERE request_number IN (SELECT unnest(?::BIGINT[]))"
+        "WHERE request_number IN (SELECT unnest(?::BIGINT[])) "
+        "AND idempotency_key = ? || printf('%016x', request_number)"
     )
     with store.database.lease() as lease, lease.using() as cursor:
-        return {number for (number,) in cursor.execute(sql, [list(numbers)]).fetchall()}
+        return {number for (number,) in cursor.execute(sql, [list(numbers), key_prefix]).fetchall()}
 
 
 _TABLES = {
     "rejects": "request_number, line_number, received_at, door, source, reason",
-    "requests": "request_number",
+    "requests": "request_number, idempotency_key",
 }
 
 _COLUMNS = (
@@ -218,8 +219,16 @@ def _conditions(wanted: RejectFilter) -> tuple[str, list[object]]:
     for sign, time in ((">=", wanted.since), ("<", wanted.until)):
         if time is not None:
             tests.append(f"received_at {sign} ?")
-            values.append(time.astimezone(UTC).replace(tzinfo=None))
+            values.append(_in_utc(time))
     return " AND ".join(tests), values
+
+
+def _in_utc(time: datetime) -> datetime:
+    """Without its zone, as the store keeps times. The years 1 and 9999 end where they do here."""
+    try:
+        return time.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        return datetime.min if time.year == 1 else datetime.max
 
 
 def _fetch(store: Store, cursor: Cursor, keys: Sequence[RejectKey]) -> list[StoredReject]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,24 +29,19 @@ import pyarrow as pa
 
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
-from .database import (
-    Cursor,
-    Database,
-    StoreBroken,
-    StoreOutOfMemory,
-)
+from .database import Cursor, Database, StoreBroken, StoreOutOfMemory
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import WIDE_TABLES, Part, PartFiles
 from .pinned import PinnedRows, TailRows
+from .relations import Snapshot, files_by_table
 from .schema import VIEW_NAMES, view_ddl
-from .upload_files import UploadFile, remove_unlisted, table_of
+from .upload_files import UploadFile, remove_unlisted
 
 __all__ = ["Store", "Transaction"]
 
 # How long a commit whose outcome is unknown may wait for the ledger to be readable.
 _FIND_OUT_S = 90.0
 _FIND_OUT_EVERY_S = 0.1
-
 
 # Wider neighbours are never merged. Less than half of `memory_bytes_max`, so that a start with
 # a smaller one finds nothing that it cannot hold.
@@ -84,6 +79,8 @@ class Store:
         self.ledger = Ledger()
         self.database = Database(config, self._temp_directory, self._attach)
         self.commit_count = 0
+        # Called behind the commit gate, by the thread that commits: to ring a bell, no more.
+        self.commit_listeners: tuple[Callable[[], None], ...] = ()
         self.checkpoint_count = 0
         self.checkpoint_failure_count = 0
         # Names of parts in which a rollback has left blocks that a checkpoint gives back.
@@ -252,15 +249,18 @@ class Store:
             "commit_number": self.ledger.commit_number,
         }
 
+    def snapshot(self) -> Snapshot:
+        """What a search reads. Waits for the commit or the checkpoint under way."""
+        with self._gate:
+            names = tuple(part.name for part in self.parts.parts)
+            files = files_by_table(self.parts.parts, self.uploads_directory)
+            return Snapshot(self.ledger.commit_number, names, files)
+
     def _make_views(
         self, cursor: Cursor, parts: Sequence[Part], names: Sequence[str] = VIEW_NAMES
     ) -> None:
         """All of the public views, or none: one over a lost part would break every query."""
-        files: dict[str, list[Path]] = {}
-        for part in parts:
-            for name in part.upload_files:
-                if name not in part.unreadable_files:
-                    files.setdefault(table_of(name), []).append(self.uploads_directory / name)
+        files = files_by_table(parts, self.uploads_directory)
         cursor.execute("BEGIN")
         try:
             for statement in view_ddl([part.name for part in parts], files, names):
@@ -312,6 +312,8 @@ class Store:
     ) -> None:
         self.ledger.applied(batches)
         self.commit_count += 1
+        for listener in self.commit_listeners:
+            listener()
         part.has_rows = True
         part.is_wide = part.is_wide or self._makes_wide(part, pinned)
         for table, rows in pinned.items():

@@ -13,6 +13,7 @@ import trio.testing
 
 from ingester.actors import maintenance
 from ingester.config import StoreConfig
+from ingester.doors.dedup import DedupWindows
 from ingester.doors.disk import DiskWatch
 from ingester.doors.quota import HourQuotas
 from ingester.doors.usage import UsageCounters
@@ -108,6 +109,7 @@ class _Bench:
             quotas=self.quotas,
             usage=UsageCounters(),
             disk=cast(DiskWatch, self.disk),
+            dedup=DedupWindows(),
             trouble=self.trouble,
             config=StoreConfig(checkpoint_bytes=100 * KiB, checkpoint_seconds=60),
         )

@@ -76,6 +76,7 @@ class FakeServices:
         self.formats: list[str] = []
         self.snapshot: dict[str, dict[str, object]] = {"journal": {"lag_records": 2}}
         self.registry = make_registry(self.statistics)
+        self.searches: Any = None
 
     def ready(self) -> tuple[bool, list[str]]:
         return not self.reasons, self.reasons

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from ingester.config import IntakeConfig
@@ -22,14 +23,34 @@ from ingester.doors.quota import HourQuotas
 from ingester.doors.small_lane import JournalGate
 from ingester.errors import ClientGone, IngesterError
 from ingester.flow import ByteBudget, Mark
-from ingester.messages import RequestRecord, Source
+from ingester.messages import Credential, RequestRecord, Source
 from ingester.protocol.http1 import RequestHead
 from ingester.protocol.requests import JournalEntry, entry_from_bytes
-from ingester.store.control import pair_digest
+from ingester.store.control import key_digest, pair_digest
 
-__all__ = ["GOOD_LINE", "Body", "Rig", "head_of", "open_rig", "packed"]
+__all__ = [
+    "API",
+    "AUTH",
+    "CONNECTION",
+    "GOOD_LINE",
+    "READER",
+    "TOKEN",
+    "Body",
+    "Rig",
+    "head_of",
+    "open_rig",
+    "packed",
+]
 
 AUTH, API = "a" * 32, "b" * 32
+# Their keys are "token", "reader" and "connection".
+TOKEN = Credential(
+    kind="token", id="tok_1", service="web", environment="prod", scopes=frozenset({"ingest"})
+)
+READER = Credential(kind="token", id="tok_2", scopes=frozenset({"read"}))
+CONNECTION = Credential(
+    kind="connection", id="con_1", project_id="acme", scopes=frozenset({"ingest"})
+)
 GOOD_LINE = json.dumps({
     "accountId": "acme",
     "userId": "u",
@@ -135,6 +156,15 @@ class Rig:
     def set_source(self, *, valid_until_s: float | None = None, **changes: Any) -> None:
         self.source = Source(**{"source_id": 1, "name": "shop", **changes})
         self.admission.keys.replace({pair_digest(AUTH, API): (self.source, valid_until_s)})
+
+    def set_bearers(self, **changes: Any) -> None:
+        """Bearer keys; `changes` for those that send."""
+        keys: dict[bytes, tuple[Credential, float | None]] = {}
+        for key, credential in (("token", TOKEN), ("reader", READER), ("connection", CONNECTION)):
+            made = msgspec.structs.replace(credential, **({} if key == "reader" else changes))
+            keys[key_digest(key)] = (made, made.expires_at)
+        pairs = {pair_digest(AUTH, API): (self.source, None)}
+        self.admission.keys.replace(pairs, keys)
 
     @property
     def budget_used(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec import structs
 
 from ingester import startup
 from ingester.config import Config, IntakeConfig, StoreConfig
@@ -18,12 +19,15 @@ from ingester.errors import JournalFailed, Overloaded, StoreBusy
 from ingester.journal.writer import JournalWriter
 from ingester.messages import ReplayOutcome
 from ingester.offline_replay import with_stopped_folder
+from ingester.protocol.requests import entry_to_bytes
 from ingester.reject_desk import StoreDesk
 from ingester.store.control import ControlStore
 from ingester.store.reader import check_parts
 from ingester.store.reject_rows import RejectFilter, StoredReject
-from tests.actors.requests import body_of, payload_of, small_request
+from tests.actors.requests import body_of, small_request
 from tests.store.stores import rows
+
+LONG_AGO = 1_700_000_000_000_000
 
 Work = Callable[[StoreDesk, ControlStore], Any]
 
@@ -44,8 +48,12 @@ class Folder:
         opened = startup.open_all(self.config)
         opened.control.create_source("test", lenient_session=True)
         number = opened.numbers.next()
-        opened.writer.append([payload_of(small_request(number, body_of(lines)))])
+        entry = structs.replace(
+            small_request(number, body_of(lines)).entry, received_at_us=LONG_AGO
+        )
+        opened.writer.append([entry_to_bytes(entry)])
         startup.close(opened)
+        startup.close(startup.open_all(self.config))  # loads it
 
     def work(self, work: Work) -> Any:
         return with_stopped_folder(self.config, work)
@@ -295,3 +303,35 @@ def test_a_server_that_runs_keeps_its_folder(tmp_path: Path) -> None:
             folder.replay()
     finally:
         startup.close(opened)
+
+
+def test_who_asks_may_hold_every_thread_there_is(tmp_path: Path) -> None:
+    """Each request of the console waits in one of the default threads."""
+    folder = Folder(tmp_path, [late(f"{n:02}") for n in range(40)])
+
+    def work(desk: StoreDesk, control: ControlStore) -> list[str]:
+        rejects = everything(desk)
+        found: list[str] = []
+
+        def ask(reject: StoredReject) -> None:
+            (outcome,) = desk.replay([reject], {}, dry_run=False, actor="local")
+            found.append(outcome.outcome)
+
+        async def all_at_once() -> None:
+            tokens = trio.CapacityLimiter(len(rejects))
+            default = trio.to_thread.current_default_thread_limiter()
+            default.total_tokens = default.borrowed_tokens  # nobody else gets one
+            async with trio.open_nursery() as nursery:
+                for reject in rejects:
+                    nursery.start_soon(_ask, ask, reject, tokens)
+
+        trio.from_thread.run(all_at_once)
+        return found
+
+    assert folder.work(work) == ["replayed"] * 40
+
+
+async def _ask(
+    ask: Callable[[StoredReject], None], reject: StoredReject, tokens: trio.CapacityLimiter
+) -> None:
+    await trio.to_thread.run_sync(ask, reject, limiter=tokens)

@@ -8,7 +8,7 @@ import pytest
 
 from ingester.doors.usage import UsageCounters, masked_path
 from tests.doors.rig import GOOD_LINE, open_rig
-from tests.doors.test_natero_shortcut import short
+from tests.doors.test_shortcut import short
 
 
 def test_counts_are_handed_over_once_and_given_back_whole() -> None:

@@ -15,6 +15,7 @@ from ingester.management import ROUTES, Actor, Answer, Links, Management
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.management.dispatch import find_route
 from ingester.store.control import ControlStore, RefusedRequest, UsageChange, members
+from tests.management.fake_desk import FakeDesk
 
 VIEWER = Actor(name="tok_1", role="viewer")
 
@@ -25,7 +26,7 @@ class Desk:
     def __init__(self, control: ControlStore) -> None:
         self.control = control
         links = Links(intake=lambda: "https://in.example", console=lambda: "https://c.example/")
-        self.management = Management(control, links)
+        self.management = Management(control, links, rejects=FakeDesk(control, 3))
 
     def ask(
         self, method: str, path: str, body: object = None, *, actor: Actor = LOCAL_ADMIN

@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingester.protocol.json_views import JSON, json_views, packed_json
+from ingester.protocol.json_views import JSON, json_views, kept_rows, packed_json
 
 _texts = st.lists(st.text(max_size=30).map(str.encode), max_size=8)
 
@@ -52,3 +52,20 @@ def test_short_views_equal_those_arrow_makes() -> None:
     for place, text in enumerate(texts):
         if len(text) <= 12:
             assert (views[0][place] == views[1][place]).all()
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), st.booleans()), max_size=30))
+def test_kept_rows_are_the_rows_asked_for(rows: list[tuple[str, bool]]) -> None:
+    texts = [text.encode() for text, _ in rows]
+    starts = np.array([sum(map(len, texts[:n])) for n in range(len(texts))], np.int32)
+    lengths = np.array([len(text) for text in texts], np.int32)
+    batch = pa.RecordBatch.from_arrays(
+        [json_views(b"".join(texts), starts, lengths), pa.array(range(len(rows)), pa.int64())],
+        names=["json", "number"],
+    )
+    kept = kept_rows(batch, np.array([is_kept for _, is_kept in rows], bool))
+    kept.validate(full=True)
+    assert kept.schema == batch.schema
+    assert kept["json"].storage.to_pylist() == [text for text, is_kept in rows if is_kept]
+    wanted = [number for number, (_, is_kept) in enumerate(rows) if is_kept]
+    assert kept["number"].to_pylist() == wanted

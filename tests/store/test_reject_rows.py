@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from ingester.store.reject_rows import (
 from ingester.store.store import Store
 from tests.store.stores import opened, value
 
+EAST, WEST = timezone(timedelta(hours=14)), timezone(-timedelta(hours=12))
 FIRST_US = 1_700_000_000_000_000
 
 
@@ -49,6 +50,8 @@ def put(
         bytes_in=1,
         bytes_raw=1,
         encoding="identity",
+        idempotency_key=f"made-{number:016x}",
+        fingerprint=b"f",
     )
     with store.begin("small") as transaction:
         transaction.prepare("rejects", REJECT_SCHEMA)
@@ -90,8 +93,9 @@ def test_pages_go_through_every_part_in_order(tmp_path: Path) -> None:
             ((1, 1), 1, "source:1"),
         ]
         assert found[1].id == value(store, "SELECT min(id) FROM rejects")
-        assert stored_requests(store, [1, 7, 8]) == {1, 7}
-        assert stored_requests(store, []) == set()
+        assert stored_requests(store, [1, 7, 8], "made-") == {1, 7}
+        assert stored_requests(store, [1, 7, 8], "other-") == set()
+        assert stored_requests(store, [], "made-") == set()
 
 
 def test_a_page_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +121,8 @@ def test_filters_choose_and_counts_agree_with_them(tmp_path: Path) -> None:
             RejectFilter(since=noon + timedelta(seconds=2)): [(2, 1), (3, 1)],
             RejectFilter(until=noon + timedelta(seconds=2)): [(1, 1), (1, 2)],
             RejectFilter(source="nobody's ' name"): [],
+            RejectFilter(since=datetime(1, 1, 1, tzinfo=EAST), source="other"): [(2, 1)],
+            RejectFilter(until=datetime(9999, 12, 31, 23, tzinfo=WEST), source="other"): [(2, 1)],
         }
         for chosen, keys in wanted.items():
             assert all_pages(store, chosen, limit=2, oldest_first=True) == keys

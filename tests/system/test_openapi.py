@@ -22,8 +22,10 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
+from tests.system.client import event_line
 from tests.system.server import Server, SourceKeys, running
 
+EVENTS = "text/event-stream"
 METHODS = ("get", "head", "post", "patch", "delete")
 EXAMPLES_MAX = 5
 # Signing in and the like: each attempt costs a quarter of a second of scrypt.
@@ -64,6 +66,25 @@ class World:
             )["token"],
         }
         self._count = 0
+        # Rows that are there: a log, and an event beside a line that was refused.
+        self._post("/api/v1/webhook/event/log", b'{"message": "x"}')
+        self._post(self.pair.path, event_line("x") + b"\nbroken\n")
+        self.row_ids = {
+            kind: self._newest(f"/api/v1/{kind}?since=1970-01-01T00:00:00Z", member)
+            for kind, member in (("logs", "rows"), ("events", "rows"), ("rejects", "rejects"))
+        }
+
+    def _post(self, path: str, body: bytes) -> None:
+        headers = {"Authorization": f"Bearer {self.keys['ingestToken']}"}
+        url = f"{self.intake}{path}?wait=query"
+        self.session.post(url, data=body, headers=headers, timeout=20).raise_for_status()
+
+    def _newest(self, path: str, member: str) -> str:
+        headers = {"Authorization": f"Bearer {self.keys['reader']}"}
+        answer = self.session.get(f"{self.console}{path}", headers=headers, timeout=20)
+        row_id = answer.json()[member][0]["id"]
+        assert isinstance(row_id, str)
+        return row_id
 
     def operations(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         for path, item in self.document["paths"].items():
@@ -97,6 +118,8 @@ class World:
         if "{" not in path:
             return {}
         kind = path.split("/")[3]
+        if kind in self.row_ids:
+            return {"id": self.row_ids[kind]}
         body: dict[str, object] = {
             "sources": {"name": new},
             "tokens": {"service": new, "environment": "e"},
@@ -122,9 +145,13 @@ class World:
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> requests.Response:
         url = self.base_of(path) + path.format(**self.names_of(path))
-        return self.session.request(
-            method, url, headers=headers, data=body, timeout=20, allow_redirects=False
-        )
+        # A live tail never ends: its body is not read.
+        with self.session.request(
+            method, url, headers=headers, data=body, timeout=20, allow_redirects=False, stream=True
+        ) as answer:
+            if answer.headers.get("Content-Type") != EVENTS:
+                _ = answer.content
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +248,14 @@ def test_answers_are_what_the_document_says(world: World, mode: GenerationMode, 
         if (world.base_of(operation.path) == world.intake) is not (door == "intake"):
             continue
         described = world.document["paths"][operation.path][operation.method.lower()]
+        if EVENTS in described["responses"].get("200", {}).get("content", {}):
+            continue  # `test_search.py` follows them
         try:
             run_operation(world, operation, described, mode, is_strict, statuses, faults)
         except Unsatisfiable:
             # Without parameters and body there is nothing to break.
             assert mode is GenerationMode.NEGATIVE, operation.label
+    print(*faults, sep="\n")
     assert faults == []
     assert world.server.process is not None
     assert world.server.process.poll() is None

@@ -11,16 +11,19 @@ of 2.9 to 3.2, and no less time (2026-11-21).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import trio
 from msgspec import Struct
 
 from ...doors.bulk_lane import FIRST_REJECTS_MAX, BulkUpload
+from ...doors.dedup import Claim
 from ...errors import IngesterError
 from ...messages import LineReject
+from ...protocol.json_views import kept_rows
 
 __all__ = ["SLICE_BYTES", "SLICE_ROWS", "Slice", "decode_pieces"]
 
@@ -39,12 +42,13 @@ _END = b""
 
 
 class Slice(Struct):
-    """What one INSERT takes."""
+    """What one INSERT takes. `digests` are the ids of its rows, one behind the other."""
 
     rows: pa.Table | None = None
     rejects: list[LineReject] = []
     row_count: int = 0
     byte_count: int = 0
+    digests: bytes = b""
 
 
 class _Abandoned(IngesterError):
@@ -69,6 +73,9 @@ async def decode_pieces(
                         await slices.send(found)
                     except trio.BrokenResourceError:
                         return  # inserting has failed and raises why
+                elif isinstance(found, Claim):
+                    # Of a small request, which waits for nothing but the journal.
+                    await found.wait_ended()
             if piece == _END:
                 return
 
@@ -123,14 +130,14 @@ class _Decode:
         self._reject_bytes = 0
         self._turn_ends_s = 0.0
 
-    def feed(self, data: bytes) -> Iterator[Slice | _TurnOver]:
+    def feed(self, data: bytes) -> Iterator[Slice | _TurnOver | Claim]:
         self._turn_ends_s = time.monotonic() + _TURN_SECONDS
         for raw in self._inflater.feed(data):
             if self._upload.digest is not None:
                 self._upload.digest.update(raw)
             yield from self._take_in(self._decoder.feed(raw))
 
-    def finish(self) -> Iterator[Slice | _TurnOver]:
+    def finish(self) -> Iterator[Slice | _TurnOver | Claim]:
         self._turn_ends_s = time.monotonic() + _TURN_SECONDS
         self._inflater.finish()
         for batch in self._decoder.finish():
@@ -139,9 +146,14 @@ class _Decode:
         if self._slice.row_count or self._slice.rejects:
             yield self._take()
 
-    def _take_in(self, batches: Iterable[Any]) -> Iterator[Slice | _TurnOver]:
+    def _take_in(self, batches: Iterable[Any]) -> Iterator[Slice | _TurnOver | Claim]:
+        claim = self._upload.dedup
         for batch in batches:
             columns = self._upload.target.columns_of(batch)
+            if claim is not None:
+                columns = yield from self._without_repeats(batch, columns, claim)
+                if not columns.num_rows:
+                    continue
             self._columns.append(columns)
             self._slice.row_count += columns.num_rows
             self._slice.byte_count += len(batch.data)
@@ -162,8 +174,30 @@ class _Decode:
             yield _TURN_OVER
             self._turn_ends_s = time.monotonic() + _TURN_SECONDS
 
+    def _without_repeats(
+        self, batch: Any, columns: pa.RecordBatch, claim: Claim
+    ) -> Generator[Claim, None, pa.RecordBatch]:
+        """Claim the ids of `batch`; the rows whose ids were not there. Yields whose end must be
+        waited for.
+        """
+        digests = claim.window.field.digests(batch.data, batch.starts, batch.lengths)
+        repeats = bytearray(len(digests))
+        place, blocker = claim.take(digests, repeats)
+        while blocker is not None:
+            yield blocker
+            place, blocker = claim.take(digests, repeats, place)
+        if 1 not in repeats:
+            return columns
+        is_repeat = np.frombuffer(repeats, bool)
+        count = int(np.count_nonzero(is_repeat))
+        self._upload.deduplicated += count
+        claim.repeat_count += count
+        return kept_rows(columns, ~is_repeat)
+
     def _take(self) -> Slice:
         taken, self._slice = self._slice, Slice()
+        if self._upload.dedup is not None:
+            taken.digests = self._upload.dedup.take_fresh()
         if self._columns:
             taken.rows = pa.Table.from_batches(self._columns)
         self._columns = []

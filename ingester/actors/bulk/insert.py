@@ -14,6 +14,7 @@ from ...doors.bulk_lane import BulkUpload, refuse_if_rejected
 from ...errors import BodyTooLarge
 from ...messages import RequestRecord
 from ...protocol.columns import REJECT_SCHEMA, REQUEST_SCHEMA, reject_rows, request_rows
+from ...protocol.dedup_columns import UPLOAD_DEDUP_SCHEMA, upload_dedup_rows
 from ...protocol.forms import form_text
 from ...protocol.small_rows import row_widths
 from ...store.ledger import AppliedBatch
@@ -53,6 +54,8 @@ class BulkInsert:
         self._transaction.prepare(target.table, target.schema)
         self._transaction.prepare("rejects", REJECT_SCHEMA)
         self._transaction.prepare("requests", REQUEST_SCHEMA)
+        if self._upload.dedup is not None:
+            self._transaction.prepare("dedup_keys", UPLOAD_DEDUP_SCHEMA)
 
     def slice(self, ready: Slice) -> None:
         upload = self._upload
@@ -69,6 +72,13 @@ class BulkInsert:
                 **upload.target.constants,
             }
             self._take_rows(ready.rows, ready.byte_count, constants)
+        if ready.digests:
+            assert upload.dedup is not None
+            scope: dict[str, str | int] = {
+                "source": upload.dedup.window.scope,
+                "received_at_us": upload.received_at_us,
+            }
+            self._transaction.insert("dedup_keys", upload_dedup_rows(ready.digests), scope)
         rejects = self._rejects.take(
             ready.rejects, bytes_max=self._store.pinned_bytes_max - self._reject_bytes
         )
@@ -121,13 +131,14 @@ class BulkInsert:
             door=upload.origin.door,
             source=upload.origin.source,
             credential=upload.origin.credential,
-            accepted=decoder.accepted_count,
+            accepted=decoder.accepted_count - upload.deduplicated,
             rejected=decoder.rejected_count,
             bytes_in=upload.inflater.input_bytes,
             bytes_raw=upload.inflater.output_bytes,
             encoding=upload.encoding_name,
             idempotency_key=upload.idempotency_key,
             fingerprint=upload.digest.digest()[:16] if upload.digest is not None else None,
+            deduplicated=upload.deduplicated,
         )
         if not self._batches:
             batch_id = self._store.ledger.take_batch_id()

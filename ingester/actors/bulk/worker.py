@@ -128,6 +128,9 @@ async def run(
             finally:
                 if not isinstance(upload.outcome, RequestRecord):
                     context.counters.refused_count += 1
+                # Unknown (StoreFailed): its ids stay claimed, for they may be stored.
+                if upload.dedup is not None and not isinstance(upload.outcome, StoreFailed):
+                    upload.dedup.settle(is_durable=isinstance(upload.outcome, RequestRecord))
                 upload.pieces.close()
                 upload.done.set()
 

@@ -21,8 +21,16 @@ from ingester.management import ROUTES, Route
 from ingester.management import requests as sent
 from ingester.management.calls import NeededRole, Nothing
 from ingester.messages import ErrorBody
+from ingester.search import ROUTES as SEARCH_ROUTES
+from ingester.search import SearchRoute
 
-__all__ = ["EXAMPLES", "console_operation", "console_types", "management_operation"]
+__all__ = [
+    "EXAMPLES",
+    "console_operation",
+    "console_types",
+    "management_operation",
+    "search_operation",
+]
 
 # Bodies that are taken as they stand by a server that is new; typed, so that they cannot be wrong.
 EXAMPLES: dict[type[Struct], Struct] = {
@@ -43,6 +51,13 @@ _ROLES: dict[NeededRole, str] = {
     "viewer": "",
     "admin": "Only for administrators.",
 }
+EVENTS = "text/event-stream"
+_TAIL_TEXT = (
+    "Each event is one row, its `id` the position behind it: sent as `Last-Event-ID` the stream"
+    " goes on there, without a gap and without a repeat. It begins with the last minutes. An event"
+    " `missed` tells a slow client how many matching lines were left out (`lines`), and how many"
+    " rows were not even looked at (`unread_rows`)."
+)
 _SIGNED_IN: list[Json] = [{"consoleToken": []}, {"session": []}]
 # Functions after which the browser keeps another session.
 _SESSIONS = frozenset({"set_up", "accept_invitation", "sign_in", "sign_out"})
@@ -55,6 +70,8 @@ def console_types() -> Iterable[Any]:
         yield from (one for one in (own.request, own.answer, own.unready) if one is not None)
     for route in ROUTES:
         yield from (route.request, route.query, route.answer)
+    for search in SEARCH_ROUTES:
+        yield from (search.query, search.answer)
 
 
 def management_operation(route: Route, schemas: Schemas) -> Json:
@@ -81,10 +98,7 @@ def management_operation(route: Route, schemas: Schemas) -> Json:
         operation["responses"]["409"] = error_response(schemas.of(ErrorBody), 409, route.conflict)
     if text := _ROLES[route.role]:
         operation["description"] = text
-    parameters = [component("parameters", one) for one in re.findall(r"{(\w+)}", route.pattern)]
-    for field, schema, is_required in schemas.properties(route.query):
-        parameters.append({"name": field, "in": "query", "required": is_required, "schema": schema})
-    if parameters:
+    if parameters := _parameters(route.pattern, route.query, schemas):
         operation["parameters"] = parameters
     if route.request is not Nothing:
         operation["requestBody"] = _body(route.request, JSON, schemas)
@@ -130,6 +144,39 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
     if route.request is not None:
         operation["requestBody"] = _body(route.request, route.request_type, schemas)
     return operation
+
+
+def search_operation(route: SearchRoute, schemas: Schemas) -> Json:
+    """400 is a query that is refused, with its `column`; 408 one that took too long."""
+    statuses = {422, *_role_statuses(route.role)}
+    if "{id}" in route.pattern:
+        statuses.add(404)
+    content: Json = {JSON: {"schema": schemas.of(route.answer)}}
+    operation: Json = {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "tags": [route.table],
+        "security": _SIGNED_IN,
+    }
+    if route.name == "tail":
+        # OpenAPI 3.2 will call it `itemSchema`; 3.1 has no word for the events of a stream.
+        schema = {"type": "string"}
+        content = {EVENTS: {"schema": schema, "x-itemSchema": schemas.of(route.answer)}}
+        operation["description"] = _TAIL_TEXT
+    answer = {"description": "Found.", "content": content}
+    operation["responses"] = {"200": answer, **_errors(statuses)}
+    if parameters := _parameters(route.pattern, route.query, schemas):
+        operation["parameters"] = parameters
+    if route.name == "tail":
+        operation["parameters"].append(component("parameters", "LastEventID"))
+    return operation
+
+
+def _parameters(pattern: str, query: type[Struct], schemas: Schemas) -> list[Json]:
+    found = [component("parameters", one) for one in re.findall(r"{(\w+)}", pattern)]
+    for name, schema, is_required in schemas.properties(query):
+        found.append({"name": name, "in": "query", "required": is_required, "schema": schema})
+    return found
 
 
 def _tag(route: ConsoleRoute) -> str:

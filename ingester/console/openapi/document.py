@@ -11,6 +11,7 @@ from ingester.console.openapi.console import (
     console_operation,
     console_types,
     management_operation,
+    search_operation,
 )
 from ingester.console.openapi.intake import intake_operation, intake_types
 from ingester.console.openapi.parts import (
@@ -25,6 +26,7 @@ from ingester.console.routes import CONSOLE_ROUTES
 from ingester.doors.routes import INTAKE_ROUTES
 from ingester.management import ROUTES
 from ingester.messages import ErrorBody
+from ingester.search import ROUTES as SEARCH_ROUTES
 
 __all__ = ["openapi_document", "openapi_json"]
 
@@ -66,6 +68,9 @@ def openapi_document(intake_url: str, console_url: str) -> Json:
     for managed in ROUTES:
         item = paths.setdefault(managed.pattern, {})
         item[managed.method.lower()] = management_operation(managed, schemas)
+    for search in SEARCH_ROUTES:
+        item = paths.setdefault(search.pattern, {})
+        item[search.method.lower()] = search_operation(search, schemas)
     error = schemas.of(ErrorBody)
     responses = {f"Error{code}": error_response(error, code) for code in ERROR_MEANINGS}
     document: Json = {

@@ -76,6 +76,12 @@ PARAMETERS: dict[str, Json] = {
         "description": "`wait=query` is the same as `?wait=query`.",
         "schema": {"type": "string"},
     },
+    "LastEventID": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "The `id` of the last event that was read; browsers send it by themselves.",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,18}[.][0-9]{1,19}[.][0-9]{1,19}$"},
+    },
     "authKey": {
         "name": "authKey",
         "in": "path",

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ingester.errors import Conflict, InvalidField, NotFound
 from ingester.messages import Source
+from ingester.protocol.dedup import DedupField
 from ingester.store.control.file import ControlFile
 from ingester.store.control.keys import (
     TAIL_LENGTH,
@@ -303,6 +304,8 @@ def _checked(changes: Mapping[str, object]) -> dict[str, object]:
                 raise InvalidField(
                     name, "dedup_field must be the name of a field, 1 to 256 characters"
                 )
+            if value is not None:
+                _check_dedup_field(value)
             values[name] = value
         elif name == "map":
             mapping = msgspec.convert(value, dict[str, str] | None)
@@ -311,6 +314,13 @@ def _checked(changes: Mapping[str, object]) -> dict[str, object]:
         else:
             raise AssertionError(f"no setting of a source: {name}")
     return values
+
+
+def _check_dedup_field(value: str) -> None:
+    try:
+        DedupField(value)
+    except ValueError as error:
+        raise InvalidField("dedup_field", f"dedup_field: {error}") from None
 
 
 def _has_stray_tilde(place: str) -> bool:

@@ -1,0 +1,176 @@
+"""What the routes answer, as types: these are encoded, and described in `openapi.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import UNSET, Struct, UnsetType
+
+__all__ = [
+    "Chart",
+    "Context",
+    "Cost",
+    "EventContext",
+    "EventPage",
+    "EventRow",
+    "Field",
+    "Fields",
+    "Histogram",
+    "HistogramBucket",
+    "LogContext",
+    "LogPage",
+    "LogRow",
+    "Page",
+    "Suggestions",
+    "TopValue",
+]
+
+
+class LogRow(Struct, frozen=True, kw_only=True):
+    """A log. `cut`: a text too long for a list was left out; ask for the row by its id."""
+
+    id: str
+    time: str
+    received_at: str
+    service: str | None
+    environment: str | None
+    level: str
+    message: str | None
+    attributes: Any
+    batch_id: int
+    cut: bool | UnsetType = UNSET
+
+
+class EventRow(Struct, frozen=True, kw_only=True):
+    """An event; `body` as it was sent."""
+
+    id: str
+    received_at: str
+    source: str
+    account_id: str
+    user_id: str
+    created_at: str
+    action: str
+    session_id: str
+    body: Any
+    batch_id: int
+    cut: bool | UnsetType = UNSET
+
+
+class Cost(Struct, frozen=True, kw_only=True):
+    """What a search took: rows in the span that was looked at, parts and files read, time."""
+
+    rows_scanned: int
+    files: int
+    ms: float
+
+
+class Chart(Struct, frozen=True, kw_only=True):
+    """The `c:` clauses, or the `s:` clauses, as a table. `truncated`: there is more."""
+
+    names: list[str]
+    rows: list[list[Any]]
+    truncated: bool = False
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Newest first. `cursor` asks for the next page; null: there is none. A query with `s:`
+    clauses answers `select`, one with `c:` clauses `chart`, in the place of the rows.
+    """
+
+    rows: list[dict[str, Any]]
+    cursor: str | None
+    since: str | None
+    until: str | None
+    cost: Cost
+    select: Chart | UnsetType = UNSET
+    chart: Chart | UnsetType = UNSET
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """A row and its neighbours in time, oldest first in both lists."""
+
+    row: dict[str, Any]
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+
+
+class LogPage(Page, frozen=True, kw_only=True):
+    """A page of logs."""
+
+    rows: list[LogRow]  # type: ignore[assignment]
+
+
+class EventPage(Page, frozen=True, kw_only=True):
+    """A page of events."""
+
+    rows: list[EventRow]  # type: ignore[assignment]
+
+
+class LogContext(Context, frozen=True, kw_only=True):
+    """A log and those around it."""
+
+    row: LogRow  # type: ignore[assignment]
+    before: list[LogRow]  # type: ignore[assignment]
+    after: list[LogRow]  # type: ignore[assignment]
+
+
+class EventContext(Context, frozen=True, kw_only=True):
+    """An event and those around it."""
+
+    row: EventRow  # type: ignore[assignment]
+    before: list[EventRow]  # type: ignore[assignment]
+    after: list[EventRow]  # type: ignore[assignment]
+
+
+class HistogramBucket(Struct, frozen=True, kw_only=True):
+    time: str
+    count: int
+    groups: dict[str, int]
+
+
+class Histogram(Struct, frozen=True, kw_only=True):
+    """Counts by period. Periods without rows are left out; `(other)` gathers rare groups."""
+
+    bucket_seconds: int
+    group: str
+    since: str | None
+    until: str | None
+    buckets: list[HistogramBucket]
+    count: int
+    cost: Cost
+
+
+class TopValue(Struct, frozen=True, kw_only=True):
+    value: Any
+    count: int
+
+
+class Field(Struct, frozen=True, kw_only=True):
+    """`name` as a query writes it; `share` of the sampled rows that have it."""
+
+    name: str
+    types: list[str]
+    share: float
+    values: list[TopValue]
+
+
+class Fields(Struct, frozen=True, kw_only=True):
+    """From the newest `sampled` rows that the query finds; at most `sample_max` are looked at."""
+
+    sampled: int
+    sample_max: int
+    fields: list[Field]
+
+
+class Suggestion(Struct, frozen=True, kw_only=True):
+    """Put `text` in the place of the characters from `start` to `end`."""
+
+    text: str
+    kind: str
+    start: int
+    end: int
+
+
+class Suggestions(Struct, frozen=True, kw_only=True):
+    suggestions: list[Suggestion]

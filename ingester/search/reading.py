@@ -1,0 +1,129 @@
+"""A reading: the statements of one search, on a lease of its own.
+
+1. It ends at its deadline (`SearchTookTooLong`) and when it is cancelled, whichever is first. An
+   interrupt is lost between two statements, so a watch repeats it until the reading is over.
+2. Every statement reads the parts and files of one snapshot; rows committed meanwhile may be seen.
+3. Blocking. One thread runs it; `cancel` may be called by any.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import cast
+
+from ..errors import RequestError, StoreBusy
+from ..store.database import Lease, StoreBroken
+from ..store.relations import Snapshot
+from ..store.store import Store
+
+__all__ = ["Reading", "Row", "SearchCancelled", "SearchTookTooLong", "Stop"]
+
+Row = tuple[object, ...]
+
+_INTERRUPT_EVERY_S = 0.05
+
+
+class SearchTookTooLong(RequestError):
+    """The deadline has passed."""
+
+    status_hint = 408
+
+
+class SearchCancelled(StoreBusy):
+    """Nobody waits for the answer any more."""
+
+
+class Stop:
+    """The wish to end a reading, which may come before it begins."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.is_wanted = False
+        self.is_over = False
+
+    def ask(self) -> None:
+        with self.changed:
+            self.is_wanted = True
+            self.changed.notify_all()
+
+    def finish(self) -> None:
+        with self.changed:
+            self.is_over = True
+            self.changed.notify_all()
+
+
+class Reading:
+    """What a search asks with; `Reading.open` makes one."""
+
+    def __init__(
+        self, lease: Lease, snapshot: Snapshot, now: datetime, stop: Stop, ends_at: float
+    ) -> None:
+        self._lease = lease
+        self.snapshot = snapshot
+        self.now = now
+        self._stop = stop
+        self._ends_at = ends_at
+        self._began = time.monotonic()
+        # For the cost that an answer tells.
+        self.rows_scanned = 0
+        self.files_read = 0
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        store: Store,
+        *,
+        seconds_max: float,
+        stop: Stop | None = None,
+        now: datetime | None = None,
+    ) -> Iterator[Reading]:
+        """Raises SearchTookTooLong, SearchCancelled; StoreBusy and StoreBroken as the store."""
+        stop = stop or Stop()
+        ends_at = time.monotonic() + seconds_max
+        snapshot = store.snapshot()
+        with store.database.lease() as lease:
+            watch = threading.Thread(target=_watch, args=(lease, stop, ends_at), daemon=True)
+            watch.start()
+            try:
+                yield cls(lease, snapshot, now or datetime.now(UTC), stop, ends_at)
+            except StoreBroken:
+                raise
+            except StoreBusy as error:
+                if stop.is_wanted:
+                    raise SearchCancelled("the search was cancelled") from error
+                if time.monotonic() >= ends_at:
+                    raise SearchTookTooLong(
+                        f"the search took longer than {seconds_max:g} s; ask for a shorter range"
+                    ) from error
+                raise
+            finally:
+                stop.finish()
+                watch.join()
+
+    @property
+    def elapsed_ms(self) -> float:
+        return (time.monotonic() - self._began) * 1000
+
+    def rows(self, sql: str, params: Sequence[object] = ()) -> list[Row]:
+        """All rows of one SELECT."""
+        if self._stop.is_wanted or time.monotonic() >= self._ends_at:
+            raise StoreBusy("interrupted")
+        with self._lease.using() as cursor:
+            return cast(list[Row], cursor.execute(sql, list(params)).fetchall())
+
+
+def _watch(lease: Lease, stop: Stop, ends_at: float) -> None:
+    """Interrupt the lease from when the reading is to end until it has."""
+    with stop.changed:
+        while not stop.is_over:
+            left_s = ends_at - time.monotonic()
+            if left_s > 0 and not stop.is_wanted:
+                stop.changed.wait(left_s)
+                continue
+            lease.interrupt()
+            stop.changed.wait(_INTERRUPT_EVERY_S)

@@ -1,0 +1,94 @@
+"""What the routes take in their query strings. An unknown parameter is an error that names it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "CompleteQuery",
+    "ContextQuery",
+    "Interval",
+    "MetricSeriesQuery",
+    "MetricsQuery",
+    "RangeQuery",
+    "RowsQuery",
+    "SeriesQuery",
+    "TailQuery",
+]
+
+Interval = Literal["hour", "day", "week", "month"]
+
+_Text = Annotated[str, Meta(max_length=4_096)]
+_Time = Annotated[
+    str,
+    Meta(
+        max_length=100,
+        description="RFC 3339, a Unix time, now, now-1h, today, yesterday, this@day, last@5m",
+    ),
+]
+_Lql = Annotated[str, Meta(max_length=4_096, description="a query in LQL")]
+
+
+class RangeQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A question about a span of time; by default the last two days, unless `q` has a `t:`."""
+
+    q: _Lql = ""
+    since: _Time | None = None
+    until: _Time | None = None
+
+
+class RowsQuery(RangeQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The newest rows; `cursor` is what the page before has given."""
+
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
+    cursor: Annotated[str, Meta(max_length=400)] | None = None
+
+
+class ContextQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many lines around a row."""
+
+    before: Annotated[int, Meta(ge=0, le=500)] = 0
+    after: Annotated[int, Meta(ge=0, le=500)] = 0
+
+
+class CompleteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A query as far as it is typed; `cursor` counts characters and is at its end by default."""
+
+    q: _Text = ""
+    cursor: Annotated[int, Meta(ge=0)] | None = None
+
+
+class TailQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to follow. `last_event_id` stands for the header where a client cannot set one."""
+
+    q: _Lql = ""
+    last_event_id: Annotated[str, Meta(max_length=100)] | None = None
+
+
+class SeriesQuery(RangeQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events by period, and by a field such as `action` or `metadata.plan`."""
+
+    interval: Interval = "hour"
+    group_by: Annotated[str, Meta(max_length=400)] | None = None
+
+
+class MetricSeriesQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Points of a metric by period. `filter` is LQL: `region:eu value:>5`."""
+
+    project: Annotated[str, Meta(max_length=256)] | None = None
+    interval: Interval = "hour"
+    since: _Time | None = None
+    until: _Time | None = None
+    group_by: Annotated[str, Meta(max_length=400)] | None = None
+    filter: _Lql = ""
+
+
+class MetricsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which metrics to list."""
+
+    project: Annotated[str, Meta(max_length=256)] | None = None
+    since: _Time | None = None
+    until: _Time | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1_000

@@ -1,0 +1,129 @@
+"""The route table of searches, in the form of the management's: the console registers it and
+`openapi.json` is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from . import answers, requests
+from .fields import fields
+from .histogram import histogram
+from .page import context, page
+from .reading import Reading
+from .subjects import EVENT_ROWS, LOG_ROWS, Subject
+
+__all__ = ["ROUTES", "SearchRoute"]
+
+_API = "/api/v1"
+
+# Reading, the decoded query, the variable parts of the path.
+Answerer = Callable[[Reading, Any, dict[str, str]], Struct]
+
+
+class SearchRoute(Struct, frozen=True, kw_only=True):
+    """One GET route that a viewer may ask. `{name}` in the pattern is one path segment.
+
+    `answer` describes what is encoded; of a tail, one event. `function` None: the console answers
+    by other means (`complete`, `tail`).
+    """
+
+    pattern: str
+    summary: str
+    answer: type[Struct]
+    query: type[Struct]
+    function: Answerer | None
+    name: Literal["read", "complete", "tail"] = "read"
+    table: str = ""
+    operation: str
+    method: Literal["GET"] = "GET"
+    role: Literal["viewer"] = "viewer"
+    status: int = 200
+
+
+def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
+    """The routes that logs and events share. Fixed names stand before ids."""
+    base = f"{_API}/{subject.table}"
+    is_logs = subject is LOG_ROWS
+
+    def one(
+        path: str,
+        operation: str,
+        summary: str,
+        answer: type[Struct],
+        query: type[Struct],
+        function: Callable[[Reading, Any, dict[str, str]], Struct],
+    ) -> SearchRoute:
+        return SearchRoute(
+            pattern=base + path,
+            operation=f"{operation}_{subject.table}",
+            summary=summary,
+            answer=answer,
+            query=query,
+            function=function,
+            table=subject.table,
+        )
+
+    return (
+        one(
+            "",
+            "search",
+            f"Search {what}, newest first.",
+            answers.LogPage if is_logs else answers.EventPage,
+            requests.RowsQuery,
+            lambda reading, query, _: page(reading, subject, query),
+        ),
+        one(
+            "/histogram",
+            "histogram_of",
+            f"Count {what} by period and {subject.group}.",
+            answers.Histogram,
+            requests.RangeQuery,
+            lambda reading, query, _: histogram(reading, subject, query),
+        ),
+        one(
+            "/fields",
+            "fields_of",
+            f"Names and usual values in the newest {what}.",
+            answers.Fields,
+            requests.RangeQuery,
+            lambda reading, query, _: fields(reading, subject, query),
+        ),
+        SearchRoute(
+            pattern=f"{base}/complete",
+            operation=f"complete_{subject.table}",
+            summary="What could be typed next in a query.",
+            answer=answers.Suggestions,
+            query=requests.CompleteQuery,
+            function=None,
+            name="complete",
+            table=subject.table,
+        ),
+        SearchRoute(
+            pattern=f"{base}/tail",
+            operation=f"tail_{subject.table}",
+            summary=f"Follow {what} as they are stored (text/event-stream).",
+            answer=answers.LogRow if is_logs else answers.EventRow,
+            query=requests.TailQuery,
+            function=None,
+            name="tail",
+            table=subject.table,
+        ),
+        one(
+            "/{id}",
+            "context_of",
+            "One row by its id, with the lines around it.",
+            answers.LogContext if is_logs else answers.EventContext,
+            requests.ContextQuery,
+            lambda reading, query, names: context(reading, subject, names["id"], query),
+        ),
+    )
+
+
+ROUTES: tuple[SearchRoute, ...] = (
+    *_of_rows(LOG_ROWS, "logs"),
+    *_of_rows(EVENT_ROWS, "events"),
+)

@@ -1,0 +1,140 @@
+"""What a search reads: the sources of one table at one moment, narrowed to a span of time.
+
+Why not the public views: they name every upload file, and a file costs its footer in each query
+(measured 2026-11-21, 200 files, one minute asked for: 36 ms; with the files that overlap it 1 ms).
+
+1. A snapshot is taken behind the commit gate: whatever it names is committed and published, and no
+   commit up to its `commit_number` is missing in it.
+2. A relation has the columns of the public view, the two numbers that an id is made of, and a
+   `place` (`arm_number`, `file_name`, `place`) by which its rows can be fetched again.
+3. Files are left out by the statistics in their footers; one without statistics stays in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Struct
+
+from .parts import Part
+from .schema import parquet_relation
+from .upload_files import table_of
+
+__all__ = [
+    "FILES",
+    "Snapshot",
+    "Span",
+    "arm_of_files",
+    "arm_of_part",
+    "files_by_table",
+    "relation",
+    "spans_of",
+]
+
+# `arm_number` of rows in upload files; parts count from 0.
+FILES = -1
+
+_ID = "printf('%016x-%d', request_number, line_number) AS id"
+
+
+class Snapshot(Struct, frozen=True):
+    """Parts by their attached names, oldest first; upload files by table."""
+
+    commit_number: int
+    parts: tuple[str, ...]
+    files: Mapping[str, tuple[Path, ...]]
+
+    def files_of(self, table: str) -> tuple[Path, ...]:
+        return self.files.get(table, ())
+
+    def files_within(
+        self, table: str, column: str, low: object | None, high: object | None
+    ) -> tuple[Path, ...]:
+        """Files that may hold a row with `low <= column <= high`; None is open."""
+        return tuple(path for path in self.files_of(table) if _may_hold(path, column, low, high))
+
+
+class Span(Struct, frozen=True):
+    """Smallest and largest value of a column in one file."""
+
+    low: object
+    high: object
+
+
+def files_by_table(parts: Iterable[Part], directory: Path) -> dict[str, tuple[Path, ...]]:
+    """The upload files that can be read."""
+    files: dict[str, tuple[Path, ...]] = {}
+    for part in parts:
+        for name in part.upload_files:
+            if name not in part.unreadable_files:
+                table = table_of(name)
+                files[table] = (*files.get(table, ()), directory / name)
+    return files
+
+
+def relation(snapshot: Snapshot, table: str, columns: Sequence[str], files: Sequence[Path]) -> str:
+    """The parts and `files` as one relation, to stand in parentheses behind FROM."""
+    arms = [arm_of_part(part, n, table, columns) for n, part in enumerate(snapshot.parts)]
+    if files:
+        arms.append(arm_of_files(files, columns))
+    return " UNION ALL ".join(arms)
+
+
+def arm_of_part(part: str, number: int, table: str, columns: Sequence[str]) -> str:
+    return (
+        f"SELECT {_ID}, {', '.join(columns)}, request_number, line_number, "
+        f"{number} AS arm_number, '' AS file_name, rowid AS place FROM {part}.{table}"
+    )
+
+
+def arm_of_files(files: Iterable[Path], columns: Sequence[str]) -> str:
+    return (
+        f"SELECT {_ID}, {', '.join(columns)}, request_number, line_number, "
+        f"{FILES} AS arm_number, filename AS file_name, file_row_number AS place "
+        f"FROM {parquet_relation(list(files))}"
+    )
+
+
+def _may_hold(path: Path, column: str, low: object | None, high: object | None) -> bool:
+    span = spans_of(path).get(column)
+    if span is None:
+        return True
+    # Values of one column are of one type; it is the caller who names the bounds in it.
+    if low is not None and span.high < low:  # type: ignore[operator]
+        return False
+    return not (high is not None and span.low > high)  # type: ignore[operator]
+
+
+@lru_cache(maxsize=20_000)
+def spans_of(path: Path) -> Mapping[str, Span]:
+    """By column, of the columns with statistics in every row group. Files never change."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return {}
+    spans: dict[str, Span] = {}
+    for index in range(metadata.num_columns):
+        name = metadata.schema.column(index).path
+        found = [_statistics(metadata.row_group(n), index) for n in range(metadata.num_row_groups)]
+        known = [span for span in found if span is not None]
+        if known and len(known) == len(found):
+            spans[name] = Span(
+                min(span.low for span in known),  # type: ignore[type-var]
+                max(span.high for span in known),  # type: ignore[type-var]
+            )
+    return spans
+
+
+def _statistics(group: pq.RowGroupMetaData, index: int) -> Span | None:
+    statistics = group.column(index).statistics
+    if statistics is None or not statistics.has_min_max:
+        return None
+    low, high = statistics.min, statistics.max
+    if not isinstance(low, int | datetime) or not isinstance(high, int | datetime):
+        return None
+    return Span(low, high)
