@@ -13,8 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from ingester.doors.exchange import Response
 from ingester.doors.idempotency import Remembered
-from ingester.doors.shortcut import make_shortcut
 from ingester.doors.receive import AdmittedRequest, receive_body
+from ingester.doors.shortcut import make_shortcut
 from ingester.messages import RequestRecord
 from ingester.protocol.forms import HonestEventForm, HonestLogForm, LogForm, Origin
 from ingester.protocol.requests import decode_entry
