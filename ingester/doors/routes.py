@@ -347,6 +347,7 @@ _INGEST = (
         key="token",
         answers=(
             Answered(status=200, meaning="It does.", headers=_QUOTA),
+            Answered(status=400, meaning="Not a name for a source, or not its parameters."),
             *(
                 Answered(status=one.status, meaning=one.meaning, headers=one.headers)
                 for one in _key_refusals("")

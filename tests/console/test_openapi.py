@@ -125,7 +125,7 @@ def test_schemas_are_those_of_the_types_that_validate(document: dict[str, Any]) 
         ("/api/v1/webhook/event/log", "post", "200 400 401 403 408 413 415 422 429 503"),
         ("/api/webhooks/custom", "post", "200 400 401 403 408 413 415 422 429 503"),
         ("/ingest/{source}", "post", "200 400 401 403 408 413 415 422 429 503"),
-        ("/ingest/{source}", "head", "200 401 403 429"),
+        ("/ingest/{source}", "head", "200 400 401 403 429"),
         ("/readyz", "get", "200 503"),
         ("/api/v1/tokens", "post", "201 400 401 403 408 413 414 422 431 500 503"),
         ("/api/v1/tokens/{id}", "get", "200 400 401 403 404 408 413 414 422 431 500 503"),

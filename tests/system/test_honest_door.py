@@ -297,6 +297,28 @@ def test_encodings_that_are_broken_or_unknown_store_nothing(doors: Doors) -> Non
     assert report(answer)["accepted"] == 50_000
 
 
+def test_repeats_of_an_id_are_left_out_and_counted(tmp_path: Path) -> None:
+    with open_doors(tmp_path) as doors:
+        doors.api("POST", "sources", {"name": "web", "dedup_field": "n"})
+        small = [b'{"n":%d}' % n for n in (1, 2, 1)]
+
+        def counts(answer: Answer) -> tuple[int, int, int, bool]:
+            found = report(answer)
+            return (
+                found["accepted"], found["rejected"], found["deduplicated"], found["duplicate"],
+            )  # fmt: skip
+
+        assert counts(doors.lines(*small, b"nope", Idempotency_Key="k")) == (2, 1, 1, False)
+        assert counts(doors.lines(*small, b"nope", Idempotency_Key="k")) == (2, 1, 1, True)
+        # In the bulk lane; 1 and 2 are there already.
+        assert counts(doors.lines(_BULK)) == (49_998, 0, 2, False)
+        assert counts(doors.lines(*small, path="/ingest/other")) == (3, 0, 0, False)
+        doors.server.kill()
+        doors.start_again()
+        assert counts(doors.lines(_BULK, b'{"n":50000}')) == (1, 0, 50_000, False)
+        assert doors.counts() == (50_004, 0, 1, 0, 4)
+
+
 def test_everything_is_there_after_a_crash(tmp_path: Path) -> None:
     with open_doors(tmp_path) as doors:
         small = doors.lines(b'{"message":"small"}', b"nope", Idempotency_Key="small")
