@@ -139,6 +139,8 @@ class Lexer:
         end = found.end() if found is not None else start
         if self.text.startswith((".`", "`"), end):
             self._refuse_backquote(end)
+        if found is not None and "`" in found[0] and end == len(self.text):
+            self.refuse("expected a colon after the field in backquotes", end)
         prefixed = _PREFIXED.match(self.text, start)
         if prefixed is not None:
             self._refuse_name(prefixed[0], end)

@@ -134,7 +134,8 @@ def filters(draw: st.DrawFn) -> Filter:
     is_level = field == Column("level")
     if is_level and operator in {">", ">=", "<", "<="}:
         text = draw(st.sampled_from(["error", "WARN", "30", "crit", "debug"]))
-    is_quoted = draw(st.booleans()) and not is_level
+    # A blank ends what is not quoted.
+    is_quoted = (draw(st.booleans()) or " " in text) and not is_level
     found, value = classify(operator, text, is_quoted=is_quoted)
     if is_level and found == "..":
         found, value = "=", Text(text)

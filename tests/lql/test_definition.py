@@ -135,6 +135,7 @@ REFUSALS: list[tuple[str, int, str, str]] = [
     ('"', 1, "both", "a lone quote"),
     ('m.a:"b', 5, "both", "an unclosed quoted value"),
     ("x m.`a", 5, "both", "an unclosed backquote"),
+    ("m.`:`", 6, "both", "backquotes, and nothing after them"),
     ("it`s", 3, "both", "an unclosed one in a word"),
     ("a`b`", 2, "both", "backquotes in a word"),
     ("`a`", 4, "both", "a quoted step without a colon"),
