@@ -33,7 +33,11 @@ def add_search_routes(app: QuartTrio, services: Services) -> None:
             return Response(body, content_type="application/json")
 
         app.add_url_rule(
-            route.pattern.replace("{", "<").replace("}", ">"),
+            # The id of a metric is any text, a slash may be in it.
+            route.pattern
+            .replace("{metricId}", "<path:metricId>")
+            .replace("{", "<")
+            .replace("}", ">"),
             endpoint=f"{route.method} {route.pattern}",
             view_func=search,
             methods=[route.method],

@@ -18,7 +18,7 @@ from .predicates import numeric
 from .schema import LOGS, Schema
 from .sql import Fragment, joined, sql
 
-__all__ = ["Statement", "chart_statement", "selection"]
+__all__ = ["Statement", "chart_statement", "selection", "text_of"]
 
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
@@ -42,7 +42,7 @@ def chart_statement(
     assert chart is not None
     found = compile_query(query, now=now, schema=schema)
     columns = [sql("date_trunc({}, {})", chart.bucket, Fragment(schema.time))]
-    columns += [_text(field, schema) for field in chart.group_by]
+    columns += [text_of(field, schema) for field in chart.group_by]
     columns.append(_aggregate(chart, schema))
     statement = sql(
         "SELECT {} FROM {} WHERE {} GROUP BY ALL ORDER BY ALL",
@@ -104,7 +104,7 @@ def _scalar(field: Field, schema: Schema) -> Fragment:
     return found
 
 
-def _text(field: Field, schema: Schema) -> Fragment:
+def text_of(field: Field, schema: Schema) -> Fragment:
     """A value as text; NULL if there is none. The payload's own level gives way to the stored."""
     if isinstance(field, Column):
         return _column(field, schema)
@@ -123,9 +123,9 @@ def _aggregate(chart: Chart, schema: Schema) -> Fragment:
         is_there = condition_of(Not(Filter(field, "=", Null())), schema)
         return sql("count(*) FILTER (WHERE {})", is_there)
     if chart.aggregate == "countd":
-        return sql("count(DISTINCT {})", _text(field, schema))
+        return sql("count(DISTINCT {})", text_of(field, schema))
     number = numeric(Fragment("t"))
-    value = sql("list_transform([{}], lambda t: {})[1]", _text(field, schema), number)
+    value = sql("list_transform([{}], lambda t: {})[1]", text_of(field, schema), number)
     if chart.aggregate in _QUANTILES:
         return sql("quantile_cont({}, {})", value, _QUANTILES[chart.aggregate])
     return sql(f"{chart.aggregate}({{}})", value)

@@ -15,7 +15,7 @@ def resolve(steps: tuple[Step, ...], schema: Schema) -> Field:
     if not first.is_quoted:
         if len(steps) == 1 and first.key in schema.columns:
             return Column(first.key)
-        if len(steps) > 1 and first.key in {"m", "metadata"}:
+        if len(steps) > 1 and first.key in schema.attribute_names:
             steps = steps[1:]
     is_exact = len(steps) > 1 and any(step.is_quoted for step in steps)
     return Path(tuple(step.key for step in steps), is_exact)

@@ -14,14 +14,15 @@ from msgspec import Struct
 __all__ = ["EVENTS", "LOGS", "Schema"]
 
 _TIME_NAMES = frozenset({"t", "timestamp", "time"})
+_ATTRIBUTE_NAMES = frozenset({"m", "metadata"})
 
 
 class Schema(Struct, frozen=True):
     """`columns` maps the bare names of a query to SQL expressions, text each of them.
 
     `message_name` is the one that bare words search; `level_name` the one that is ordered by
-    severity, if there is any; `source_name` the one that `f:` asks for; `every_column` what
-    `s:*` stands for.
+    severity, if there is any; `attribute_names` what may stand before a path; `source_name` the
+    one that `f:` asks for; `every_column` what `s:*` stands for.
     """
 
     relation: str
@@ -32,6 +33,7 @@ class Schema(Struct, frozen=True):
     time: str
     every_column: tuple[str, ...]
     time_names: frozenset[str] = _TIME_NAMES
+    attribute_names: frozenset[str] = _ATTRIBUTE_NAMES
     level_name: str | None = None
 
 
@@ -90,4 +92,5 @@ EVENTS = Schema(
         "batch_id",
     ),
     time_names=_TIME_NAMES | {"created_at"},
+    attribute_names=_ATTRIBUTE_NAMES | {"body"},
 )

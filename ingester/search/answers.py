@@ -12,7 +12,9 @@ __all__ = [
     "Cost",
     "EventContext",
     "EventPage",
+    "EventPoint",
     "EventRow",
+    "EventSeries",
     "Field",
     "Fields",
     "Histogram",
@@ -20,6 +22,11 @@ __all__ = [
     "LogContext",
     "LogPage",
     "LogRow",
+    "MetricPage",
+    "MetricPoint",
+    "MetricRow",
+    "MetricSeries",
+    "MetricSummary",
     "Page",
     "Suggestions",
     "TopValue",
@@ -57,6 +64,22 @@ class EventRow(Struct, frozen=True, kw_only=True):
     cut: bool | UnsetType = UNSET
 
 
+class MetricRow(Struct, frozen=True, kw_only=True):
+    """A point of a metric."""
+
+    id: str
+    time: str
+    received_at: str
+    project_id: str
+    metric_id: str
+    metric_name: str
+    value: float
+    unit: str | None
+    metadata: Any
+    batch_id: int
+    cut: bool | UnsetType = UNSET
+
+
 class Cost(Struct, frozen=True, kw_only=True):
     """What a search took: rows in the span that was looked at, parts and files read, time."""
 
@@ -75,11 +98,13 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 class Page(Struct, frozen=True, kw_only=True):
     """Newest first. `cursor` asks for the next page; null: there is none. A query with `s:`
-    clauses answers `select`, one with `c:` clauses `chart`, in the place of the rows.
+    clauses answers `select`, one with `c:` clauses `chart`, in the place of the rows. `position`,
+    of a first page: the `last_event_id` of a live tail that goes on behind it.
     """
 
     rows: list[dict[str, Any]]
     cursor: str | None
+    position: str | UnsetType = UNSET
     since: str | None
     until: str | None
     cost: Cost
@@ -105,6 +130,27 @@ class EventPage(Page, frozen=True, kw_only=True):
     """A page of events."""
 
     rows: list[EventRow]  # type: ignore[assignment]
+
+
+class MetricSummary(Struct, frozen=True, kw_only=True):
+    """A metric of a project, as its points of the range tell; name, unit and value are the last."""
+
+    project_id: str
+    metric_id: str
+    metric_name: str
+    unit: str | None
+    count: int
+    first_time: str
+    last_time: str
+    last: float
+
+
+class MetricPage(Page, frozen=True, kw_only=True):
+    """Points, newest first; of a first page also which `metrics` there are in the range."""
+
+    rows: list[MetricRow]  # type: ignore[assignment]
+    metrics: list[MetricSummary] | UnsetType = UNSET
+    metrics_truncated: bool | UnsetType = UNSET
 
 
 class LogContext(Context, frozen=True, kw_only=True):
@@ -174,3 +220,55 @@ class Suggestion(Struct, frozen=True, kw_only=True):
 
 class Suggestions(Struct, frozen=True, kw_only=True):
     suggestions: list[Suggestion]
+
+
+class EventPoint(Struct, frozen=True, kw_only=True):
+    """Events of a period, and how many different users, accounts and sessions they are of."""
+
+    bucket: str
+    group: str | UnsetType | None = UNSET
+    events: int
+    users: int
+    accounts: int
+    sessions: int
+
+
+class MetricPoint(Struct, frozen=True, kw_only=True):
+    """A metric in a period. null: too large for a number."""
+
+    bucket: str
+    group: str | UnsetType | None = UNSET
+    count: int
+    sum: float | None
+    min: float
+    max: float
+    avg: float | None
+    last: float
+
+
+class _Series(Struct, frozen=True, kw_only=True):
+    """One point a period, and group, oldest first; periods without rows are left out. `group` null
+    has no such field; `(other)` gathers rare groups. `truncated`: older points are left out.
+    """
+
+    interval: str
+    group_by: str | None
+    since: str | None
+    until: str | None
+    truncated: bool
+    cost: Cost
+
+
+class EventSeries(_Series, frozen=True, kw_only=True):
+    """Events by period."""
+
+    points: list[EventPoint]
+
+
+class MetricSeries(_Series, frozen=True, kw_only=True):
+    """A metric by period; its name and unit as sent last."""
+
+    metric_id: str
+    metric_name: str | None
+    unit: str | None
+    points: list[MetricPoint]

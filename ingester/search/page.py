@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from ..errors import NotFound
 from ..lql import Query, chart_statement, parse
-from ..lql.ast import And, Column, Filter, Node, Null, Text
+from ..lql.ast import Node
 from ..lql.times import Window
 from ..store.relations import relation
 from . import answers
+from .asked import equals, narrowed
 from .documents import cell
 from .fetch import Document, documents, selected
 from .keys import Key, cursor_text, key_of_id, parse_cursor
 from .reading import Reading
 from .requests import ContextQuery, RowsQuery
 from .subjects import Subject
-from .times import DEFAULT_SPAN, bounded, spelled, window_for
+from .tail import end_of
+from .times import DEFAULT_SPAN, bounded, maybe_spelled, window_for
 from .walk import Direction, count_rows, relation_within, walk
 
 __all__ = ["context", "cost_of", "page"]
@@ -30,20 +33,26 @@ CHART_ROWS_MAX = 10_000
 _CONTEXT_SPAN = timedelta(days=7)
 
 
-def page(reading: Reading, subject: Subject, request: RowsQuery) -> answers.Page:
-    """Raises QueryError, InvalidField."""
-    query = parse(request.q, schema=subject.schema)
+def page(
+    reading: Reading,
+    subject: Subject,
+    request: RowsQuery,
+    *,
+    only: Sequence[Node] = (),
+    span: timedelta = DEFAULT_SPAN,
+) -> answers.Page:
+    """The rows that `request` finds and that satisfy `only`. Raises QueryError, InvalidField."""
+    query = narrowed(parse(request.q, schema=subject.schema), only)
     cursor = None if request.cursor is None else parse_cursor(request.cursor)
     if cursor is not None:
         reading.now = cursor.now
-    span = window_for(
-        query, since=request.since, until=request.until, now=reading.now, span=DEFAULT_SPAN
-    )
+    within = window_for(query, since=request.since, until=request.until, now=reading.now, span=span)
     if query.chart is not None:
-        return _chart_page(reading, subject, query, span)
+        return _chart_page(reading, subject, query, within)
+    position = UNSET if cursor is not None else str(end_of(reading))
     after = None if cursor is None else cursor.key
     # One more tells whether there is a next page.
-    found = walk(reading, subject, query, span, limit=request.limit + 1, after=after)
+    found = walk(reading, subject, query, within, limit=request.limit + 1, after=after)
     reading.rows_scanned = count_rows(reading, subject, found.looked_at)
     keys = found.keys[: request.limit]
     rows: list[Document] = []
@@ -56,8 +65,9 @@ def page(reading: Reading, subject: Subject, request: RowsQuery) -> answers.Page
     answer = answers.Page(
         rows=rows,
         cursor=cursor_text(reading.now, keys[shown - 1]) if shown < len(found.keys) else None,
-        since=_maybe_spelled(span.start),
-        until=_maybe_spelled(span.end),
+        position=position,
+        since=maybe_spelled(within.start),
+        until=maybe_spelled(within.end),
         cost=cost_of(reading),
     )
     if not query.select:
@@ -77,8 +87,8 @@ def _chart_page(reading: Reading, subject: Subject, query: Query, span: Window) 
     return answers.Page(
         rows=[],
         cursor=None,
-        since=_maybe_spelled(span.start),
-        until=_maybe_spelled(span.end),
+        since=maybe_spelled(span.start),
+        until=maybe_spelled(span.end),
         cost=cost_of(reading),
         chart=answers.Chart(
             names=list(statement.names),
@@ -93,11 +103,8 @@ def context(
 ) -> answers.Context:
     """A row by its id and its neighbours. Raises NotFound."""
     key, shared = _find(reading, subject, row_id)
-    items: list[Node] = [
-        Filter(Column(name), "=", Null() if value is None else Text(value))
-        for name, value in zip(subject.context, shared, strict=True)
-    ]
-    query = Query(And(tuple(items)) if len(items) > 1 else items[0])
+    items = [equals(name, value) for name, value in zip(subject.context, shared, strict=True)]
+    query = narrowed(Query(), items)
     at = key.time.replace(tzinfo=UTC)
 
     def around(direction: Direction, limit: int) -> list[Document]:
@@ -148,7 +155,3 @@ def _near(at: datetime, direction: Direction) -> Window:
         )
     except OverflowError:
         return Window(None, None) if direction == "back" else Window(at, None)
-
-
-def _maybe_spelled(moment: datetime | None) -> str | None:
-    return None if moment is None else spelled(moment)

@@ -30,6 +30,8 @@ _Time = Annotated[
 ]
 _Lql = Annotated[str, Meta(max_length=4_096, description="a query in LQL")]
 
+_Id = Annotated[str, Meta(max_length=256)]
+
 
 class RangeQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A question about a span of time; by default the last two days, unless `q` has a `t:`."""
@@ -49,8 +51,8 @@ class RowsQuery(RangeQuery, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class ContextQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many lines around a row."""
 
-    before: Annotated[int, Meta(ge=0, le=500)] = 0
-    after: Annotated[int, Meta(ge=0, le=500)] = 0
+    before: Annotated[int, Meta(ge=0, le=500)] = 10
+    after: Annotated[int, Meta(ge=0, le=500)] = 10
 
 
 class CompleteQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,27 +70,23 @@ class TailQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class SeriesQuery(RangeQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Events by period, and by a field such as `action` or `metadata.plan`."""
+    """By period, and by a field such as `action` or `metadata.plan`. `filter` is LQL as `q` is:
+    what both find. By default the last 2 days by hour, 30 days by day, 26 weeks, 12 months.
+    """
 
-    interval: Interval = "hour"
-    group_by: Annotated[str, Meta(max_length=400)] | None = None
-
-
-class MetricSeriesQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Points of a metric by period. `filter` is LQL: `region:eu value:>5`."""
-
-    project: Annotated[str, Meta(max_length=256)] | None = None
-    interval: Interval = "hour"
-    since: _Time | None = None
-    until: _Time | None = None
+    interval: Interval = "day"
     group_by: Annotated[str, Meta(max_length=400)] | None = None
     filter: _Lql = ""
 
 
-class MetricsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which metrics to list."""
+class MetricSeriesQuery(SeriesQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Points of one metric, of every project that has it unless one is named."""
 
-    project: Annotated[str, Meta(max_length=256)] | None = None
-    since: _Time | None = None
-    until: _Time | None = None
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    project: _Id | None = None
+
+
+class MetricsQuery(RowsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The newest points, by default of the last 30 days."""
+
+    project: _Id | None = None
+    metric_id: _Id | None = None

@@ -14,6 +14,7 @@ from .fields import fields
 from .histogram import histogram
 from .page import context, page
 from .reading import Reading
+from .series import event_series, metric_series, metrics
 from .subjects import EVENT_ROWS, LOG_ROWS, Subject
 
 __all__ = ["ROUTES", "SearchRoute"]
@@ -123,7 +124,38 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
     )
 
 
+_SERIES = (
+    SearchRoute(
+        pattern=f"{_API}/events/timeseries",
+        operation="event_timeseries",
+        summary="Events, users, accounts and sessions by hour, day, week or month.",
+        answer=answers.EventSeries,
+        query=requests.SeriesQuery,
+        function=lambda reading, query, _: event_series(reading, query),
+        table="events",
+    ),
+    SearchRoute(
+        pattern=f"{_API}/metrics",
+        operation="search_metrics",
+        summary="Which metrics there are, and their points, newest first.",
+        answer=answers.MetricPage,
+        query=requests.MetricsQuery,
+        function=lambda reading, query, _: metrics(reading, query),
+        table="metrics",
+    ),
+    SearchRoute(
+        pattern=f"{_API}/metrics/{{metricId}}/timeseries",
+        operation="metric_timeseries",
+        summary="One metric by hour, day, week or month.",
+        answer=answers.MetricSeries,
+        query=requests.MetricSeriesQuery,
+        function=lambda reading, query, names: metric_series(reading, names["metricId"], query),
+        table="metrics",
+    ),
+)
+
 ROUTES: tuple[SearchRoute, ...] = (
     *_of_rows(LOG_ROWS, "logs"),
+    *_SERIES,
     *_of_rows(EVENT_ROWS, "events"),
 )

@@ -25,7 +25,7 @@ from .keys import Key
 from .reading import Reading
 from .subjects import Subject
 
-__all__ = ["Look", "Position", "look", "parse_position", "parse_tail", "start_of"]
+__all__ = ["Look", "Position", "end_of", "look", "parse_position", "parse_tail", "start_of"]
 
 _BEGIN_SPAN = timedelta(minutes=5)
 _BEGIN_LINES_MAX = 200
@@ -81,6 +81,18 @@ def parse_position(text: str) -> Position:
         raise InvalidField("last_event_id", "Last-Event-ID is none that a live tail has given")
     commit_number, request_number, line_number = (int(part) for part in found.groups())
     return Position(commit_number, min(request_number, _NUMBER_MAX), min(line_number, _NUMBER_MAX))
+
+
+def end_of(reading: Reading) -> Position:
+    """Behind all that is committed. Never beyond the ledger: see 1."""
+    union = " UNION ALL ".join(
+        f"SELECT commit_number FROM {part}.applied" for part in reading.snapshot.parts
+    )
+    ((last,),) = reading.rows(
+        f"SELECT max(commit_number) FROM ({union}) WHERE commit_number <= ?",
+        [reading.snapshot.commit_number],
+    )
+    return Position(cast(int | None, last) or 0)
 
 
 def start_of(reading: Reading) -> Position:

@@ -14,7 +14,7 @@ from ..lql.ast import Query, TimeFilter
 from ..lql.compiler import window_of
 from ..lql.times import BadOperand, Window, window
 
-__all__ = ["DEFAULT_SPAN", "bounded", "instant", "spelled", "window_for"]
+__all__ = ["DEFAULT_SPAN", "bounded", "instant", "maybe_spelled", "spelled", "window_for"]
 
 DEFAULT_SPAN = timedelta(days=2)
 
@@ -76,3 +76,7 @@ def bounded(query: Query, span: Window) -> Query:
 
 def spelled(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def maybe_spelled(moment: datetime | None) -> str | None:
+    return None if moment is None else spelled(moment)

@@ -48,7 +48,7 @@ async def test_the_console_serves_what_the_document_says_and_nothing_else(
     app = make_app(FakeServices(tmp_path))
     # GET is answered to HEAD too, and every path answers OPTIONS: HTTP says so, not the document.
     registered = {
-        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        (method, re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }

@@ -118,6 +118,8 @@ class World:
         if "{" not in path:
             return {}
         kind = path.split("/")[3]
+        if "{metricId}" in path:
+            return {"metricId": "m"}
         if kind in self.row_ids:
             return {"id": self.row_ids[kind]}
         body: dict[str, object] = {

@@ -110,6 +110,13 @@ PARAMETERS: dict[str, Json] = {
         "description": "The name of a source.",
         "schema": {"type": "string", "minLength": 1},
     },
+    "metricId": {
+        "name": "metricId",
+        "in": "path",
+        "required": True,
+        "description": "The id of a metric as it was sent.",
+        "schema": {"type": "string", "minLength": 1},
+    },
     "id": {
         "name": "id",
         "in": "path",
