@@ -82,10 +82,12 @@ class Queries:
         config: Callable[[], StoreConfig],
         *,
         on_broken: Callable[[StoreBroken], None],
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._increments = increments
         self._config = config
         self._on_broken = on_broken
+        self._has_room = has_room
         self._places = trio.CapacityLimiter(RUNNING_MAX)
         self._exports = trio.CapacityLimiter(1)
         self._spare: QueryProcess | None = None
@@ -176,7 +178,8 @@ class Queries:
     async def _hold(self, gives_up_at: float) -> Holding:
         try:
             return await trio.to_thread.run_sync(
-                lambda: self._increments.hold(gives_up_at=gives_up_at), limiter=self._exports
+                lambda: self._increments.hold(gives_up_at=gives_up_at, has_room=self._has_room),
+                limiter=self._exports,
             )
         except StoreBroken as error:
             await trio.to_thread.run_sync(self._on_broken, error)

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.system.doors import Doors, bearer, open_doors
-from tests.system.server import REPOSITORY, Server, wait_until
+from tests.system.server import REPOSITORY, Server, running, wait_until
 
 SECONDS_MAX = 3
 ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range + b.range < 0"
@@ -173,6 +173,30 @@ def test_a_query_ends_when_its_client_leaves(doors: Doors) -> None:
         wait_until(lambda: not confined_children(doors.server), 5, "it has ended")
         # Not by its deadline, which the second one would not even meet.
         assert time.monotonic() - left_at < SECONDS_MAX
+
+
+def test_a_query_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        program = [sys.executable, "-m", "ingester", "query", ENDLESS]
+        with subprocess.Popen(
+            [*program, "--data-dir", str(server.data_dir)],
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as asking:
+            (pid,) = wait_until(lambda: confined_children(server), 20, "it runs")
+            server.kill()
+            assert asking.stderr is not None
+            assert b"closed the connection" in asking.stderr.read()
+            assert asking.wait(20) == 3
+        wait_until(lambda: not _is_running(pid), 5, "its process has ended")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text("ascii")
+    except OSError:
+        return False
 
 
 def command(doors: Doors, *arguments: str, code: int = 0) -> str:
