@@ -124,6 +124,7 @@ class _Process:
             opened.increments,
             lambda: self.config.store,
             on_broken=lambda error: opened.store.recover(error.generation),
+            has_room=lambda: not self.disk.is_half_gone,
         )
         self.intake_url = ""
         self.certificates: list[Certificates] = []

@@ -22,7 +22,7 @@ from ingester.cli.common import (
     print_json,
     settings,
 )
-from ingester.cli.rows import print_rows, run_query, stream_query
+from ingester.cli.rows import print_table, run_query, stream_lines, stream_query
 from ingester.sandbox.messages import FORMATS, maybe_format
 
 __all__ = ["query"]
@@ -67,8 +67,9 @@ def query(
             raise CommandFailed(f"{wanted} is not for a terminal; send it to a file", EXIT_USAGE)
         stream_query(folder, config, sql, wanted, sys.stdout.buffer.write)
         return
-    rows = run_query(folder, config, sql)
     if as_json:
-        print_json(rows.objects())
+        print_json(run_query(folder, config, sql).objects())
+    elif sys.stdout.isatty():
+        print_table(run_query(folder, config, sql))
     else:
-        print_rows(rows)
+        stream_lines(folder, config, sql)

@@ -1,11 +1,14 @@
 """Rows of a query as a command shows them: a table, tab-separated lines, or JSON objects.
 
 Cells stay the JSON text they arrived as until they are shown, so that every digit of a number
-survives. Into a pipe, tab, line end and backslash are written as escapes: one row is one line.
+survives. Into a pipe, tab, line end and backslash are written as escapes: one row is one line, and
+lines are written as the rows come, so that `| head` ends the query and no result is too large.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -21,10 +24,13 @@ from ingester.cli.local import LocalServer, settled_server
 from ingester.config import StoreConfig
 from ingester.sandbox.messages import Format
 
-__all__ = ["Rows", "ask", "print_rows", "rows_table", "run_query", "stream_query"]
+__all__ = ["Rows", "ask", "print_table", "rows_table", "run_query", "stream_lines", "stream_query"]
 
 # The server ends a query at `store.query_seconds_max`; its answer still has to arrive.
 _ANSWER_SECONDS = 30.0
+
+# More than anybody reads; a table is laid out as a whole.
+_TABLE_ROWS_MAX = 1_000
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -78,22 +84,54 @@ def ask(server: LocalServer, sql: str, *, timeout_s: float = 60.0) -> Rows:
     return _decoded(server.call("POST", "/api/v1/query", request, timeout_s=timeout_s))
 
 
-def print_rows(rows: Rows) -> None:
-    if sys.stdout.isatty():
-        from rich.console import Console
+def stream_lines(data_dir: Path, config: StoreConfig, sql: str) -> None:
+    """Tab-separated lines under a header, as the rows come."""
+    stream_query(data_dir, config, sql, "csv", _Lines(sys.stdout.write).add)
 
-        if rows.rows:
-            Console().print(rows_table(rows))
-        count = len(rows.rows)
+
+def print_table(rows: Rows) -> None:
+    from rich.console import Console
+
+    count = len(rows.rows)
+    if rows.rows:
+        Console().print(rows_table(Rows(rows.columns, rows.rows[:_TABLE_ROWS_MAX])))
+    if count > _TABLE_ROWS_MAX:
+        click.echo(f"{_TABLE_ROWS_MAX:,} of {count:,} rows; into a pipe all of them go", err=True)
+    else:
         click.echo(f"{count} row{'' if count == 1 else 's'}", err=True)
-        return
-    click.echo("\t".join(name.translate(_ESCAPES) for name in rows.columns))
-    for row in rows.values():
-        click.echo("\t".join(_text(value).translate(_ESCAPES) for value in row))
+
+
+class _Lines:
+    """CSV in pieces to tab-separated lines. A record ends at a line end outside of quotes: where
+    the number of quotes before it is even, doubled ones included.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._begun: list[str] = []
+        self._is_quoted = False
+        csv.field_size_limit(2**31 - 1)
+
+    def add(self, piece: bytes) -> None:
+        *lines, rest = self._decoder.decode(piece).split("\n")
+        records: list[str] = []
+        for line in lines:
+            self._begin(line + "\n")
+            if not self._is_quoted:
+                records.append("".join(self._begun))
+                self._begun.clear()
+        self._begin(rest)
+        for fields in csv.reader(records):
+            self._write("\t".join(field.translate(_ESCAPES) for field in fields) + "\n")
+
+    def _begin(self, text: str) -> None:
+        self._begun.append(text)
+        self._is_quoted ^= text.count('"') % 2 == 1
 
 
 def rows_table(rows: Rows) -> Any:
-    """A rich table; numbers to the right, NULL dim."""
+    """A rich table: numbers to the right, a colour for each kind of value, NULL dim."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -103,11 +141,13 @@ def rows_table(rows: Rows) -> Any:
     for number, name in enumerate(rows.columns):
         column = [row[number] for row in values if row[number] is not None]
         numeric = bool(column) and all(_is_number(value) for value in column)
-        table.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(
+            Text(_printable(name)), justify="right" if numeric else "left", overflow="fold"
+        )
     for row in values:
         table.add_row(
             *(
-                Text("NULL", style="dim") if value is None else Text(_printable(_text(value)))
+                Text("NULL" if value is None else _printable(_text(value)), style=_style(value))
                 for value in row
             )
         )
@@ -122,6 +162,14 @@ def _decoded(content: bytes) -> Rows:
             rows=[list(entry.values()) for entry in objects],
         )
     return msgspec.json.decode(content, type=Rows)
+
+
+def _style(value: object) -> str:
+    if value is None:
+        return "dim"
+    if _is_number(value):
+        return "cyan"
+    return "magenta" if isinstance(value, bool) else "" if isinstance(value, str) else "green"
 
 
 def _is_number(value: object) -> bool:

@@ -34,6 +34,7 @@ class DiskWatch:
         self._reserve_bytes = reserve_bytes
         self._looked_at = -math.inf
         self._is_full = False
+        self._is_half_gone = False
         self.free_bytes = 0
         self.refused_count = 0
 
@@ -43,6 +44,11 @@ class DiskWatch:
         if now - self._looked_at >= _LOOK_EVERY_S:
             self.look()
         return self._is_full
+
+    @property
+    def is_half_gone(self) -> bool:
+        """Half of the reserve is used up: nothing that can wait may write."""
+        return self.is_full and self._is_half_gone
 
     def refuse_if_full(self) -> None:
         """Raises Overloaded below the reserve."""
@@ -60,7 +66,7 @@ class DiskWatch:
     def look(self) -> None:
         """Measure now. `is_full` does so when it was a while ago."""
         self._looked_at = time.monotonic()
-        is_full = False
+        is_full = is_half_gone = False
         free_bytes = -1
         for directory in self._directories:
             status = os.statvfs(directory)
@@ -68,6 +74,7 @@ class DiskWatch:
             total = status.f_blocks * status.f_frsize
             reserve = self._reserve_bytes or min(max(_GIB, total // 20), total // 4)
             is_full = is_full or free < reserve
+            is_half_gone = is_half_gone or free < reserve // 2
             free_bytes = free if free_bytes < 0 else min(free_bytes, free)
         self.free_bytes = free_bytes
-        self._is_full = is_full
+        self._is_full, self._is_half_gone = is_full, is_half_gone

@@ -55,6 +55,8 @@ _READY_MEMORY = "64MiB"
 _LINE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^")
 _KIND = re.compile(r"^[A-Z][\w-]*(?: [\w-]+){0,3} Error: ")
 _PATH = re.compile(r"(?:/[^\s'\",;()/]+){2,}")
+# An error may repeat the query's own text or a value, which may be of any size.
+_SENTENCE_CHARACTERS_MAX = 500
 # Errors that tell of files.
 _FILE_ERRORS = (duckdb.IOException, duckdb.PermissionException, duckdb.HTTPException)
 
@@ -88,12 +90,15 @@ def _answer(connection: Any, catalogue: frozenset[str], request: QueryRequest) -
         _prepare(connection, request)
         _run(connection, catalogue, request, output)
     except QueryRefused as error:
-        output.fail(Failure(sentence=str(error), column=error.column))
+        output.fail(Failure(sentence=_cut(str(error)), column=error.column))
     except (duckdb.OutOfMemoryException, MemoryError):
         output.fail(Failure(sentence=_memory_sentence(request)))
     except (duckdb.FatalException, duckdb.InternalException) as error:
         output.fail(Failure(sentence=_sentence(error)))
     except duckdb.Error as error:
+        if "Memory allocation failure" in str(error):
+            output.fail(Failure(sentence=_memory_sentence(request)))
+            return
         output.fail(Failure(sentence=_sentence(error), column=_column(str(error), request.sql)))
     except RecursionError:
         output.fail(Failure(sentence="the query is nested too deeply"))
@@ -103,7 +108,7 @@ def _answer(connection: Any, catalogue: frozenset[str], request: QueryRequest) -
         if "Out of Memory" in str(error) or "malloc" in str(error):
             output.fail(Failure(sentence=_memory_sentence(request)))
         else:
-            output.fail(Failure(sentence=f"{type(error).__name__}: {error}", is_fault=True))
+            output.fail(Failure(sentence=_cut(f"{type(error).__name__}: {error}"), is_fault=True))
 
 
 def _ready_connection() -> Any:
@@ -306,7 +311,13 @@ def _sentence(error: Exception) -> str:
     """DuckDB's own, unless it may name a file of ours."""
     if isinstance(error, _FILE_ERRORS):
         return "the query cannot be run: it may not use files"
-    return _PATH.sub("…", _KIND.sub("", _first_line(str(error))))
+    return _PATH.sub("…", _KIND.sub("", _cut(_first_line(str(error)))))
+
+
+def _cut(sentence: str) -> str:
+    if len(sentence) <= _SENTENCE_CHARACTERS_MAX:
+        return sentence
+    return sentence[:_SENTENCE_CHARACTERS_MAX] + "…"
 
 
 def _first_line(text: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import trio
 
@@ -22,6 +23,7 @@ __all__ = ["QueryProcess"]
 
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from ingester.sandbox.child import main; main()"
 _RECEIVE_BYTES = 256 * 1024
+_NICE = 19
 
 
 class QueryProcess:
@@ -72,6 +74,11 @@ class QueryProcess:
                 raise QueryCut("the query process ended")
             self._frames.feed(bytes(data))
         return frame
+
+    def be_nice(self) -> None:
+        """Let everything else go first, as a query does anyway once it runs."""
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICE)
 
     def kill(self) -> None:
         self._process.kill()

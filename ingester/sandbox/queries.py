@@ -54,6 +54,8 @@ SQL_BYTES_MAX = 512 * 1024
 _RETRY_AFTER_S = 2
 _WATCH_EVERY_S = 5.0
 _SPARE_FAILED_WAIT_S = 5.0
+# Most queries are over by then. A start beside one would take its processor: 0.2 s of it.
+_SPARE_AFTER_S = 0.25
 
 
 class _Crashed(QueryRefused):
@@ -80,10 +82,12 @@ class Queries:
         config: Callable[[], StoreConfig],
         *,
         on_broken: Callable[[StoreBroken], None],
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._increments = increments
         self._config = config
         self._on_broken = on_broken
+        self._has_room = has_room
         self._places = trio.CapacityLimiter(RUNNING_MAX)
         self._exports = trio.CapacityLimiter(1)
         self._spare: QueryProcess | None = None
@@ -108,7 +112,9 @@ class Queries:
                             _log.warning("no query process can be started", reason=str(error))
                             await trio.sleep(_SPARE_FAILED_WAIT_S)
                             continue
+                        self._spare.be_nice()  # nobody waits for it
                     await self._spare_is_wanted.wait()
+                    await trio.sleep(_SPARE_AFTER_S)
         finally:
             with trio.CancelScope(shield=True):
                 self._is_stopping = True
@@ -172,7 +178,8 @@ class Queries:
     async def _hold(self, gives_up_at: float) -> Holding:
         try:
             return await trio.to_thread.run_sync(
-                lambda: self._increments.hold(gives_up_at=gives_up_at), limiter=self._exports
+                lambda: self._increments.hold(gives_up_at=gives_up_at, has_room=self._has_room),
+                limiter=self._exports,
             )
         except StoreBroken as error:
             await trio.to_thread.run_sync(self._on_broken, error)

@@ -104,6 +104,19 @@ class Holding(Struct, frozen=True):
         return f"Holding({sum(map(len, self.files.values()))} files)"
 
 
+class _Bounds(Struct, frozen=True):
+    """Until when files may be written, and while what holds."""
+
+    gives_up_at: float
+    has_room: Callable[[], bool]
+
+    def check(self) -> None:
+        if time.monotonic() > self.gives_up_at:
+            raise ExportLate("the newest rows are being made readable; ask again")
+        if not self.has_room():
+            raise StoreBusy("the disk is nearly full: new rows cannot be made readable for queries")
+
+
 class Increments:
     """The folder of exported rows. Every method blocks; safe from several threads."""
 
@@ -147,13 +160,14 @@ class Increments:
             partial.rename(self._directory / _INDEX)
             sync_directory(self._directory)
 
-    def hold(self, *, gives_up_at: float) -> Holding:
-        """All rows that are visible now, as files. `gives_up_at` is of `time.monotonic`.
+    def hold(self, *, gives_up_at: float, has_room: Callable[[], bool] = lambda: True) -> Holding:
+        """All rows that are visible now, as files. `gives_up_at` is of `time.monotonic`. Without
+        room on the disk no file is written: then only rows exported before can be had.
 
         Raises StoreBusy (ExportLate at the deadline), StoreBroken.
         """
         with self._turn:
-            return _niced(lambda: self._hold(gives_up_at))
+            return _niced(lambda: self._hold(_Bounds(gives_up_at, has_room)))
 
     def release(self, holding: Holding) -> None:
         with self._held:
@@ -172,20 +186,20 @@ class Increments:
             "exported_rows_total": self.exported_row_count,
         }
 
-    def _hold(self, gives_up_at: float) -> Holding:
+    def _hold(self, bounds: _Bounds) -> Holding:
         files: dict[str, list[str]] = {name: [] for name in VIEW_NAMES}
         held: list[_Range] = []
         parts = self._store.parts.parts
         self._forget_parts({part.number for part in parts})
         for part in parts:
-            self._read_part(part, files, held, gives_up_at)
+            self._read_part(part, files, held, bounds)
         with self._held:
             for entry in held:
                 entry.holders += 1
         return Holding(files, held)
 
     def _read_part(
-        self, part: Part, files: dict[str, list[str]], held: list[_Range], gives_up_at: float
+        self, part: Part, files: dict[str, list[str]], held: list[_Range], bounds: _Bounds
     ) -> None:
         with self._store.database.lease() as lease, lease.using() as cursor:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
@@ -199,16 +213,14 @@ class Increments:
                     ((count,),) = cursor.execute(
                         f"SELECT count(*) FROM {part.name}.{table}"
                     ).fetchall()
-                    self._extend(cursor, part, table, count, gives_up_at)
+                    self._extend(cursor, part, table, count, bounds)
                     ranges = self._ranges.get((part.number, table), [])
                     files[table] += [str(self._path(entry)) for entry in ranges]
                     held += ranges
             finally:
                 cursor.execute("ROLLBACK")
 
-    def _extend(
-        self, cursor: Cursor, part: Part, table: str, count: int, gives_up_at: float
-    ) -> None:
+    def _extend(self, cursor: Cursor, part: Part, table: str, count: int, bounds: _Bounds) -> None:
         """Export what is missing up to row `count`, joined with small files before it."""
         ranges = self._ranges.setdefault((part.number, table), [])
         if ranges and ranges[-1].end > count:
@@ -226,8 +238,7 @@ class Increments:
             keep -= 1
             first = last.first
         for start in range(first, count, _FILE_ROWS_MAX):
-            if time.monotonic() > gives_up_at:
-                raise ExportLate("the newest rows are being made readable; ask again")
+            bounds.check()
             entry = self._export(cursor, part, table, start, min(count, start + _FILE_ROWS_MAX))
             # What is joined fits into one file, so the first one replaces all of it.
             self._replace(ranges, keep, [entry])

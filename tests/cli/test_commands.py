@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import subprocess
@@ -17,16 +18,19 @@ from typing import Any
 import pytest
 import trio
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Raw
 
 import ingester.topology
 from ingester.cli import local, main
 from ingester.cli.common import CommandFailed, intake_base, run_trio
-from ingester.cli.rows import Rows, _decoded, rows_table
+from ingester.cli.rows import _ESCAPES, Rows, _decoded, _Lines, rows_table
 from ingester.cli.serve import first_run_text
 from ingester.config import Config, IntakeConfig
 from ingester.errors import StoreFailed
 from ingester.messages import Source
+from ingester.sandbox.values import csv_field
 from ingester.store.control import ControlStore, SourceKeys
 
 PAIR = {"source": "shop", "auth_key": "A1", "api_key": "K1", "url": "http://x/v1/A1/K1"}
@@ -143,22 +147,44 @@ def test_what_the_server_refuses_is_told_and_is_exit_code_1(
 
 
 def test_query_prints_the_rows_of_the_server(server: FakeServer, tmp_path: Path) -> None:
-    server.answers[("POST", "/api/v1/query")] = (
+    asked = ("POST", "/api/v1/query")
+    long = '{""k"": 123456789012345678901234567890}'
+    server.answers[asked] = (200, f'a,n\r\n"x\ty\\\r\n",0.10\r\n,"{long}"\r\n'.encode())
+    plain = run("query", "SELECT 1", "--data-dir", tmp_path)
+    assert plain.stdout == (
+        'a\tn\nx\\ty\\\\\\r\\n\t0.10\n\t{"k": 123456789012345678901234567890}\n'
+    )
+    server.answers[asked] = (
         200,
         b'{"columns":["a","n"],"types":["VARCHAR","DOUBLE"],'
         b'"rows":[["x\\ty\\\\",0.10],[null,123456789012345678901234567890],[{"k":[1]},2]]}\n',
-    )
-    plain = run("query", "SELECT 1", "--data-dir", tmp_path)
-    assert plain.stdout == (
-        "a\tn\nx\\ty\\\\\t0.10\n\t123456789012345678901234567890\n" + '{"k":[1]}\t2\n'
     )
     as_json = run("query", "-", "--data-dir", tmp_path, "--json", input="SELECT 2")
     assert as_json.stdout == (
         '[{"a":"x\\ty\\\\","n":0.10},{"a":null,"n":123456789012345678901234567890},'
         '{"a":{"k":[1]},"n":2}]\n'
     )
-    assert [body["sql"] for _, _, body in server.asked] == ["SELECT 1", "SELECT 2"]
+    assert [(body["sql"], body["format"]) for _, _, body in server.asked] == [
+        ("SELECT 1", "csv"),
+        ("SELECT 2", "json"),
+    ]
     assert run("query", " ", "--data-dir", tmp_path).exit_code == 2
+
+
+@given(
+    rows=st.lists(
+        st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=2)
+    ),
+    cuts=st.lists(st.integers(0, 400)),
+)
+def test_lines_are_the_records_however_the_csv_is_cut(rows: list[list[str]], cuts: Any) -> None:
+    data = "".join(",".join(map(csv_field, row)) + "\r\n" for row in rows).encode()
+    written: list[str] = []
+    lines = _Lines(written.append)
+    places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    for start, end in itertools.pairwise(places):
+        lines.add(data[start:end])
+    assert written == ["\t".join(field.translate(_ESCAPES) for field in row) + "\n" for row in rows]
 
 
 def test_rows_may_also_be_objects_and_a_table_shows_no_control_characters() -> None:

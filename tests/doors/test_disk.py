@@ -72,6 +72,15 @@ def test_a_reserve_that_is_set_is_taken_as_it_is(disks: Disks) -> None:
     assert DiskWatch([A], 10 * MIB + 1).is_full
 
 
+def test_half_of_the_reserve_is_told_apart_from_all_of_it(disks: Disks) -> None:
+    told = []
+    for free in (10 * MIB, 8 * MIB, 5 * MIB, 5 * MIB - 4096):
+        disks.sizes[A] = (100 * GIB, free)
+        watch = DiskWatch([A], 10 * MIB)
+        told.append((watch.is_full, watch.is_half_gone))
+    assert told == [(False, False), (True, False), (True, False), (True, True)]
+
+
 def test_the_fullest_of_several_file_systems_counts(disks: Disks) -> None:
     disks.sizes = {A: (100 * GIB, 50 * GIB), B: (GIB, 1 * MIB)}
     watch = DiskWatch([A, B], 0)

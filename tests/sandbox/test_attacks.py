@@ -9,17 +9,19 @@ import pytest
 from ingester.errors import RequestError
 from ingester.sandbox.messages import QueryRefused, QueryTimeout
 from tests.sandbox.asking import Asking, Intake, open_asking
-from tests.sandbox.attacks import ENDLESS, EXPENSIVE, NESTED, REFUSED
+from tests.sandbox.attacks import DISGUISED, ENDLESS, EXPENSIVE, HARMLESS, NESTED, REFUSED
 from tests.store.stores import load
 
 
 def filled(sql: str, asking: Asking) -> str:
-    return sql.format(
-        folder=asking.folder,
-        part=asking.folder / "open/000001.duckdb",
-        export=next((asking.folder / "export").glob("*.parquet")),
-        upload=asking.folder / "uploads",
-    )
+    paths = {
+        "{folder}": asking.folder,
+        "{part}": asking.folder / "open/000001.duckdb",
+        "{export}": next((asking.folder / "export").glob("*.parquet")),
+    }
+    for name, path in paths.items():
+        sql = sql.replace(name, str(path))
+    return sql
 
 
 async def refusal(asking: Asking, sql: str) -> RequestError:
@@ -30,14 +32,18 @@ async def refusal(asking: Asking, sql: str) -> RequestError:
     raise AssertionError(f"taken: {sql[:200]} -> {rows[:200]!r}")
 
 
-@pytest.mark.parametrize("first", range(0, len(REFUSED), 15))
+SOME = 15
+FORBIDDEN = REFUSED + DISGUISED
+
+
+@pytest.mark.parametrize("first", range(0, len(FORBIDDEN), SOME))
 async def test_none_of_them_is_taken_or_changes_anything(tmp_path: Path, first: int) -> None:
     async with open_asking(tmp_path, with_spare=True) as asking:
         assert await asking.value("SELECT count(*) FROM requests") == 3
         asking.store.checkpoint()
         before = asking.digest()
         files = asking.files()
-        for sql in REFUSED[first : first + 15]:
+        for sql in FORBIDDEN[first : first + SOME]:
             sql = filled(sql, asking)
             error = await refusal(asking, sql)
             sentence = str(error)
@@ -48,19 +54,27 @@ async def test_none_of_them_is_taken_or_changes_anything(tmp_path: Path, first: 
             assert "Traceback" not in sentence
             assert "process" not in sentence, (sql, sentence)
             assert "\n" not in sentence
+            assert len(sentence) <= 600
         assert asking.digest() == before
         assert asking.files() == files
         load(asking.store, 50)
         assert await asking.value("SELECT count(*) FROM requests") == 4
 
 
+async def test_what_only_looks_like_an_attack_is_taken(tmp_path: Path) -> None:
+    async with open_asking(tmp_path, with_spare=True) as asking:
+        for sql, count in HARMLESS:
+            assert len(await asking.rows(sql)) == count, sql
+
+
 @pytest.mark.parametrize("sql", EXPENSIVE)
 async def test_memory_is_bounded(tmp_path: Path, sql: str) -> None:
-    settings = {"query_memory_bytes_max": 64 * 1024**2, "query_seconds_max": 10}
+    settings = {"query_memory_bytes_max": 64 * 1024**2, "query_seconds_max": 6}
     async with open_asking(tmp_path, **settings) as asking:
         with Intake(asking.store) as intake:
             error = await refusal(asking, sql)
         assert isinstance(error, QueryRefused | QueryTimeout)
+        assert len(str(error)) <= 600
         assert intake.count > 0
         assert asking.stored() == 3 + intake.count
         assert await asking.value("SELECT count(*) FROM requests") == 3 + intake.count

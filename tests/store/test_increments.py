@@ -250,3 +250,19 @@ def test_upload_files_are_named_as_they_lie(tmp_path: Path) -> None:
             transaction.commit([AppliedBatch(batch_id, "bulk", 0, 0, 4, 7)])
         (path,) = hold(increments).files["events"]
         assert Path(path).parent == tmp_path / "uploads"
+
+
+def test_nothing_is_written_without_room_but_what_is_there_can_be_read(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        increments = opened_increments(store, tmp_path)
+        add_events(store, 1, 5)
+        increments.release(hold(increments))
+        files = set((tmp_path / "export").iterdir())
+        holding = increments.hold(gives_up_at=time.monotonic() + 60, has_room=lambda: False)
+        assert len(numbers(holding)) == 5
+        increments.release(holding)
+        add_events(store, 2, 5)
+        with pytest.raises(StoreBusy, match="disk is nearly full"):
+            increments.hold(gives_up_at=time.monotonic() + 60, has_room=lambda: False)
+        assert set((tmp_path / "export").iterdir()) == files
+        assert len(numbers(hold(increments))) == 10
