@@ -18,12 +18,12 @@ from msgspec import Raw, Struct
 from ingester.cli.local import LocalServer, settled_server
 from ingester.config import StoreConfig
 
-__all__ = ["Rows", "ask", "print_rows", "rows_table", "run_query"]
+__all__ = ["ESCAPES", "Rows", "ask", "print_rows", "printable", "rows_table", "run_query"]
 
 # The server ends a query at `store.query_seconds_max`; its answer still has to arrive.
 _ANSWER_SECONDS = 30.0
 
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
@@ -72,9 +72,9 @@ def print_rows(rows: Rows) -> None:
         count = len(rows.rows)
         click.echo(f"{count} row{'' if count == 1 else 's'}", err=True)
         return
-    click.echo("\t".join(name.translate(_ESCAPES) for name in rows.columns))
+    click.echo("\t".join(name.translate(ESCAPES) for name in rows.columns))
     for row in rows.values():
-        click.echo("\t".join(_text(value).translate(_ESCAPES) for value in row))
+        click.echo("\t".join(_text(value).translate(ESCAPES) for value in row))
 
 
 def rows_table(rows: Rows) -> Any:
@@ -92,7 +92,7 @@ def rows_table(rows: Rows) -> Any:
     for row in values:
         table.add_row(
             *(
-                Text("NULL", style="dim") if value is None else Text(_printable(_text(value)))
+                Text("NULL", style="dim") if value is None else Text(printable(_text(value)))
                 for value in row
             )
         )
@@ -121,7 +121,7 @@ def _text(value: object) -> str:
     return _ENCODER.encode(value).decode()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """No control characters: what a sender put into an event must not drive the terminal."""
     if text.isprintable():
         return text
