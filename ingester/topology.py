@@ -407,11 +407,8 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
     config = process.config
     certificates: Certificates | None = None
     if config.console.tls_cert_file:
-        certificates = Certificates(
-            Path(config.console.tls_cert_file),
-            Path(config.console.tls_key_file),
-            section="console",
-        )
+        pem, key = Path(config.console.tls_cert_file), Path(config.console.tls_key_file)
+        certificates = Certificates(pem, key, section="console")
         process.certificates.append(certificates)
     services = ProcessServices(
         config=lambda: process.config,

@@ -73,6 +73,14 @@ class Searches:
             self._threads.close()
             self._tail_threads.close()
 
+    def statistics(self) -> dict[str, object]:
+        """A snapshot: searches, and the looks of live tails."""
+        return {
+            **self._threads.statistics(),
+            "tails": len(self._tails),
+            "tail_looks": self._tail_threads.statistics(),
+        }
+
     def _ring_all(self) -> None:
         for bell in self._tails:
             bell.ring()

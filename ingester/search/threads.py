@@ -63,6 +63,7 @@ class SearchThreads:
         self._limiter = trio.CapacityLimiter(threads_max)
         self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._run_count = self._cancelled_count = 0
 
     async def run(self, function: Callable[[Stop], T]) -> T:
         """What `function` returns. Raises Overloaded when too many wait."""
@@ -76,7 +77,9 @@ class SearchThreads:
             try:
                 await call.done.wait()
             finally:
+                self._run_count += 1
                 if not call.done.is_set():  # the client has left
+                    self._cancelled_count += 1
                     call.stop.ask()
                     with trio.CancelScope(shield=True):
                         await call.done.wait()
@@ -86,7 +89,12 @@ class SearchThreads:
 
     def statistics(self) -> dict[str, int]:
         found = self._limiter.statistics()
-        return {"running": int(found.borrowed_tokens), "waiting": found.tasks_waiting}
+        return {
+            "running": int(found.borrowed_tokens),
+            "waiting": found.tasks_waiting,
+            "runs_total": self._run_count,
+            "cancelled_total": self._cancelled_count,
+        }
 
     def close(self) -> None:
         for _ in self._threads:
