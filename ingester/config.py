@@ -91,6 +91,7 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     checkpoint_seconds: int = 60
     disk_reserve_bytes: int = 0
     query_seconds_max: int = 60
+    query_memory_bytes_max: int = 256 * MiB
 
 
 class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -52,6 +52,7 @@ _BOUNDS = {
     "store.linger_ms_max": (0, 60_000),
     # DuckDB cannot commit a row group in less.
     "store.memory_bytes_max": (32 * MiB, 2**53),
+    "store.query_memory_bytes_max": (32 * MiB, 2**53),
     "store.threads": (1, 1024),
     "journal.segment_bytes": (64 * KiB, 2**53),
 }

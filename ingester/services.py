@@ -11,7 +11,7 @@ import trio
 from .actors.maintenance import save_quotas, save_usage
 from .config import Config
 from .console.metrics import make_registry, metrics_text
-from .console.services import Document, QueryAnswer
+from .console.services import Document, QueryStream
 from .doors.admission import Admission
 from .doors.auth import bearer_key
 from .doors.key_ring import UnknownKey
@@ -22,10 +22,12 @@ from .management import Actor, Answer, Links, Management
 from .management.calls import NOBODY
 from .messages import Scope
 from .reject_desk import StoreDesk
+from .sandbox.messages import Format
+from .sandbox.queries import Queries
 from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
-from .store.reader import check_parts, select
+from .store.reader import check_parts
 from .store.store import Store
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
@@ -53,6 +55,7 @@ class ProcessServices:
         admission: Admission,
         control: ControlStore,
         store: Store,
+        queries: Queries,
         problems: Sequence[str],
         next_number: Callable[[], int],
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
@@ -64,7 +67,8 @@ class ProcessServices:
         self._control = control
         self._store = store
         self._problems = problems
-        self._queries = trio.CapacityLimiter(2)
+        self._sql = queries
+        self._reads = trio.CapacityLimiter(2)
         self.searches = Searches(store, seconds_max=lambda: config().store.query_seconds_max)
         self._sign_ins = trio.CapacityLimiter(1)
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
@@ -88,10 +92,8 @@ class ProcessServices:
     def metric_warnings(self) -> Sequence[LabelWarning]:
         return self._admission.metric_labels.warnings()
 
-    async def query(self, sql: str) -> QueryAnswer:
-        seconds_max = self._config().store.query_seconds_max
-        rows = await self._read(lambda: select(self._store, sql, seconds_max=seconds_max))
-        return QueryAnswer(columns=rows.columns, types=rows.types, rows=rows.rows)
+    async def query(self, sql: str, format_name: Format = "json") -> QueryStream:
+        return await self._sql.ask(sql, format_name)
 
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
@@ -195,10 +197,10 @@ class ProcessServices:
     async def _read(self, read: Callable[[], T]) -> T:
         """Read the store; one that is found broken is reopened for the next who asks."""
         try:
-            return await trio.to_thread.run_sync(read, limiter=self._queries)
+            return await trio.to_thread.run_sync(read, limiter=self._reads)
         except StoreBroken as error:
             await trio.to_thread.run_sync(
-                self._store.recover, error.generation, limiter=self._queries
+                self._store.recover, error.generation, limiter=self._reads
             )
             raise
 

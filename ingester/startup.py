@@ -30,6 +30,7 @@ from .messages import RequestNumbers
 from .protocol.requests import SmallRequest, decode_entry, entry_from_bytes
 from .store.control import ControlStore, Invitation, SourceKeys
 from .store.database import StoreBroken, StoreOutOfMemory
+from .store.increments import Increments
 from .store.lock import FolderLock
 from .store.reader import kept_reject_bytes, read_dedup_keys, read_keys
 from .store.rejects import RejectBudget
@@ -54,6 +55,7 @@ class Opened(Struct):
     lock: FolderLock
     control: ControlStore
     store: Store
+    increments: Increments
     writer: JournalWriter
     numbers: RequestNumbers
     idempotency: IdempotencyKeys
@@ -130,6 +132,7 @@ def _open_rest(
         lock=lock,
         control=control,
         store=store,
+        increments=_open_increments(store, data_dir),
         writer=JournalWriter.open(
             journal_dir,
             config.journal,
@@ -176,12 +179,19 @@ def _replay(
                 time.sleep(_REPLAY_WAIT_S)
 
 
+def _open_increments(store: Store, data_dir: Path) -> Increments:
+    increments = Increments(store, data_dir / "export")
+    increments.open()
+    return increments
+
+
 def close(opened: Opened) -> None:
     """Checkpoint and let go, after every actor has ended."""
     with ExitStack() as closing:
         closing.callback(opened.lock.release)
         closing.callback(opened.control.close)
         closing.callback(_close_store, opened.store)
+        closing.callback(opened.increments.close)
         closing.callback(opened.writer.close)
         _checkpoint(opened.store)
         opened.writer.delete_applied(opened.store.ledger.applied_seq, now=time.time())

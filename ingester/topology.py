@@ -54,6 +54,7 @@ from .flow import Doorbell
 from .logs import configure_logging
 from .management.people import invitation_link
 from .process_memory import bound_arenas
+from .sandbox.queries import Queries
 from .services import ProcessServices, reload_keys
 from .startup import Opened
 from .store.control import SourceKeys
@@ -119,6 +120,11 @@ class _Process:
             opened.numbers,
             {"intake": make_shortcut(self.admission)},
         )
+        self.queries = Queries(
+            opened.increments,
+            lambda: self.config.store,
+            on_broken=lambda error: opened.store.recover(error.generation),
+        )
         self.intake_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
@@ -171,6 +177,7 @@ class _Process:
             },
             "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
+            "queries": self.queries.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {
                 "kept_bytes": self.opened.rejects.kept_bytes,
@@ -203,6 +210,7 @@ async def serve(
                 async with trio.open_nursery() as upkeep:
                     upkeep.start_soon(_keep_running, "maintenance", process, _maintenance)
                     upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
+                    upkeep.start_soon(_keep_running, "queries", process, _queries)
                     await _run_core(process, addresses, announce, signals, reload)
                     upkeep.cancel_scope.cancel()
                 await maintenance.save_quotas(opened.control, opened.quotas)
@@ -353,6 +361,10 @@ async def _maintenance(process: _Process) -> None:
     )
 
 
+async def _queries(process: _Process) -> None:
+    await process.queries.run()
+
+
 async def _clean_journal(process: _Process) -> None:
     await journal.clean(
         writer=process.opened.writer,
@@ -417,6 +429,7 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
         admission=process.admission,
         control=process.opened.control,
         store=process.opened.store,
+        queries=process.queries,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
         statistics=process.statistics,

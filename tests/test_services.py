@@ -15,6 +15,7 @@ from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.messages import RequestNumbers
+from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
 from ingester.store.store import Store
@@ -33,6 +34,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 admission=rig.admission,
                 control=control,
                 store=cast(Store, None),
+                queries=cast(Queries, None),
                 problems=[],
                 next_number=RequestNumbers().next,
                 statistics=dict,

@@ -58,6 +58,8 @@ _CONNECT_SECONDS = 5.0
 # A live stream gives a sign of life every 15 s.
 _SILENCE_SECONDS = 45.0
 
+_PIECE_BYTES = 256 * 1024
+
 
 class LocalServer:
     """A server that answered on its socket a moment ago."""
@@ -74,12 +76,27 @@ class LocalServer:
         timeout_s: float = 60.0,
     ) -> bytes:
         """The body of a 2xx answer; any other answer, or none, ends the command."""
+        return b"".join(self.stream(method, path, document, timeout_s=timeout_s))
+
+    def stream(
+        self,
+        method: str,
+        path: str,
+        document: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float = 60.0,
+    ) -> Iterator[bytes]:
+        """The same piece by piece; ends the command too when the answer stops in the middle."""
         body = None if document is None else msgspec.json.encode(document)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         with closing(_SocketConnection(self._data_dir, timeout_s)) as connection:
             try:
                 connection.request(method, path, body=body, headers=headers)
                 answer = connection.getresponse()
+                if 200 <= answer.status < 300:
+                    while piece := answer.read(_PIECE_BYTES):
+                        yield piece
+                    return
                 content = answer.read()
             except TimeoutError as error:
                 raise CommandFailed(f"the server did not answer within {timeout_s:g} s") from error
@@ -88,9 +105,7 @@ class LocalServer:
                     f"the server closed the connection: {error or type(error).__name__}",
                     EXIT_UNREACHABLE,
                 ) from error
-        if not 200 <= answer.status < 300:
             raise CommandFailed(_error_sentence(answer.status, content))
-        return content
 
 
 def find_server(data_dir: Path) -> LocalServer | None:

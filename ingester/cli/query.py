@@ -1,7 +1,7 @@
 """`ingester query`: one read-only SELECT, beside a running server or on a stopped one.
 
 On a terminal the rows are a table, into a pipe tab-separated lines under a header, with `--json`
-an array of objects.
+an array of objects, with `--format` what the API gives in that format.
 """
 
 from __future__ import annotations
@@ -22,23 +22,37 @@ from ingester.cli.common import (
     print_json,
     settings,
 )
-from ingester.cli.rows import print_rows, run_query
+from ingester.cli.rows import print_rows, run_query, stream_query
+from ingester.sandbox.messages import FORMATS, maybe_format
 
 __all__ = ["query"]
+
+# Formats that would only disturb a terminal.
+_BINARY = frozenset({"parquet", "arrow"})
 
 
 @click.command(cls=Command)
 @click.argument("sql")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(FORMATS),
+    help="Print the result in this format instead of a table.",
+)
 @config_option
 @data_dir_option
 @json_option
-def query(sql: str, config_path: Path | None, data_dir: str | None, as_json: bool) -> None:
-    """Run one SELECT over events, rejects and requests; `-` reads it from standard input.
+def query(
+    sql: str, format_name: str | None, config_path: Path | None, data_dir: str | None, as_json: bool
+) -> None:
+    """Run one SELECT over events, logs, metrics, rejects and requests; `-` reads it from standard
+    input. It runs in a process of its own and can change nothing.
 
     \b
       ingester query "SELECT action, count(*) AS n FROM events GROUP BY ALL ORDER BY n DESC"
       ingester query "SELECT reason, count(*) FROM rejects GROUP BY ALL"
       ingester query "SELECT body->>'$.payload.ref' AS ref FROM events LIMIT 5" --json
+      ingester query "FROM logs" --format parquet > logs.parquet
       ingester query - < report.sql > report.tsv
     """
     loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
@@ -46,7 +60,14 @@ def query(sql: str, config_path: Path | None, data_dir: str | None, as_json: boo
         sql = sys.stdin.read()
     if not sql.strip():
         raise CommandFailed("there is no SQL to run", EXIT_USAGE)
-    rows = run_query(Path(loaded.config.store.data_dir), loaded.config.store, sql)
+    folder, config = Path(loaded.config.store.data_dir), loaded.config.store
+    wanted = maybe_format(format_name or "")
+    if wanted is not None and not as_json:
+        if wanted in _BINARY and sys.stdout.isatty():
+            raise CommandFailed(f"{wanted} is not for a terminal; send it to a file", EXIT_USAGE)
+        stream_query(folder, config, sql, wanted, sys.stdout.buffer.write)
+        return
+    rows = run_query(folder, config, sql)
     if as_json:
         print_json(rows.objects())
     else:

@@ -7,6 +7,7 @@ survives. Into a pipe, tab, line end and backslash are written as escapes: one r
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,21 @@ import click
 import msgspec
 from msgspec import Raw, Struct
 
+from ingester.cli.common import run_trio
 from ingester.cli.local import LocalServer, settled_server
 from ingester.config import StoreConfig
+from ingester.sandbox.messages import Format
 
-__all__ = ["ESCAPES", "Rows", "ask", "print_rows", "printable", "rows_table", "run_query"]
+__all__ = [
+    "ESCAPES",
+    "Rows",
+    "ask",
+    "print_rows",
+    "printable",
+    "rows_table",
+    "run_query",
+    "stream_query",
+]
 
 # The server ends a query at `store.query_seconds_max`; its answer still has to arrive.
 _ANSWER_SECONDS = 30.0
@@ -45,17 +57,29 @@ class Rows(Struct, frozen=True):
 
 def run_query(data_dir: Path, config: StoreConfig, sql: str) -> Rows:
     """Ask the server when there is one, else read the stopped folder."""
+    pieces: list[bytes] = []
+    stream_query(data_dir, config, sql, "json", pieces.append)
+    return _decoded(b"".join(pieces))
+
+
+def stream_query(
+    data_dir: Path,
+    config: StoreConfig,
+    sql: str,
+    format_name: Format,
+    write: Callable[[bytes], object],
+) -> None:
+    """The result in its format, as it comes."""
     server = settled_server(data_dir)
     if server is not None:
-        return ask(server, sql, timeout_s=config.query_seconds_max + _ANSWER_SECONDS)
-    from ingester.console.rows import answer_json
-    from ingester.console.services import QueryAnswer
-    from ingester.store.offline import query as offline_query
+        request = {"sql": sql, "format": format_name}
+        timeout_s = config.query_seconds_max + _ANSWER_SECONDS
+        for piece in server.stream("POST", "/api/v1/query", request, timeout_s=timeout_s):
+            write(piece)
+        return
+    from ingester.sandbox.offline import query
 
-    rows = offline_query(data_dir, config, sql)
-    return _decoded(
-        answer_json(QueryAnswer(columns=rows.columns, types=rows.types, rows=rows.rows))
-    )
+    run_trio(lambda: query(data_dir, config, sql, format_name, write))
 
 
 def ask(server: LocalServer, sql: str, *, timeout_s: float = 60.0) -> Rows:

@@ -20,7 +20,6 @@ from typing import cast
 
 import msgspec
 import structlog
-import trio
 from msgspec import UNSET
 from quart import Response, g, request
 from quart_trio import QuartTrio
@@ -32,8 +31,8 @@ from ingester.console.connection import ConsoleLimits
 from ingester.console.metrics import METRICS_CONTENT_TYPE
 from ingester.console.openapi import openapi_json
 from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
-from ingester.console.routes import CheckAnswer, Query, Status
-from ingester.console.rows import answer_json
+from ingester.console.results import result_response
+from ingester.console.routes import CheckAnswer, MetricWarnings, Query, Status
 from ingester.console.search import add_search_routes
 from ingester.console.services import Services
 from ingester.doors.router import NotReady, Ready
@@ -42,16 +41,13 @@ from ingester.management import ROUTES, Answer, Route
 from ingester.management.calls import NOBODY
 from ingester.management.dispatch import decode_body
 from ingester.messages import ErrorBody
+from ingester.sandbox.messages import FORMATS, maybe_format
 
 __all__ = ["make_app"]
 
 _PUBLIC_ENDPOINTS = frozenset({"index", "healthz", "readyz", "metrics", "openapi"})
 
 _RETRY_AFTER_SECONDS = 1
-
-# Larger answers are written in a thread, so that the loop goes on meanwhile.
-_ROWS_INLINE_MAX = 1_000
-_ENCODERS_MAX = 1
 
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
@@ -161,8 +157,6 @@ def _add_public_routes(app: QuartTrio, services: Services) -> None:
 
 
 def _add_reading_routes(app: QuartTrio, services: Services) -> None:
-    encoders = trio.CapacityLimiter(_ENCODERS_MAX)
-
     @app.get("/api/v1/status")
     async def status() -> Response:
         ready, reasons = services.ready()
@@ -177,7 +171,7 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
 
     @app.get("/api/v1/metrics/warnings")
     async def metric_warnings() -> Response:
-        return _json({"warnings": services.metric_warnings()})
+        return _json(MetricWarnings(warnings=services.metric_warnings()))
 
     @app.get("/api/v1/check")
     async def check() -> Response:
@@ -187,12 +181,11 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
     @app.post("/api/v1/query")
     async def query() -> Response:
         body = decode_body(cast(bytes, await request.get_data(cache=False)), Query)
-        if body.format != "json":
-            raise InvalidField("format", f"format must be json, got {body.format!r}")
-        answer = await services.query(body.sql)
-        if len(answer.rows) <= _ROWS_INLINE_MAX:
-            return _json_bytes(answer_json(answer))
-        return _json_bytes(await trio.to_thread.run_sync(answer_json, answer, limiter=encoders))
+        format_name = maybe_format(body.format)
+        if format_name is None:
+            known = ", ".join(FORMATS)
+            raise InvalidField("format", f"format must be one of {known}; got {body.format!r}")
+        return await result_response(await services.query(body.sql, format_name))
 
 
 def _add_management_routes(app: QuartTrio, services: Services) -> None:

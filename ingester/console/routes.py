@@ -6,7 +6,7 @@ types that decode and encode there. A test holds the two together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -16,6 +16,7 @@ from ingester.doors.router import NotReady, Ready
 from ingester.doors.viewer import ViewerRequest
 from ingester.management.calls import NeededRole
 from ingester.management.requests import AcceptInvitation, SetUp, SignIn
+from ingester.sandbox.messages import CONTENT_TYPES, FORMATS
 
 __all__ = [
     "CONSOLE_ROUTES",
@@ -34,10 +35,10 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One SELECT over the public views."""
+    """One SELECT over the public views, and the format of its rows."""
 
     sql: Annotated[str, Meta(min_length=1)]
-    format: Annotated[str, Meta(extra_json_schema={"enum": ["json"]})] = "json"
+    format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMATS)})] = "json"
 
 
 class QueryRows(Struct, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ class ViewerAnswer(Struct, frozen=True, kw_only=True):
 class MetricWarnings(Struct, frozen=True, kw_only=True):
     """Metrics whose name or unit has changed, the newest change first."""
 
-    warnings: list[LabelWarning]
+    warnings: Sequence[LabelWarning]
 
 
 class CheckAnswer(Struct, frozen=True, kw_only=True):
@@ -77,8 +78,9 @@ class CheckAnswer(Struct, frozen=True, kw_only=True):
 
 
 class ConsoleRoute(Struct, frozen=True, kw_only=True):
-    """One route. `answer` None: text of `content_type`. `errors`: statuses of refusals that not
-    every route has; those of a page come as a page.
+    """One route. `answer` None: text of `content_type`. `other_types`: what it may answer in
+    besides. `errors`: statuses of refusals that not every route has; those of a page come as a
+    page.
     """
 
     method: Literal["GET", "POST"]
@@ -87,6 +89,7 @@ class ConsoleRoute(Struct, frozen=True, kw_only=True):
     summary: str
     answer: type[Struct] | None = None
     content_type: str = JSON
+    other_types: tuple[str, ...] = ()
     status: int = 200
     request: type[Struct] | None = None
     request_type: str = JSON
@@ -197,6 +200,7 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         name="query",
         summary="Run one read-only SELECT.",
         answer=QueryRows,
+        other_types=tuple(CONTENT_TYPES[name] for name in FORMATS if name != "json"),
         request=Query,
         errors=(400, 422, 503),
     ),

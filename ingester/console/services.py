@@ -19,25 +19,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from msgspec import Struct
-
+from ingester.doors.metric_labels import LabelWarning
 from ingester.management import Actor, Answer
+from ingester.sandbox.messages import Format
 from ingester.search import Searches
 
-__all__ = ["Document", "QueryAnswer", "Services"]
+__all__ = ["Document", "QueryStream", "Services"]
 
 Document = Mapping[str, object]
 
 
-class QueryAnswer(Struct, frozen=True, kw_only=True):
-    """Rows of one SELECT as Python values; `types` are DuckDB's type names, one per column."""
+class QueryStream(Protocol):
+    """The result of one SELECT, in the format asked for."""
 
-    columns: list[str]
-    types: list[str]
-    rows: list[tuple[object, ...]]
+    content_type: str
 
-    def __repr__(self) -> str:
-        return f"QueryAnswer({len(self.columns)} columns, {len(self.rows)} rows)"
+    async def receive(self) -> bytes:
+        """The next piece, b"" after the last. Raises QueryCut when the rest does not come."""
+
+    async def aclose(self) -> None:
+        """No more is wanted. May be called again."""
 
 
 class Services(Protocol):
@@ -59,11 +60,11 @@ class Services(Protocol):
     def viewer_requests(self) -> Sequence[Document]:
         """The newest requests of the test door, oldest first, without keys."""
 
-    def metric_warnings(self) -> Sequence[Struct]:
+    def metric_warnings(self) -> Sequence[LabelWarning]:
         """Metrics whose name or unit has changed, the newest change first."""
 
-    async def query(self, sql: str) -> QueryAnswer:
-        """One read-only SELECT over the public schema."""
+    async def query(self, sql: str, format_name: Format) -> QueryStream:
+        """One read-only SELECT over the public schema, run where it cannot hurt. Close it."""
 
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str

@@ -1,4 +1,4 @@
-"""Reading a stopped server's folder: `query`, `check` and `rejects` from the command line.
+"""Reading a stopped server's folder, for commands.
 
 Opens the store as the server would, under the folder's lock. What the journal holds beyond the
 store is not loaded here (`check` says so); the next start does that.
@@ -13,15 +13,15 @@ from pathlib import Path
 from ..config import StoreConfig
 from ..errors import NotFound
 from .lock import FolderLock
-from .reader import Rows, check_parts, select
+from .reader import check_parts
 from .store import Store
 
-__all__ = ["check", "opened_store", "query"]
+__all__ = ["check", "opened_store"]
 
 
 @contextmanager
 def opened_store(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
-    """The store under the folder's lock. Raises StoreBusy when a server runs."""
+    """The store under the folder's lock. Raises NotFound, StoreBusy when a server has it."""
     if not (data_dir / "open").is_dir():
         raise NotFound(f"{data_dir} holds no data; `ingester serve` makes it")
     lock = FolderLock(data_dir)
@@ -35,11 +35,6 @@ def opened_store(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
             store.close()
     finally:
         lock.release()
-
-
-def query(data_dir: Path, config: StoreConfig, sql: str) -> Rows:
-    with opened_store(data_dir, config) as store:
-        return select(store, sql, seconds_max=config.query_seconds_max)
 
 
 def check(data_dir: Path, config: StoreConfig) -> list[str]:

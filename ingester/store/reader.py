@@ -1,121 +1,21 @@
-"""Reading: one SELECT over the public views, bounded in time and rows.
+"""Reading for our own needs: what a start restores, and whether rows and ledger agree.
 
-For the operator's own command line (the unix socket has mode 0600, and the files are theirs
-anyway). It refuses anything but one SELECT; it is no sandbox against a hostile query.
+It refuses any statement of a user's: those run in a process of their own (`sandbox/`).
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import duckdb
-from msgspec import Struct
-
-from ..errors import RequestError, StoreBusy, StoreError
 from ..messages import RequestRecord
-from .database import Cursor, Lease, StoreBroken
 from .parts import Part
 from .schema import DATA_TABLES, parquet_relation
 from .store import Store
 from .upload_files import table_of
 
-__all__ = [
-    "QueryRefused",
-    "Rows",
-    "check_parts",
-    "kept_reject_bytes",
-    "read_dedup_keys",
-    "read_keys",
-    "select",
-]
+__all__ = ["check_parts", "kept_reject_bytes", "read_dedup_keys", "read_keys"]
 
-ROWS_MAX = 1_000_000
 _FETCH_ROWS = 10_000
-
-
-class QueryRefused(RequestError):
-    """Not one SELECT, or DuckDB refuses it; the sentence is DuckDB's."""
-
-
-class Rows(Struct, frozen=True):
-    """A result: column names, DuckDB type names, and rows as Python values."""
-
-    columns: list[str]
-    types: list[str]
-    rows: list[tuple[object, ...]]
-
-    def __repr__(self) -> str:
-        return f"Rows({len(self.columns)} columns, {len(self.rows)} rows)"
-
-
-def select(store: Store, sql: str, *, seconds_max: float) -> Rows:
-    """Run one SELECT. Raises QueryRefused, or StoreBusy at the deadline."""
-    with (
-        store.database.lease() as lease,
-        _deadline(lease, seconds_max) as is_over,
-    ):
-        try:
-            with lease.using() as cursor:
-                return _run(cursor, sql)
-        except StoreBroken:
-            raise
-        except StoreBusy as error:
-            if is_over.is_set():
-                raise StoreBusy(f"the query took longer than {seconds_max:g} s") from error
-            raise
-        except StoreError as error:
-            raise QueryRefused(str(error)) from error
-
-
-def _run(cursor: Cursor, sql: str) -> Rows:
-    statements = cursor.extract_statements(sql)
-    if len(statements) != 1:
-        raise QueryRefused(f"one SELECT is taken, got {len(statements)} statements")
-    if statements[0].type != duckdb.StatementType.SELECT or _is_pragma(sql):
-        raise QueryRefused("only SELECT is taken")
-    cursor.execute("BEGIN TRANSACTION READ ONLY")
-    try:
-        cursor.execute(statements[0])
-        description = cursor.description or []
-        rows: list[tuple[object, ...]] = []
-        while chunk := cursor.fetchmany(_FETCH_ROWS):
-            rows += chunk
-            if len(rows) > ROWS_MAX:
-                raise QueryRefused(f"more than {ROWS_MAX:,} rows; add a LIMIT")
-    except duckdb.IOException as error:
-        if "invalidated" in str(error):
-            raise
-        raise QueryRefused(str(error)) from error  # a file the query names, say
-    finally:
-        cursor.execute("ROLLBACK")
-    return Rows([d[0] for d in description], [str(d[1]) for d in description], rows)
-
-
-def _is_pragma(sql: str) -> bool:
-    """Some pragmas are rewritten to a SELECT before their type can be asked."""
-    words = (at for at, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.operator)
-    at = next(words, len(sql))
-    return sql.encode()[at : at + 6].lower() == b"pragma"
-
-
-@contextmanager
-def _deadline(lease: Lease, seconds_max: float) -> Iterator[threading.Event]:
-    """Interrupt the lease's cursor when time is up; the event tells that it was."""
-    is_over = threading.Event()
-
-    def end() -> None:
-        is_over.set()
-        lease.interrupt()
-
-    timer = threading.Timer(seconds_max, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield is_over
-    finally:
-        timer.cancel()
 
 
 def read_keys(store: Store, *, keys_max: int, hours: int) -> list[RequestRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -21,11 +20,11 @@ from ingester.console.server import (
     ConsoleLimits,
     serve_console,
 )
-from ingester.console.services import QueryAnswer
 from ingester.errors import Overloaded, RequestError, StoreBusy, Unauthorized
 from ingester.management import Actor, Links, Management
 from ingester.management import Answer as Managed
 from ingester.management.calls import NOBODY
+from ingester.sandbox.messages import Format, QueryCut
 from ingester.store.control import ControlStore, MemberRole
 
 
@@ -33,6 +32,29 @@ class QueryError(RequestError):
     def __init__(self, sentence: str, column: int) -> None:
         super().__init__(sentence)
         self.column = column
+
+
+class FakeStream:
+    """The pieces of a result; an error among them is raised."""
+
+    content_type = "application/json"
+
+    def __init__(self, pieces: Sequence[str | Exception]) -> None:
+        self._pieces = list(pieces)
+        self.is_closed = False
+
+    async def receive(self) -> bytes:
+        assert not self.is_closed
+        await trio.lowlevel.checkpoint()
+        if not self._pieces:
+            return b""
+        piece = self._pieces.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        return piece.encode()
+
+    async def aclose(self) -> None:
+        self.is_closed = True
 
 
 class FakeServices:
@@ -51,6 +73,7 @@ class FakeServices:
         self.gate = trio.Event()
         self.entered = trio.Event()
         self.cancelled = 0
+        self.formats: list[str] = []
         self.snapshot: dict[str, dict[str, object]] = {"journal": {"lag_records": 2}}
         self.registry = make_registry(self.statistics)
         self.searches: Any = None
@@ -70,7 +93,8 @@ class FakeServices:
     def metric_warnings(self) -> Sequence[Any]:
         return []
 
-    async def query(self, sql: str) -> QueryAnswer:
+    async def query(self, sql: str, format_name: Format) -> FakeStream:
+        self.formats.append(format_name)
         if sql == "wait":
             self.entered.set()
             try:
@@ -80,10 +104,16 @@ class FakeServices:
                 raise
         elif sql.startswith("large"):
             size = int(sql.split()[1])
-            return QueryAnswer(columns=["a"], types=["VARCHAR"], rows=[("x" * size,)])
+            head = '{"columns":["a"],"types":["VARCHAR"],"rows":[["'
+            return FakeStream([head, "x" * size, '"]]}'])
         elif sql.startswith("rows"):
             count = int(sql.split()[1])
-            return QueryAnswer(columns=["a"], types=["BIGINT"], rows=[(n,) for n in range(count)])
+            rows = json.dumps([[n] for n in range(count)])
+            return FakeStream(['{"columns":["a"],"types":["BIGINT"],"rows":' + rows + "}"])
+        elif sql == "cut":
+            return FakeStream(["a" * 100_000, "b" * 100_000, QueryCut("the process ended")])
+        elif sql == "cut early":
+            return FakeStream([QueryCut("the process ended")])
         elif sql == "bad":
             raise QueryError('there is no column "x"', 8)
         elif sql == "busy":
@@ -95,7 +125,7 @@ class FakeServices:
         elif sql == "group":
             async with trio.open_nursery():
                 raise StoreBusy("the store is being opened again")
-        return QueryAnswer(columns=["n", "x"], types=["BIGINT", "DOUBLE"], rows=[(1, math.nan)])
+        return FakeStream(['{"columns":["n","x"],"types":["BIGINT","DOUBLE"],"rows":[[1,null]]}'])
 
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
@@ -203,8 +233,9 @@ async def read_answer(stream: trio.abc.Stream, method: str = "GET") -> Answer:
     headers = {
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
-    chunked = headers.get("transfer-encoding") == "chunked"
-    assert not chunked, "every answer of the console has a length"
+    if headers.get("transfer-encoding") == "chunked":
+        body = await _chunked_body(stream, data)
+        return Answer(status=int(first.split()[1]), headers=headers, body=body)
     length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
     while len(data) < length:
         piece = await stream.receive_some(65536)
@@ -212,6 +243,31 @@ async def read_answer(stream: trio.abc.Stream, method: str = "GET") -> Answer:
             raise EOFError(head + data)
         data += piece
     return Answer(status=int(first.split()[1]), headers=headers, body=data[:length])
+
+
+async def _chunked_body(stream: trio.abc.Stream, data: bytes) -> bytes:
+    body = bytearray()
+    unread = bytearray(data)
+
+    async def take(size: int) -> bytes:
+        while len(unread) < size:
+            piece = await stream.receive_some(65536)
+            if not piece:
+                raise EOFError("the answer ends in the middle of a chunk")
+            unread.extend(piece)
+        taken = bytes(unread[:size])
+        del unread[:size]
+        return taken
+
+    while True:
+        line = b""
+        while not line.endswith(b"\r\n"):
+            line += await take(1)
+        size = int(line, 16)
+        body += await take(size)
+        assert await take(2) == b"\r\n"
+        if not size:
+            return bytes(body)
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:

@@ -237,8 +237,33 @@ async def test_errors_of_a_query_have_their_status(console: Console) -> None:
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     answer = await answer_to(console, "full")
     assert (answer.status, answer.headers["retry-after"]) == (503, "7")
-    answer = await console.control("POST", "/api/v1/query", {"sql": "x", "format": "csv"})
+    answer = await console.control("POST", "/api/v1/query", {"sql": "x", "format": "xml"})
     assert (answer.status, answer.document["field"]) == (422, "format")
+    assert "ndjson" in answer.document["error"]
+    answer = await answer_to(console, "cut early")
+    assert (answer.status, answer.document) == (400, {"error": "the process ended"})
+
+
+async def test_a_result_that_is_cut_does_not_look_whole(console: Console) -> None:
+    async with await console.connect_control() as stream:
+        body = b'{"sql":"cut"}'
+        await stream.send_all(
+            b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
+            % (len(body), body)
+        )
+        received = b"".join([piece async for piece in stream])
+    head, _, rest = received.partition(b"\r\n\r\n")
+    assert b"200" in head.split(b"\r\n")[0]
+    assert b"transfer-encoding: chunked" in head.lower()
+    assert b"a" * 1000 in rest
+    assert not rest.endswith(b"0\r\n\r\n")
+    assert (await console.get("/healthz")).status == 200
+
+
+async def test_the_format_is_passed_on(console: Console) -> None:
+    for name in ("json", "csv", "ndjson", "parquet", "arrow"):
+        await console.control("POST", "/api/v1/query", {"sql": "x", "format": name})
+    assert console.services.formats == ["json", "csv", "ndjson", "parquet", "arrow"]
 
 
 async def test_a_fault_is_500_and_says_nothing(

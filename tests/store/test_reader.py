@@ -1,4 +1,4 @@
-"""The operator's SELECT, the folder's lock, a stopped folder, the budget of refused lines."""
+"""The folder's lock, a stopped folder, the budget of refused lines."""
 
 from __future__ import annotations
 
@@ -14,130 +14,12 @@ from ingester.config import StoreConfig
 from ingester.errors import NotFound, StoreBusy
 from ingester.messages import LineReject
 from ingester.store import offline
-from ingester.store import reader as reader_module
 from ingester.store.lock import FolderLock
-from ingester.store.reader import QueryRefused, select
 from ingester.store.rejects import RejectBudget
 
 from .stores import load, opened, value
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "",
-        "   -- nothing",
-        "SELEC 1",
-        "SELECT 1; SELECT 2",
-        "SELECT 1; DELETE FROM part_000001.requests",
-        "INSERT INTO part_000001.requests SELECT * FROM part_000001.requests",
-        "DELETE FROM part_000001.requests",
-        "WITH gone AS (DELETE FROM part_000001.requests RETURNING *) SELECT * FROM gone",
-        "WITH new AS (INSERT INTO part_000001.requests SELECT * FROM part_000001.requests "
-        "RETURNING 1) SELECT * FROM new",
-        "WITH a AS (SELECT 1) INSERT INTO part_000001.requests SELECT * FROM part_000001.requests",
-        "PRAGMA database_list",
-        ";; /* é */ pragma table_info('requests')",
-        "PRAGMA memory_limit='1GB'",
-        "SET memory_limit='1GB'",
-        "COPY part_000001.requests TO '/dev/null'",
-        "COPY (SELECT 1) TO '/dev/null'",
-        "ATTACH ':memory:' AS other",
-        "DETACH part_000001",
-        "CHECKPOINT part_000001",
-        "BEGIN",
-        "COMMIT",
-        "CREATE TABLE memory.main.t(i INTEGER)",
-        "EXPLAIN ANALYZE DELETE FROM part_000001.requests",
-        "CALL pragma_version()",
-        "LOAD httpfs",
-        "SELECT * FROM no_such_table",
-        "SELECT 1 + 'a'",
-        "SELECT * FROM read_csv('/no/such/file.csv')",
-        "SELECT $1",
-    ],
-)
-def test_anything_but_one_select_that_works_is_refused(tmp_path: Path, sql: str) -> None:
-    with opened(tmp_path) as store:
-        load(store, 1, 3)
-        with pytest.raises(QueryRefused):
-            select(store, sql, seconds_max=10)
-        assert value(store, "SELECT count(*) FROM requests") == 3
-        assert select(store, "SELECT 1 AS one", seconds_max=10).rows == [(1,)]
-        assert not store.database._leases
-
-
-@pytest.mark.parametrize(
-    ("sql", "rows"),
-    [
-        ("SELECT count(*) AS n FROM requests;", [(3,)]),
-        ("FROM requests SELECT count(*)", [(3,)]),
-        ("WITH a AS (SELECT 7 AS x) SELECT x FROM a", [(7,)]),
-        ("VALUES (1), (2)", [(1,), (2,)]),
-        ("SELECT ';'", [(";",)]),
-    ],
-)
-def test_a_select_in_any_form_is_taken(
-    tmp_path: Path, sql: str, rows: list[tuple[object, ...]]
-) -> None:
-    with opened(tmp_path) as store:
-        load(store, 1, 3)
-        assert select(store, sql, seconds_max=10).rows == rows
-
-
-def test_a_query_ends_at_its_deadline_and_says_so(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        sql = "SELECT count(*) FROM range(10000000) a, range(10000000) b"
-        with pytest.raises(StoreBusy, match=r"longer than 0\.2 s"):
-            select(store, sql, seconds_max=0.2)
-        assert select(store, "SELECT 1", seconds_max=10).rows == [(1,)]
-
-
-def test_a_deadline_that_comes_late_does_nothing(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        lease = store.database.lease()
-        with reader_module._deadline(lease, 0.01) as is_over:
-            assert is_over.wait(10)
-        lease.close()
-        lease.interrupt()
-        assert select(store, "SELECT 1", seconds_max=10).rows == [(1,)]
-
-
-def test_a_result_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "ROWS_MAX", 20_000)
-    with opened(tmp_path) as store:
-        assert len(select(store, "SELECT * FROM range(20000)", seconds_max=10).rows) == 20_000
-        with pytest.raises(QueryRefused, match="LIMIT"):
-            select(store, "SELECT * FROM range(20001)", seconds_max=10)
-        assert select(store, "SELECT 1", seconds_max=10).rows == [(1,)]
-
-
-def test_a_reader_sees_one_moment_while_batches_are_committed(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        ends = threading.Event()
-
-        def write() -> None:
-            for number in range(1, 200):
-                if ends.is_set():
-                    return
-                load(store, number, 10)
-
-        thread = threading.Thread(target=write)
-        thread.start()
-        try:
-            for _ in range(30):
-                ((total, tens),) = select(
-                    store,
-                    "SELECT (SELECT count(*) FROM requests), "
-                    "(SELECT 10 * count(*) FROM part_000001.applied WHERE lane <> 'carry')",
-                    seconds_max=10,
-                ).rows
-                assert total == tens
-        finally:
-            ends.set()
-            thread.join(20)
 
 
 _HOLD = """
@@ -191,19 +73,18 @@ def test_a_full_disk_does_not_refuse_the_lock(
 def test_a_stopped_folder_is_read_under_its_lock(tmp_path: Path) -> None:
     config = StoreConfig(data_dir=str(tmp_path))
     with pytest.raises(NotFound):
-        offline.query(tmp_path, config, "SELECT 1")
+        offline.check(tmp_path, config)
     with opened(tmp_path) as store:
         load(store, 1, 5)
-    assert offline.query(tmp_path, config, "SELECT count(*) FROM requests").rows == [(5,)]
+    with offline.opened_store(tmp_path, config) as store:
+        assert value(store, "SELECT count(*) FROM requests") == 5
     assert offline.check(tmp_path, config) == []
-    with pytest.raises(QueryRefused):
-        offline.query(tmp_path, config, "DELETE FROM part_000001.requests")
     lock = FolderLock(tmp_path)
     lock.acquire()
     with pytest.raises(StoreBusy):
-        offline.query(tmp_path, config, "SELECT 1")
+        offline.check(tmp_path, config)
     lock.release()
-    assert offline.query(tmp_path, config, "SELECT count(*) FROM requests").rows == [(5,)]
+    assert offline.check(tmp_path, config) == []
 
 
 def _rejects(*sizes: int) -> list[LineReject]:

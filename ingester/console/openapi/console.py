@@ -110,7 +110,9 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
     schema = {"type": "string"} if route.answer is None else schemas.of(route.answer)
     if route.name == "openapi":
         schema = {"type": "object"}
-    answer: Json = {"description": "Done.", "content": {route.content_type: {"schema": schema}}}
+    # The schema of bytes in a format of their own is empty.
+    content = {route.content_type: {"schema": schema}, **{one: {} for one in route.other_types}}
+    answer: Json = {"description": "Done.", "content": content}
     if route.status == 303:
         answer = {
             "description": "Signed in.",

@@ -37,10 +37,12 @@ class Schemas:
         return dict(self._schemas[self._types.index(one)])
 
     def properties(self, one: type[msgspec.Struct]) -> Iterable[tuple[str, Json, bool]]:
-        """Name, schema and whether it is required, of every field."""
+        """Name, schema and whether it is required, of every field as a parameter: one that is there
+        is never null.
+        """
         schema = self.components[self.of(one)["$ref"].rpartition("/")[2]]
         for name, found in schema["properties"].items():
-            yield name, found, name in schema.get("required", ())
+            yield name, _not_null(found), name in schema.get("required", ())
 
     def without_unused(self, document: Mapping[str, Any]) -> Json:
         """The components that `document` refers to, directly or not."""
@@ -68,6 +70,16 @@ def _portable(value: Any) -> Any:
     if isinstance(description, str):
         portable["description"] = " ".join(description.split())
     return portable
+
+
+def _not_null(schema: Json) -> Json:
+    choices = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(choices) != 1:
+        return schema
+    rest = {name: one for name, one in schema.items() if name != "anyOf"}
+    if rest.get("default", 0) is None:
+        del rest["default"]
+    return {**rest, **choices[0]}
 
 
 def _references(value: Any) -> Iterable[str]:

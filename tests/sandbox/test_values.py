@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import uuid
@@ -13,16 +15,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingester.console.rows import answer_json, json_value, row_objects
-from ingester.console.services import QueryAnswer
+from ingester.sandbox.formats import make_text_result
+from ingester.sandbox.messages import Format
+from ingester.sandbox.values import json_value
 
 
-def answer(type_name: str, *values: object) -> QueryAnswer:
-    return QueryAnswer(columns=["v"], types=[type_name], rows=[(value,) for value in values])
+def result(
+    format_name: Format, columns: list[str], types: list[str], *rows: tuple[object, ...]
+) -> bytes:
+    written = make_text_result(format_name, columns, types)
+    return written.begin() + b"".join(written.rows([row]) for row in rows) + written.end()
+
+
+def answer_json(type_name: str, *values: object) -> bytes:
+    return result("json", ["v"], [type_name], *((value,) for value in values))
 
 
 def text(type_name: str, value: object) -> str:
-    body = answer_json(answer(type_name, value)).decode()
+    body = answer_json(type_name, value).decode()
     json.loads(body)
     return body.split('"rows":[[', 1)[1].removesuffix("]]}")
 
@@ -89,7 +99,7 @@ def test_only_json_is_written_as_it_is(stored: str) -> None:
 
 
 def test_deeply_nested_json_text_is_still_valid_json() -> None:
-    json.loads(answer_json(answer("JSON", "[" * 5000 + "]" * 5000)))
+    json.loads(answer_json("JSON", "[" * 5000 + "]" * 5000))
 
 
 def test_struct_values_are_converted_inside() -> None:
@@ -98,19 +108,49 @@ def test_struct_values_are_converted_inside() -> None:
 
 
 def test_columns_of_one_name_are_kept_in_arrays_and_merge_in_objects() -> None:
-    same = QueryAnswer(columns=["a", "a"], types=["INTEGER", "INTEGER"], rows=[(1, 2)])
-    assert answer_json(same) == (
+    columns, types = ["a", "a"], ["INTEGER", "INTEGER"]
+    assert result("json", columns, types, (1, 2)) == (
         b'{"columns":["a","a"],"types":["INTEGER","INTEGER"],"rows":[[1,2]]}'
     )
-    assert row_objects(same) == [{"a": 2}]
+    assert result("ndjson", columns, types, (1, 2)) == b'{"a":2}\n'
 
 
 def test_answer_without_rows_keeps_its_columns() -> None:
-    assert answer_json(answer("JSON")) == b'{"columns":["v"],"types":["JSON"],"rows":[]}'
+    assert answer_json("JSON") == b'{"columns":["v"],"types":["JSON"],"rows":[]}'
+    assert result("csv", ["a", "b c"], ["JSON", "JSON"]) == b"a,b c\r\n"
+    assert result("ndjson", ["a"], ["JSON"]) == b""
 
 
-def test_repr_shows_counts_only() -> None:
-    assert repr(answer("VARCHAR", "secret")) == "QueryAnswer(1 columns, 1 rows)"
+def test_csv_is_rfc_4180_and_tells_null_from_the_empty_text() -> None:
+    types = ["VARCHAR", "BIGINT", "JSON", "TIMESTAMP", "BOOLEAN", "DOUBLE", "BLOB"]
+    rows = [
+        ('say "hi", \r\nplease', 2**62, '{"a": 0.10}', datetime(2024, 5, 1), True, 0.5, b"\xff"),
+        ("", None, None, None, None, math.inf, b"=1+1"),
+        (" edge", -1, "[]", None, False, -0.0, b""),
+    ]
+    written = result("csv", list("abcdefg"), types, *rows).decode()
+    assert list(csv.reader(io.StringIO(written, newline=""), strict=True)) == [
+        list("abcdefg"),
+        [
+            'say "hi", \r\nplease',
+            str(2**62),
+            '{"a": 0.10}',
+            "2024-05-01T00:00:00.000000Z",
+            "true",
+            "0.5",
+            "base64:/w==",
+        ],
+        ["", "", "", "", "", "", "=1+1"],
+        [" edge", "-1", "[]", "", "false", "-0.0", ""],
+    ]
+    assert '\r\n"",,,,,,=1+1\r\n' in written
+
+
+def test_a_timestamp_beyond_the_calendar_keeps_its_form() -> None:
+    assert text("TIMESTAMP", "20000-01-01 00:00:00.5") == '"20000-01-01T00:00:00.500000Z"'
+    assert text("TIMESTAMP WITH TIME ZONE", "20000-01-01 00:00:00+00") == (
+        '"20000-01-01T00:00:00.000000Z"'
+    )
 
 
 VALUES = st.recursive(
@@ -140,4 +180,4 @@ def test_any_value_becomes_valid_json(value: object) -> None:
     if isinstance(value, str):
         value = value.encode("utf-8", "replace").decode()
     json.loads(msgspec.json.encode(json_value(value)))
-    json.loads(answer_json(answer("JSON", value)))
+    json.loads(answer_json("JSON", value))

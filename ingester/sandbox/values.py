@@ -1,4 +1,4 @@
-"""Rows as JSON: how each SQL value looks to a client of the console API.
+"""Values of a result: how each SQL value looks to a client of the console API.
 
 | SQL | JSON |
 |---|---|
@@ -10,10 +10,7 @@
 | JSON | the value itself, digits and key order as stored |
 | LIST, STRUCT, MAP | array or object of the above; keys of a MAP as text |
 
-Invariants:
-
-1. The answer is valid JSON whatever the rows hold.
-2. Columns keep their order and may share a name, hence rows are arrays.
+In CSV the same, a text without its quotes, NULL as nothing and the empty text as `""`.
 
 It refuses to guess: a value of an unknown Python type is its `str`.
 """
@@ -22,43 +19,55 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 import msgspec
 
-from ingester.console.services import QueryAnswer
+__all__ = ["Row", "converted", "csv_field", "json_value", "maybe_converters"]
 
-__all__ = ["answer_json", "json_value", "row_objects"]
+Row = Sequence[object]
+Converter = Callable[[object], object]
 
 _BASE64_MARK = "base64:"
 
 # Python types that msgspec writes as they are.
 _PLAIN = (str, bool, type(None))
+# The SQL types whose values always are of these, or integers of 64 bits.
+_PLAIN_TYPES = frozenset({
+    "BIGINT",
+    "BOOLEAN",
+    "INTEGER",
+    "SMALLINT",
+    "TINYINT",
+    "UINTEGER",
+    "USMALLINT",
+    "UTINYINT",
+    "VARCHAR",
+})
 
 _INT_BITS_PLAIN = 63
 
-
-def answer_json(answer: QueryAnswer) -> bytes:
-    """`{"columns": […], "types": […], "rows": [[…], …]}`."""
-    converters = [_converter(name) for name in answer.types]
-    rows = [
-        [convert(value) for convert, value in zip(converters, row, strict=True)]
-        for row in answer.rows
-    ]
-    return msgspec.json.encode({"columns": answer.columns, "types": answer.types, "rows": rows})
+# RFC 4180, and what readers tend to strip.
+_CSV_QUOTED = re.compile(r'[",\r\n]|^\s|\s$|^$')
+# A timestamp beyond the years of Python's calendar comes as text.
+_FAR_TIMESTAMP = re.compile(r"(\d{4,}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?(?:\+00)?")
 
 
-def row_objects(answer: QueryAnswer) -> list[dict[str, object]]:
-    """Rows as objects of JSON-ready values; of columns with one name the last wins."""
-    converters = [_converter(name) for name in answer.types]
+def maybe_converters(types: Sequence[str]) -> list[Converter] | None:
+    """One converter a column, to what `msgspec` writes; None when every value is that already."""
+    if all(name in _PLAIN_TYPES for name in types):
+        return None
+    return [_converter(name) for name in types]
+
+
+def converted(rows: Sequence[Row], converters: Sequence[Converter] | None) -> Sequence[Row]:
+    if converters is None:
+        return rows
     return [
-        {
-            name: convert(value)
-            for name, convert, value in zip(answer.columns, converters, row, strict=True)
-        }
-        for row in answer.rows
+        [convert(value) for convert, value in zip(converters, row, strict=True)] for row in rows
     ]
 
 
@@ -85,8 +94,22 @@ def json_value(value: object) -> object:
     return str(value)
 
 
-def _converter(type_name: str) -> Callable[[object], object]:
-    return _json_column if type_name.upper() == "JSON" else json_value
+def csv_field(value: object) -> str:
+    """One field of a CSV line, of a value that was converted."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if _CSV_QUOTED.search(text) is None:
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _converter(type_name: str) -> Converter:
+    if type_name.upper() == "JSON":
+        return _json_column
+    if type_name.startswith("TIMESTAMP") and not type_name.endswith("]"):
+        return _timestamp_column
+    return json_value
 
 
 def _json_column(value: object) -> object:
@@ -99,6 +122,12 @@ def _json_column(value: object) -> object:
         return msgspec.json.decode(text, type=msgspec.Raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return json_value(value)
+
+
+def _timestamp_column(value: object) -> object:
+    if isinstance(value, str) and (found := _FAR_TIMESTAMP.fullmatch(value)) is not None:
+        return f"{found[1]}T{found[2]}.{(found[3] or '').ljust(6, '0')}Z"
+    return json_value(value)
 
 
 def _timestamp(value: datetime) -> str:

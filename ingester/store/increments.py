@@ -1,0 +1,365 @@
+"""Increments: the rows of open parts as Parquet files, for readers that must not open a part.
+
+The query process (`sandbox/`) reads upload files as they lie and everything else here: of each
+table of each part the rows behind those exported before, written when a query asks, so that it
+sees all that was queryable when it was asked. Files stay for the next query.
+
+1. Tables of a part take inserts only and commits are one at a time behind the gate: the rows that
+   a transaction sees are those with `rowid` below their number. So a file is a range of row ids,
+   and the ranges of a table follow each other without a gap.
+2. One snapshot a part: rows and the list of upload files come from one read transaction.
+3. A file joins its older neighbour while that one is less than twice as large, up to
+   `_FILE_ROWS_MAX`: their number grows with the logarithm of the queries, and a row is written
+   again as rarely.
+4. A file that a reader holds (`Holding`) is not removed; one that was replaced goes with its last
+   reader. Nothing of a key or a credential is written.
+5. At a clean close the files are synced and listed in `index.json`; the next opening takes them
+   over and removes the list. Without a list, all files go: after a crash nobody knows how whole
+   they are.
+
+It refuses to keep up on its own: without queries nothing is written.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Struct
+
+from ..errors import StoreBusy, StoreError
+from .database import Cursor
+from .parts import Part, sync_directory
+from .schema import VIEW_NAMES
+from .store import Store
+from .upload_files import table_of
+
+__all__ = ["ExportLate", "Holding", "Increments"]
+
+_SUFFIX = ".parquet"
+_INDEX = "index.json"
+
+# About a second of writing; a file of so many rows is not joined any more.
+_FILE_ROWS_MAX = 1_000_000
+# Rows of a row group, and what they may weigh: the bound of memory here.
+_GROUP_ROWS_MAX = 32_768
+_GROUP_BYTES_MAX = 8 * 1024 * 1024
+_FETCH_ROWS = 2_048
+# Exporting must not take the processor from the doors.
+_NICE = 10
+
+_NOT_EXPORTED = {"requests": "EXCLUDE (credential, fingerprint)"}
+_DICTIONARY_COLUMNS = frozenset({
+    "account_id",
+    "action",
+    "door",
+    "encoding",
+    "environment",
+    "level",
+    "metric_id",
+    "metric_name",
+    "project_id",
+    "reason",
+    "service",
+    "source",
+    "unit",
+})
+_STATISTICS_COLUMNS = frozenset({"created_at", "time", "received_at", "request_number", "batch_id"})
+
+T = TypeVar("T")
+
+
+class ExportLate(StoreBusy):
+    """The deadline came first. What was exported stays: asking again goes on from there."""
+
+
+class _Range(Struct, kw_only=True):
+    """A file of rows `first` up to before `end` of one table of one part."""
+
+    name: str
+    part_number: int
+    table: str
+    first: int
+    end: int
+    byte_count: int
+    holders: int = 0
+    is_replaced: bool = False
+
+
+class Holding(Struct, frozen=True):
+    """Files of one moment, by table; there until `Increments.release`."""
+
+    files: dict[str, list[str]]
+    ranges: list[_Range]
+
+    def __repr__(self) -> str:
+        return f"Holding({sum(map(len, self.files.values()))} files)"
+
+
+class Increments:
+    """The folder of exported rows. Every method blocks; safe from several threads."""
+
+    def __init__(self, store: Store, directory: Path) -> None:
+        self._store = store
+        self._directory = directory.absolute()
+        self._turn = threading.Lock()
+        self._held = threading.Lock()
+        # By part number and table, in the order of rows.
+        self._ranges: dict[tuple[int, str], list[_Range]] = {}
+        self._next_number = 0
+        self.exported_row_count = 0
+
+    def open(self) -> None:
+        """Take over what a clean close has left, remove everything else."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        listed = _read_index(self._directory / _INDEX)
+        names = {entry.name for entry in listed if self._is_whole(entry)}
+        for path in self._directory.iterdir():
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+        for entry in listed:
+            ranges = self._ranges.setdefault((entry.part_number, entry.table), [])
+            # Behind a gap everything is exported again.
+            if entry.name in names and entry.first == (ranges[-1].end if ranges else 0):
+                ranges.append(entry)
+            elif entry.name in names:
+                self._path(entry).unlink(missing_ok=True)
+        # No name is given twice, also not one that an old reader may still have open.
+        self._next_number = time.time_ns()
+
+    def close(self) -> None:
+        """Leave a list behind, so that the next start need not export again."""
+        with self._turn, suppress(OSError):
+            kept = [entry for ranges in self._ranges.values() for entry in ranges]
+            for entry in kept:
+                _sync(self._path(entry))
+            partial = self._directory / f".{_INDEX}"
+            partial.write_bytes(msgspec.json.encode(kept))
+            _sync(partial)
+            partial.rename(self._directory / _INDEX)
+            sync_directory(self._directory)
+
+    def hold(self, *, gives_up_at: float) -> Holding:
+        """All rows that are visible now, as files. `gives_up_at` is of `time.monotonic`.
+
+        Raises StoreBusy (ExportLate at the deadline), StoreBroken.
+        """
+        with self._turn:
+            return _niced(lambda: self._hold(gives_up_at))
+
+    def release(self, holding: Holding) -> None:
+        with self._held:
+            for entry in holding.ranges:
+                entry.holders -= 1
+                assert entry.holders >= 0
+                if entry.is_replaced and not entry.holders:
+                    self._path(entry).unlink(missing_ok=True)
+
+    def statistics(self) -> dict[str, int]:
+        with self._held:
+            ranges = [entry for ranges in self._ranges.values() for entry in ranges]
+        return {
+            "files": len(ranges),
+            "file_bytes": sum(entry.byte_count for entry in ranges),
+            "exported_rows_total": self.exported_row_count,
+        }
+
+    def _hold(self, gives_up_at: float) -> Holding:
+        files: dict[str, list[str]] = {name: [] for name in VIEW_NAMES}
+        held: list[_Range] = []
+        parts = self._store.parts.parts
+        self._forget_parts({part.number for part in parts})
+        for part in parts:
+            self._read_part(part, files, held, gives_up_at)
+        with self._held:
+            for entry in held:
+                entry.holders += 1
+        return Holding(files, held)
+
+    def _read_part(
+        self, part: Part, files: dict[str, list[str]], held: list[_Range], gives_up_at: float
+    ) -> None:
+        with self._store.database.lease() as lease, lease.using() as cursor:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            try:
+                for (name,) in cursor.execute(
+                    f"SELECT file_name FROM {part.name}.upload_files ORDER BY request_number"
+                ).fetchall():
+                    if name not in part.unreadable_files:
+                        files[table_of(name)].append(str(self._store.uploads_directory / name))
+                for table in VIEW_NAMES:
+                    ((count,),) = cursor.execute(
+                        f"SELECT count(*) FROM {part.name}.{table}"
+                    ).fetchall()
+                    self._extend(cursor, part, table, count, gives_up_at)
+                    ranges = self._ranges.get((part.number, table), [])
+                    files[table] += [str(self._path(entry)) for entry in ranges]
+                    held += ranges
+            finally:
+                cursor.execute("ROLLBACK")
+
+    def _extend(
+        self, cursor: Cursor, part: Part, table: str, count: int, gives_up_at: float
+    ) -> None:
+        """Export what is missing up to row `count`, joined with small files before it."""
+        ranges = self._ranges.setdefault((part.number, table), [])
+        if ranges and ranges[-1].end > count:
+            # Never seen; a table that lost rows is read anew rather than trusted.
+            self._replace(ranges, 0, [])
+        first = ranges[-1].end if ranges else 0
+        if first >= count:
+            return
+        keep = len(ranges)
+        while keep:
+            last = ranges[keep - 1]
+            is_large = last.end - last.first >= 2 * (count - first)
+            if is_large or count - last.first > _FILE_ROWS_MAX:
+                break
+            keep -= 1
+            first = last.first
+        for start in range(first, count, _FILE_ROWS_MAX):
+            if time.monotonic() > gives_up_at:
+                raise ExportLate("the newest rows are being made readable; ask again")
+            entry = self._export(cursor, part, table, start, min(count, start + _FILE_ROWS_MAX))
+            # What is joined fits into one file, so the first one replaces all of it.
+            self._replace(ranges, keep, [entry])
+            keep += 1
+
+    def _replace(self, ranges: list[_Range], keep: int, new: list[_Range]) -> None:
+        with self._held:
+            for entry in ranges[keep:]:
+                entry.is_replaced = True
+                if not entry.holders:
+                    self._path(entry).unlink(missing_ok=True)
+            ranges[keep:] = new
+
+    def _export(self, cursor: Cursor, part: Part, table: str, first: int, end: int) -> _Range:
+        self._next_number += 1
+        name = f"{part.number:06d}-{table}-{self._next_number:x}{_SUFFIX}"
+        path = self._directory / name
+        try:
+            # The bounds are constants: only the row groups between them are read.
+            reader = cursor.execute(
+                f"SELECT * {_NOT_EXPORTED.get(table, '')} FROM {part.name}.{table} "
+                f"WHERE rowid >= {first} AND rowid < {end}"
+            ).to_arrow_reader(_FETCH_ROWS)
+            try:
+                count = _write(path, reader)
+            finally:
+                reader.close()
+            if count != end - first:
+                raise StoreError(f"{table} of {part.name}: {count} rows, not {end - first}")
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise StoreBusy(f"rows cannot be exported: {error.strerror or error}") from error
+            raise
+        self.exported_row_count += count
+        return _Range(
+            name=name,
+            part_number=part.number,
+            table=table,
+            first=first,
+            end=end,
+            byte_count=path.stat().st_size,
+        )
+
+    def _forget_parts(self, numbers: set[int]) -> None:
+        """Parts that are no more: their rows lie elsewhere."""
+        for key in [key for key in self._ranges if key[0] not in numbers]:
+            self._replace(self._ranges[key], 0, [])
+            with self._held:
+                del self._ranges[key]
+
+    def _path(self, entry: _Range) -> Path:
+        return self._directory / entry.name
+
+    def _is_whole(self, entry: _Range) -> bool:
+        path = self._path(entry)
+        try:
+            rows = pq.read_metadata(path).num_rows
+            return rows == entry.end - entry.first and path.stat().st_size == entry.byte_count
+        except (OSError, pa.ArrowException):
+            return False
+
+
+def _write(path: Path, reader: Any) -> int:
+    """The batches as row groups of bounded size; how many rows."""
+    names = set(reader.schema.names)
+    row_count = held_rows = held_bytes = 0
+    held: list[Any] = []
+    with (
+        open(path, "xb", opener=_private) as file,
+        pq.ParquetWriter(
+            file,
+            reader.schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=sorted(names & _DICTIONARY_COLUMNS),
+            write_statistics=sorted(names & _STATISTICS_COLUMNS),
+            store_schema=False,
+        ) as writer,
+    ):
+        for batch in reader:
+            held.append(batch)
+            held_rows += batch.num_rows
+            held_bytes += batch.nbytes
+            row_count += batch.num_rows
+            if held_rows >= _GROUP_ROWS_MAX or held_bytes >= _GROUP_BYTES_MAX:
+                writer.write_table(pa.Table.from_batches(held))
+                held, held_rows, held_bytes = [], 0, 0
+        if held:
+            writer.write_table(pa.Table.from_batches(held))
+    return row_count
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_index(path: Path) -> list[_Range]:
+    """Read and removed: it counts once."""
+    try:
+        content = path.read_bytes()
+        path.unlink()
+        listed = msgspec.json.decode(content, type=list[_Range])
+    except (OSError, msgspec.DecodeError):
+        return []
+    return sorted(listed, key=lambda entry: (entry.part_number, entry.table, entry.first))
+
+
+def _niced(call: Callable[[], T]) -> T:
+    """Run it in a thread of its own: a thread of the pool would stay nice."""
+    result: list[T] = []
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        try:
+            result.append(call())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=work, name="increments")
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+    return result[0]
