@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
+from msgspec import Struct, structs
 
 from ingester.errors import InvalidField, Overloaded, QueryError, RequestError
 from ingester.lql import parse
@@ -19,7 +22,7 @@ from ingester.search import service as service_module
 from ingester.search import stream as stream_module
 from ingester.search import tail as tail_module
 from ingester.search.reading import Reading
-from ingester.search.requests import TailQuery
+from ingester.search.requests import RangeQuery, RowsQuery, TailQuery
 from ingester.search.stream import TailStream
 from ingester.search.subjects import LOG_ROWS
 from ingester.search.tail import Look, Position, look, parse_position
@@ -149,6 +152,14 @@ def events(data: bytes) -> list[tuple[str | None, Any]]:
     return found
 
 
+async def everyone() -> bool:
+    return True
+
+
+def tailed(searches: Searches, query: TailQuery, last: str | None) -> TailStream:
+    return searches.tail(TAIL, query, last, is_allowed=everyone)
+
+
 async def read(stream: TailStream, count: int) -> list[tuple[str | None, Any]]:
     found: list[tuple[str | None, Any]] = []
     with trio.fail_after(15):
@@ -162,7 +173,7 @@ async def test_a_commit_wakes_a_tail(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with opened(tmp_path) as store:
         rows = Rows(store)
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(q="hello"), None)
+            stream = tailed(searches, TailQuery(q="hello"), None)
             assert await stream.__anext__() == b"retry: 2000\n\n"
             made: list[str] = []
             async with trio.open_nursery() as nursery:
@@ -183,7 +194,7 @@ async def test_payloads_on_several_lines_stay_one_event(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         Rows(store).add("logs", [log(NOW, "a\r\nb", attributes='{\r\n"a":\n"\\n"}')])
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(), None)
+            stream = tailed(searches, TailQuery(), None)
             ((_, document),) = await read(stream, 1)
             assert (document["message"], document["attributes"]) == ("a\r\nb", {"a": "\n"})
             await stream.aclose()
@@ -197,7 +208,7 @@ async def test_a_slow_client_is_told_what_it_missed(
         rows = Rows(store)
         rows.add("logs", [log(NOW)])
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(), None)
+            stream = tailed(searches, TailQuery(), None)
             await read(stream, 1)
             made = [one for _ in range(10) for one in rows.add("logs", [log(NOW)] * 5)]
             found = await read(stream, 21)
@@ -212,17 +223,17 @@ async def test_tails_are_bounded_and_end_with_the_server(
     monkeypatch.setattr(service_module, "_TAILS_MAX", 2)
     with opened(tmp_path) as store:
         async with running(store) as (searches, stop):
-            streams = [searches.tail(TAIL, TailQuery(), None) for _ in range(2)]
+            streams = [tailed(searches, TailQuery(), None) for _ in range(2)]
             for stream in streams:
                 await stream.__anext__()
             with pytest.raises(Overloaded):
-                searches.tail(TAIL, TailQuery(), None)
+                tailed(searches, TailQuery(), None)
             stop.set()
             for stream in streams:
                 with pytest.raises(StopAsyncIteration):
                     await stream.__anext__()
                 await stream.aclose()
-            await searches.tail(TAIL, TailQuery(), None).aclose()
+            await tailed(searches, TailQuery(), None).aclose()
 
 
 async def test_a_silent_tail_gives_signs_of_life_with_its_position(
@@ -232,7 +243,7 @@ async def test_a_silent_tail_gives_signs_of_life_with_its_position(
     with opened(tmp_path) as store:
         Rows(store).add("logs", [log(NOW, "other")])
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(q="hello"), None)
+            stream = tailed(searches, TailQuery(q="hello"), None)
             await stream.__anext__()
             assert (await stream.__anext__()).startswith(b": still here\nid: 1.")
             await stream.aclose()
@@ -242,9 +253,55 @@ async def test_a_wrong_tail_is_refused_before_it_begins(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         async with running(store) as (searches, _):
             with pytest.raises(QueryError):
-                searches.tail(TAIL, TailQuery(q="a:"), None)
+                tailed(searches, TailQuery(q="a:"), None)
             for query in ("c:count(*)", "s:level"):
                 with pytest.raises(RequestError):
-                    searches.tail(TAIL, TailQuery(q=query), None)
+                    tailed(searches, TailQuery(q=query), None)
             with pytest.raises(InvalidField):
-                searches.tail(TAIL, TailQuery(), "nonsense")
+                tailed(searches, TailQuery(), "nonsense")
+
+
+async def test_a_tail_ends_soon_after_the_right_to_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "_ASK_EVERY_S", 0.0)
+    monkeypatch.setattr(stream_module, "_LOOK_EVERY_S", 0.0)
+    answers = [True, False]
+
+    async def is_allowed() -> bool:
+        return answers.pop(0)
+
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        rows.add("logs", [log(NOW)])
+        async with running(store) as (searches, _):
+            stream = searches.tail(TAIL, TailQuery(), None, is_allowed=is_allowed)
+            assert len(await read(stream, 1)) == 1
+            rows.add("logs", [log(NOW)])
+            with trio.fail_after(15), pytest.raises(StopAsyncIteration):
+                await stream.__anext__()
+            await stream.aclose()
+
+
+async def test_rows_do_not_wait_for_overviews(tmp_path: Path) -> None:
+    histogram, rows_route = (
+        next(route for route in ROUTES if route.pattern == f"/api/v1/logs{path}")
+        for path in ("/histogram", "")
+    )
+    with opened(tmp_path) as store:
+        Rows(store).add("logs", [log(NOW)])
+        async with running(store) as (searches, _), trio.open_nursery() as nursery:
+            gate = threading.Event()
+            blocked = structs.replace(histogram, function=lambda *_: gate.wait() and LookedAt())
+            for _ in range(5):
+                nursery.start_soon(searches.answer, blocked, RangeQuery(), {})
+            with trio.fail_after(15):
+                while not searches.statistics()["running"]:
+                    await trio.lowlevel.checkpoint()
+                assert b'"rows":[' in await searches.answer(rows_route, RowsQuery(), {})
+            assert searches.statistics()["running"] == 1
+            gate.set()
+
+
+class LookedAt(Struct):
+    """What a blocked overview answers in the end."""
