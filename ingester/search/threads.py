@@ -27,6 +27,7 @@ __all__ = ["SearchThreads"]
 
 # Weight 110 beside the 1,024 of the threads that take data (sched(7)).
 _NICE = 10
+_NICE_MAX = 19
 
 _RETRY_AFTER_S = 2
 
@@ -108,7 +109,9 @@ class SearchThreads:
 
     def _work(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            # From where the process is: it may have been started with a nice value itself.
+            nice = min(_NICE_MAX, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
         while (call := self._calls.get()) is not None:
             call.run()
             del call  # its result may be large
