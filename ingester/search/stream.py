@@ -1,6 +1,6 @@
 """The stream: a tail as server-sent events, for one client.
 
-1. It looks when a commit has rung, at most every `_LOOK_EVERY_S`, and now and then without a ring.
+1. It looks when a commit has rung, at most every `_LOOK_EVERY_S`, and at once while there is more.
    It looks only when what was found before has been sent: a slow client makes its own lines wait,
    is told how many it missed, and holds up nobody.
 2. Every row has its position as `id`, and so have signs of life: `Last-Event-ID` resumes exactly.
@@ -116,6 +116,9 @@ class TailStream:
             self._later(str(error))
             return None
         self._position = found.position
+        if found.has_more:
+            self._looked_at = float("-inf")
+            self._bell.ring()
         return found
 
     def _later(self, reason: str) -> None:

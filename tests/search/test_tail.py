@@ -24,10 +24,10 @@ from ingester.search import tail as tail_module
 from ingester.search.reading import Reading
 from ingester.search.requests import RangeQuery, RowsQuery, TailQuery
 from ingester.search.stream import TailStream
-from ingester.search.subjects import LOG_ROWS
+from ingester.search.subjects import EVENT_ROWS, LOG_ROWS
 from ingester.search.tail import Look, Position, look, parse_position
 from ingester.store.store import Store
-from tests.search.rows import NOW, Rows, log
+from tests.search.rows import NOW, Rows, event, log
 from tests.store.stores import opened
 
 TAIL = next(route for route in ROUTES if route.pattern == "/api/v1/logs/tail")
@@ -112,15 +112,56 @@ def test_a_position_of_another_store_begins_anew(tmp_path: Path) -> None:
         assert ids(seen(store, Position(10**15, 1, 1))) == made
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_lines_than_a_look_tells_are_told_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tail_module, "_LINES_MAX", 10)
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        made = [one for _ in range(3) for one in rows.add("logs", [log(NOW)] * 12)]
+        told: list[str] = []
+        position, has_more = Position(0), True
+        while has_more:
+            found = seen(store, position, "hello")
+            assert (found.missed_lines, found.unread_rows) == (0, 0)
+            told += ids(found)
+            position, has_more = found.position, found.has_more
+        assert told == made
+        assert ids(seen(store, position)) == []
+
+
+def test_events_are_followed_as_logs_are(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        rows.add("logs", [log(NOW)])
+        made = rows.add("events", [event(NOW, action) for action in ("a", "b", "a")])
+        with Reading.open(store, seconds_max=10) as reading:
+            query = parse("action:a", schema=EVENT_ROWS.schema)
+            found = look(reading, EVENT_ROWS, query, Position(0))
+        assert ids(found) == [made[0], made[2]]
+
+
+def test_large_rows_end_a_look_early(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        made = Rows(store).add("logs", [log(NOW, "x" * 60_000) for _ in range(100)])
+        first = seen(store, Position(0))
+        assert (first.has_more, first.missed_lines) == (True, 0)
+        assert 1 < len(first.rows) < 100
+        assert ids(first) + ids(seen(store, first.position)) == made
+
+
+def test_who_lags_too_far_behind_goes_on_with_the_newest_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail_module, "_LINES_MAX", 10)
+    monkeypatch.setattr(tail_module, "_BACKLOG_LINES_MAX", 15)
     with opened(tmp_path) as store:
         rows = Rows(store)
         rows.add("logs", [log(NOW)] * 8 + [log(NOW, "other")] * 50)
         made = rows.add("logs", [log(NOW)] * 10)
         found = seen(store, Position(0), "hello")
         assert ids(found) == made
-        assert (found.missed_lines, found.unread_rows) == (8, 0)
+        assert (found.missed_lines, found.unread_rows, found.has_more) == (8, 0, False)
         found = seen(store, Position(0), "hello", rows_max=30)
         assert ids(found) == made
         assert (found.missed_lines, found.unread_rows) == (0, 58)
@@ -204,6 +245,7 @@ async def test_a_slow_client_is_told_what_it_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail_module, "_LINES_MAX", 20)
+    monkeypatch.setattr(tail_module, "_BACKLOG_LINES_MAX", 40)
     with opened(tmp_path) as store:
         rows = Rows(store)
         rows.add("logs", [log(NOW)])

@@ -153,8 +153,8 @@ def test_a_tail_resumes_over_a_kill_without_gap_or_repeat(tmp_path: Path) -> Non
 
 
 def test_a_tail_that_is_not_read_holds_up_nobody_and_is_told_what_it_missed(doors: Doors) -> None:
-    rows, batches = 600, 4
-    payload = "x" * 20_000
+    rows, batches = 6_000, 4
+    payload = "x" * 2_000
     with tail(doors, q="slow", receive_bytes=4_096) as stream:
         # Every batch is stored and can be queried while the client reads nothing.
         for batch in range(batches):
@@ -178,6 +178,17 @@ def test_a_tail_that_is_not_read_holds_up_nobody_and_is_told_what_it_missed(door
     assert missed > 0
     assert shown == sorted(set(shown))
     assert shown[-1] == rows * batches - 1
+
+
+def test_a_tail_that_is_read_shows_every_line_of_a_burst(doors: Doors) -> None:
+    count = 5_000
+    with tail(doors, q="burst") as stream:
+        lines = [json.dumps({"message": f"burst {n}"}).encode() for n in range(count)]
+        assert doors.post("/ingest/web?wait=query", b"\n".join(lines)).accepted == count
+        assert numbers(stream.take(100)) == list(range(100))
+    # So does one that was away meanwhile.
+    with tail(doors, stream.last_id, q="burst") as stream:
+        assert numbers(stream.take(count - 100)) == list(range(100, count))
 
 
 def test_a_client_that_leaves_ends_its_search(doors: Doors) -> None:
