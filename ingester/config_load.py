@@ -47,7 +47,12 @@ DEFAULT_ORIGIN = "default"
 _PREFIX = "INGESTER_"
 
 # Variables that are read by commands and are no settings.
-COMMAND_VARIABLES = frozenset({"INGESTER_CONFIG", "INGESTER_AUTH_KEY", "INGESTER_API_KEY"})
+COMMAND_VARIABLES = frozenset({
+    "INGESTER_CONFIG",
+    "INGESTER_AUTH_KEY",
+    "INGESTER_API_KEY",
+    "INGESTER_TOKEN",
+})
 
 # Names a deliberate fault for the fault tests (`actors/journal.py`); never suggested to anyone.
 _FAULT_VARIABLE = "INGESTER_FAULT"

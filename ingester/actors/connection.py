@@ -280,7 +280,7 @@ class Connection:
         reader = self._reader
         number = shared.next_number()
         body = RequestBody(self, reader, head)
-        address = self._client_address(head) if self._behind_proxy else self._address
+        address = self.client_address(head)
         preflight = shared.cors.preflight(head) if shared.cors is not None else None
         try:
             if preflight is None:
@@ -311,7 +311,10 @@ class Connection:
             return False
         return not rest or await self._read_rest()
 
-    def _client_address(self, head: RequestHead) -> str:
+    def client_address(self, head: RequestHead) -> str:
+        """Who sends a request: the peer, or whom trusted proxies name."""
+        if not self._behind_proxy:
+            return self._address
         values = (value for name, value in head.headers if name == b"x-forwarded-for")
         return client_address(self._address, values, self.shared.trusted)
 

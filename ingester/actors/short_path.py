@@ -123,7 +123,7 @@ class ShortPath:
         self._in_flight = self._is_taking = True
         self._number = number = shared.next_number()
         try:
-            take(number, data[body_start:], self._answer)
+            take(number, connection.client_address(head), data[body_start:], self._answer)
         except Exception as error:
             response = connection.answer_to(error, number)
             self._answer(Response(503) if response is None else response)

@@ -52,12 +52,15 @@ class ConnectionFailed(IngesterError):
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """Where a URL leads. `path` holds keys: never print it."""
+    """Where a URL leads, and the bearer key that opens it, if any. `path` too may hold keys: never
+    print it.
+    """
 
     tls: bool
     host: str
     port: int
     path: str
+    token: str = ""
 
     @property
     def authority(self) -> str:

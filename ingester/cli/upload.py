@@ -1,4 +1,4 @@
-"""`ingester upload`: bulk files to the Natero door, in parts, safely repeatable."""
+"""`ingester upload`: bulk files to the Natero or the honest door, in parts, safely repeatable."""
 
 from __future__ import annotations
 
@@ -20,27 +20,21 @@ from ingester.cli.common import (
     CommandFailed,
     config_option,
     data_dir_option,
-    intake_base,
     json_option,
-    natero_url,
     print_json,
     run_trio,
     settings,
 )
-from ingester.cli.http_client import Target, parse_target
-from ingester.cli.local import find_server
+from ingester.cli.http_client import Target
 from ingester.cli.upload_parts import Compression
 from ingester.cli.upload_run import Options, Outcome, Reporter, upload_files
-from ingester.config import Config
-from ingester.config_check import split_address
+from ingester.cli.upload_target import Destination, target_of
 from ingester.config_load import parse_bytes
 
 __all__ = ["outcome_document", "upload"]
 
 # Below this, requests cost more than their content.
 _PART_BYTES_MIN = 1024
-
-_TAIL_LENGTH = 4
 
 
 def _size(ctx: click.Context, param: click.Parameter, text: str) -> int:
@@ -53,9 +47,24 @@ def _size(ctx: click.Context, param: click.Parameter, text: str) -> int:
 @click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
 @click.option("--url", metavar="URL", help="Full URL of the door: http://…/v1/AUTH_KEY/API_KEY.")
-@click.option("--source", metavar="NAME", help="A source of the server on this machine.")
-@click.option("--auth-key", envvar="INGESTER_AUTH_KEY", metavar="KEY", help="With --source.")
-@click.option("--api-key", envvar="INGESTER_API_KEY", metavar="KEY", help="With --source.")
+@click.option("--source", metavar="NAME", help="Events for a source of the server on this machine.")
+@click.option(
+    "--auth-key",
+    envvar="INGESTER_AUTH_KEY",
+    metavar="KEY",
+    help="With --source, when its keys cannot be shown again.",
+)
+@click.option("--api-key", envvar="INGESTER_API_KEY", metavar="KEY", help="The same.")
+@click.option("--ingest", metavar="NAME", help="Any JSON for /ingest/NAME on this machine.")
+@click.option(
+    "--token",
+    envvar="INGESTER_TOKEN",
+    metavar="KEY",
+    help="An ingest token: with --ingest, or a --url of that door.",
+)
+@click.option(
+    "--as", "kind", type=click.Choice(["logs", "events"]), help="With --ingest; default logs."
+)
 @click.option(
     "--compress",
     "compression",
@@ -90,6 +99,9 @@ def upload(
     source: str | None,
     auth_key: str | None,
     api_key: str | None,
+    ingest: str | None,
+    token: str | None,
+    kind: str | None,
     compression: str | None,
     parallel: int,
     part_bytes: int,
@@ -107,7 +119,8 @@ def upload(
       ingester upload day-*.ndjson.gz --url "$URL" --parallel 4
       ingester upload huge.ndjson.zst --url "$URL" --resume
       zcat old/*.gz | ingester upload - --url "$URL"
-      INGESTER_AUTH_KEY=… INGESTER_API_KEY=… ingester upload events.ndjson --source shop
+      ingester upload events.ndjson --source shop
+      INGESTER_TOKEN=… ingester upload app.log.ndjson --ingest web
 
     Every part carries an idempotency key made from the file and its place in it, so retries,
     --resume, and the same command once more within 24 hours store nothing twice; --again does.
@@ -117,16 +130,17 @@ def upload(
     """
     if files.count("-") > 1 or (resume and "-" in files):
         raise CommandFailed("standard input can be read once, and not resumed", EXIT_USAGE)
-    if url is None:
-        loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
-        url = _source_url(loaded.config, source, auth_key, api_key)
-    elif source is not None:
-        raise CommandFailed("give --url or --source, not both", EXIT_USAGE)
-    target = parse_target(url)
-    if target is None:
-        raise CommandFailed(
-            "--url must look like http://127.0.0.1:8080/v1/AUTH_KEY/API_KEY", EXIT_USAGE
-        )
+    destination = Destination(
+        url=url,
+        source=source,
+        auth_key=auth_key,
+        api_key=api_key,
+        ingest=ingest,
+        token=token,
+        kind=kind,
+    )
+    loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
+    target = target_of(destination, loaded)
     options = Options(
         compression=cast("Compression | None", compression),
         parallel=parallel,
@@ -180,37 +194,6 @@ def _sentence(document: dict[str, object]) -> str:
         f" in {document['seconds']:.1f} s ({document['lines_per_second']:,} lines/s,"
         f" {document['bytes_sent']:,} bytes in {document['parts']} requests{retries})"
     )
-
-
-def _source_url(
-    config: Config, source: str | None, auth_key: str | None, api_key: str | None
-) -> str:
-    if source is None:
-        raise CommandFailed("give --url URL, or --source NAME with its two keys", EXIT_USAGE)
-    if not auth_key or not api_key:
-        raise CommandFailed(
-            "--source needs --auth-key and --api-key (or INGESTER_AUTH_KEY and INGESTER_API_KEY):"
-            " the server keeps only a hash of them",
-            EXIT_USAGE,
-        )
-    address = split_address(config.intake.bind)
-    if not config.intake.public_url and address is not None and address[1] == 0:
-        raise CommandFailed("the server's port is not known (port 0); give --url", EXIT_USAGE)
-    server = find_server(Path(config.store.data_dir))
-    if server is not None:
-        listed = msgspec.json.decode(server.call("GET", "/api/v1/sources"))["sources"]
-        _check_tail(listed, source, api_key)
-    return natero_url(intake_base(config), auth_key, api_key)
-
-
-def _check_tail(listed: Sequence[dict[str, object]], source: str, api_key: str) -> None:
-    """A key of another source would be accepted, and its events land there: say so before."""
-    found = next((entry for entry in listed if entry["source"] == source), None)
-    if found is None:
-        raise CommandFailed(f"there is no source named {source!r}", EXIT_USAGE)
-    keys = cast("list[dict[str, object]]", found["keys"])
-    if not any(key["tail"] == api_key[-_TAIL_LENGTH:] for key in keys):
-        raise CommandFailed(f"the api key is none of source {source!r}", EXIT_USAGE)
 
 
 @contextmanager

@@ -207,6 +207,8 @@ async def _send_part(part: Part, connection: Connection, file: _File, run: _Run)
     headers = [("Idempotency-Key", part.key), ("Content-Type", "application/json")]
     if part.encoding != "none":
         headers.append(("Content-Encoding", part.encoding))
+    if run.target.token:
+        headers.append(("Authorization", f"Bearer {run.target.token}"))
     attempt = 0
     while True:
         retry_after_s = 0.0
@@ -219,7 +221,8 @@ async def _send_part(part: Part, connection: Connection, file: _File, run: _Run)
                 return answer
             reason = _refusal(answer)
             if answer.status not in {408, 429} and answer.status < 500:
-                raise CommandFailed(f"{file.name}: {reason}{_advice(answer.status, file)}")
+                advice = _advice(answer.status, file, run.target)
+                raise CommandFailed(f"{file.name}: {reason}{advice}")
             retry_after_s = _retry_after(answer.headers.get("retry-after", ""))
             code = EXIT_FAILED
         except ConnectionFailed as error:
@@ -252,16 +255,21 @@ def _counts(answer: Answer, outcome: Outcome) -> tuple[int, int]:
 
 
 def _refusal(answer: Answer) -> str:
-    """What the server said; its body is a sentence on most doors, empty on the Natero door."""
+    """What the server said: a sentence, a report with the first lines, or nothing (Natero door)."""
     try:
-        sentence = str(msgspec.json.decode(answer.body)["error"])
-    except (msgspec.DecodeError, KeyError, TypeError, UnicodeDecodeError):
+        document = msgspec.json.decode(answer.body)
+        if "error" in document:
+            sentence = str(document["error"])
+        else:
+            first = document["errors"][0]
+            sentence = f"no line was good; line {first['line']}: {first['detail']}"
+    except (msgspec.DecodeError, LookupError, TypeError, UnicodeDecodeError):
         sentence = ""
     return f"the server answered {answer.status}" + (f" ({sentence})" if sentence else "")
 
 
-def _advice(status: int, file: _File) -> str:
-    if status == 400:
+def _advice(status: int, file: _File, target: Target) -> str:
+    if status == 400 and not target.token:
         return (
             ": the key pair is unknown or revoked, or the path is wrong, or the body is damaged;"
             " compare the URL with the one `ingester source create` printed"

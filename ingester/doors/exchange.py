@@ -91,11 +91,11 @@ class Request(Struct, gc=False):
 Handler = Callable[[Request], Awaitable[Response]]
 
 # A shortcut spares the usual small request its task: it is asked about a head and gives back who
-# takes the request, or None for one that is the handler's. `take(number, body, answer)` has the
-# whole body, does not wait, and sees to it that `answer` is called exactly once, later, from the
-# event loop. What it raises is answered like a fault of the handler.
+# takes the request, or None for one that is the handler's. `take(number, address, body, answer)`
+# has the client's address and the whole body, does not wait, and sees to it that `answer` is called
+# exactly once, later, from the event loop. What it raises is answered like a fault of the handler.
 Answer = Callable[[Response], None]
-Take = Callable[[int, bytes, Answer], None]
+Take = Callable[[int, str, bytes, Answer], None]
 Shortcut = Callable[[RequestHead], Take | None]
 
 

@@ -124,35 +124,43 @@ def _credential(head: RequestHead, admission: Admission, kind: CredentialKind) -
     return None if found is None or found.requests_per_hour else found
 
 
-def _take(admission: Admission, way: _Way, number: int, body: bytes, answer: Answer) -> None:
+def _take(
+    admission: Admission, way: _Way, number: int, address: str, body: bytes, answer: Answer
+) -> None:
     entry = new_entry(admission.config, way.origin, number, now_us(), body)
     try:
         request = decode_body(entry, body)
     except RequestError as error:
         credential, status = way.origin.credential, error.status_hint
-        # Here and below: its address is not known here.
         admission.usage.refuse(
-            credential, status=status, reason=str(error), address="", path=way.path
+            credential, status=status, reason=str(error), address=address, path=way.path
         )
         refused = error_answer(error)
         refused.door = way.origin.door
         answer(refused)
         return
-    notice = partial(_settled, admission, way, request, answer)
+    notice = partial(_settled, admission, way, request, address, answer)
     admission.small.append_nowait(entry_to_bytes(entry), request, notice)
 
 
 def _settled(
-    admission: Admission, way: _Way, request: SmallRequest, answer: Answer, failure: str | None
+    admission: Admission,
+    way: _Way,
+    request: SmallRequest,
+    address: str,
+    answer: Answer,
+    failure: str | None,
 ) -> None:
     if failure is not None:
-        admission.usage.count(way.origin.credential)
+        admission.usage.count(way.origin.credential, address=address)
         response = way.overloaded()
         response.door = way.origin.door
         answer(response)
         return
     accepted, rejected = request.row_count, request.rejected_count
-    admission.usage.count(way.origin.credential, accepted=accepted, rejected=rejected)
+    admission.usage.count(
+        way.origin.credential, accepted=accepted, rejected=rejected, address=address
+    )
     admission.count(way.origin.source, accepted, request.reasons)
     answer(way.stored(request))
 

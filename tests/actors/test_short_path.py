@@ -28,7 +28,8 @@ class Lane:
     def __call__(self, head: RequestHead) -> Take | None:
         return self.take if self.takes(head) else None
 
-    def take(self, number: int, body: bytes, answer: Answer) -> None:
+    def take(self, number: int, address: str, body: bytes, answer: Answer) -> None:
+        assert address == "127.0.0.1"
         if self.fault is not None:
             raise self.fault
         self.taken.append((number, body, answer))

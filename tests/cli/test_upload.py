@@ -305,7 +305,11 @@ def test_a_server_without_counts_is_reported_as_such(door: Door, tmp_path: Path)
         ["--url", "ftp://x/v1/a/b"],
         ["--url", "http://x:port/v1/a/b"],
         ["--url", "http://x/v1/a/b c"],
-        ["--source", "shop"],
+        ["--source", "shop", "--api-key", "k"],
+        ["--ingest", "web"],
+        ["--ingest", "a/b", "--token", "t"],
+        ["--ingest", "web", "--token", "t", "--url", "http://x/v1/a/b"],
+        ["--url", "http://x/v1/a/b", "--as", "events"],
         ["--source", "shop", "--url", "http://x/v1/a/b"],
         ["--url", "http://x/v1/a/b", "--part-bytes", "10"],
         ["--url", "http://x/v1/a/b", "--parallel", "0"],
@@ -327,6 +331,43 @@ def test_a_source_and_its_keys_make_the_url(door: Door, tmp_path: Path) -> None:
     }
     assert run(tmp_path / "a", "--source", "shop", env=env).exit_code == 0
     assert door.requests[0].path == "/v1/A1/K1"
+
+
+def test_the_keys_of_a_source_are_taken_from_the_data_folder(door: Door, tmp_path: Path) -> None:
+    write_events(tmp_path / "a", 1)
+    env = {
+        "INGESTER_INTAKE_PUBLIC_URL": door.url.removesuffix("/v1/authkey/apikey"),
+        "INGESTER_STORE_DATA_DIR": str(tmp_path / "data"),
+    }
+    (tmp_path / "data").mkdir()
+    made = CliRunner().invoke(main, ["source", "create", "shop", "--json"], env=env)
+    pair = json.loads(made.stdout)
+    assert run(tmp_path / "a", "--source", "shop", env=env).exit_code == 0
+    assert door.requests[0].path == f"/v1/{pair['auth_key']}/{pair['api_key']}"
+    unknown = run(tmp_path / "a", "--source", "none", env=env)
+    assert unknown.exit_code == 1
+    assert "none" in unknown.stderr
+
+
+def test_lines_go_to_the_honest_door_with_a_token(door: Door, tmp_path: Path) -> None:
+    write_events(tmp_path / "a", 3)
+    base = door.url.removesuffix("/v1/authkey/apikey")
+    env = {"INGESTER_TOKEN": "t1", "INGESTER_INTAKE_PUBLIC_URL": base}
+    assert run(tmp_path / "a", "--ingest", "web", env=env).exit_code == 0
+    assert run(tmp_path / "a", "--ingest", "web", "--as", "events", env=env).exit_code == 0
+    url = f"{base}/ingest/other"
+    assert run(tmp_path / "a", "--url", url, "--token", "t2").exit_code == 0
+    assert [(r.path, r.headers["authorization"]) for r in door.requests] == [
+        ("/ingest/web", "Bearer t1"),
+        ("/ingest/web?as=events", "Bearer t1"),
+        ("/ingest/other", "Bearer t2"),
+    ]
+    report = b'{"rejected": 3, "errors": [{"line": 1, "detail": "a value is missing"}]}'
+    door.reply = lambda request: (400, {}, report)
+    refused = run(tmp_path / "a", "--ingest", "web", env=env)
+    assert refused.exit_code == 1
+    assert "line 1: a value is missing" in refused.stderr
+    assert "t1" not in refused.stderr
 
 
 def test_a_missing_or_cut_file_is_named(door: Door, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ async def short(rig: Rig, body: bytes, head: RequestHead | None = None) -> Respo
     if take is None:
         return None
     answers: list[Response] = []
-    take(7, body, answers.append)
+    take(7, "192.0.2.7", body, answers.append)
     assert not answers, "answered before it was journalled"
     with trio.fail_after(5):
         while not answers:
@@ -109,7 +109,7 @@ async def test_both_ways_of_bearer_doors_store_and_answer_the_same(
             return
         assert take is not None
         answers: list[Response] = []
-        take(7, body, answers.append)
+        take(7, "192.0.2.7", body, answers.append)
         with trio.fail_after(5):
             while not answers:
                 await trio.lowlevel.checkpoint()

@@ -63,7 +63,7 @@ async def test_the_natero_door_counts_by_source_on_both_ways(tmp_path: Path) -> 
         (change,) = rig.admission.usage.take_changes().changes
         assert change.credential == "source:1"
         assert (change.requests, change.accepted, change.rejected) == (2, 2, 2)
-        assert change.last_address == "192.0.2.1"
+        assert change.last_address == "192.0.2.7"
 
 
 async def test_the_natero_door_notes_why_it_refused(tmp_path: Path) -> None:
