@@ -264,16 +264,14 @@ class ServerEvent(Struct, frozen=True, kw_only=True):
 
 
 def follow(data_dir: Path, path: str, last_event_id: str | None) -> Iterator[ServerEvent]:
-    """The events of a stream until it ends or breaks. A refusal ends the command; OSError when
-    nobody listens.
+    """The events of a stream until it ends or breaks; none when nobody listens. A refusal ends the
+    command.
     """
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     with closing(_SocketConnection(data_dir, _SILENCE_SECONDS)) as connection:
-        connection.request("GET", path, headers=headers)
         try:
+            connection.request("GET", path, headers=headers)
             answer = connection.getresponse()
-            if answer.status == 503:
-                return
             if answer.status != 200:
                 raise CommandFailed(_error_sentence(answer.status, answer.read()))
             yield from _events(answer)

@@ -271,15 +271,12 @@ def _follow(
     position = shown.position
     gone_at: float | None = None
     while True:
-        try:
-            for event in follow_events(folder, f"{path}?{urlencode({'q': query})}", position):
-                gone_at, position = None, event.id or position
-                if event.kind == "missed":
-                    _tell_missed(event.data)
-                elif event.data and (_id(Raw(event.data)) not in seen):
-                    write(Raw(event.data))
-        except OSError:
-            pass  # nobody listens
+        for event in follow_events(folder, f"{path}?{urlencode({'q': query})}", position):
+            gone_at, position = None, event.id or position
+            if event.kind == "missed":
+                _tell_missed(event.data)
+            elif event.data and (_id(Raw(event.data)) not in seen):
+                write(Raw(event.data))
         if gone_at is None:
             gone_at = time.monotonic()
             click.echo("the stream has ended; trying again", err=True)
