@@ -177,7 +177,8 @@ def _batches(reading: Reading, after: Position, rows_max: int) -> _Batches:
     for batch_id, commit_number, row_count in cast(list[tuple[int, int, int]], found):
         if commit_number == after.commit_number and after.request_number == _NUMBER_MAX:
             continue
-        if read + row_count > rows_max and ids:
+        # What is older than a batch that is left out is left out too: the next look begins behind.
+        if unread or (read + row_count > rows_max and ids):
             unread += row_count
             continue
         read += row_count

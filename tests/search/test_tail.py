@@ -168,6 +168,16 @@ def test_who_lags_too_far_behind_goes_on_with_the_newest_and_is_told(
         assert ids(seen(store, found.position)) == []
 
 
+def test_nothing_older_than_what_was_not_read_is_told(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        rows.add("logs", [log(NOW)] * 5)
+        rows.add("logs", [log(NOW)] * 40)
+        made = rows.add("logs", [log(NOW)] * 5)
+        found = seen(store, Position(0), rows_max=20)
+        assert (ids(found), found.unread_rows) == (made, 45)
+
+
 @pytest.mark.parametrize("text", ["", "1", "1.2", "1.2.3.4", "a.b.c", "-1.0.0", "1" * 99])
 def test_a_made_up_position_is_refused(text: str) -> None:
     with pytest.raises(InvalidField):
