@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -268,7 +269,7 @@ def test_a_failing_console_or_maintenance_is_restarted_and_data_is_taken(tmp_pat
         address = f"{server.ready['console']}/metrics"
 
         def is_restarted() -> bool:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, http.client.HTTPException):
                 return b'actor="console"} 2' in _get(address)[1]
             return False
 

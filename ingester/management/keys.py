@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ingester.errors import InvalidField
 from ingester.management import answers
 from ingester.management.answers import key_rows, masked_key, maybe_time_text, time_text
 from ingester.management.calls import Call, Nothing
@@ -78,6 +79,12 @@ def reveal_source(call: Call[Nothing, Nothing]) -> answers.SourceKey:
 def create_token(call: Call[CreateToken, Nothing]) -> answers.TokenKeyAnswer:
     body = call.body
     scopes = set(body.scopes) | ({body.scope} if body.scope is not None else set())
+    if body.requests_per_hour and scopes and "ingest" not in scopes:
+        raise InvalidField(
+            "requests_per_hour",
+            "requests_per_hour counts requests to the doors, which this token without the scope"
+            " ingest does not open",
+        )
     made = call.control.create_token(
         service=body.service,
         environment=body.environment,

@@ -218,6 +218,14 @@ def test_settings_of_sources_and_connections_are_patched(desk: Desk) -> None:
     assert desk.document("PATCH", "/connections/con_1", {"tier": "pro"})["limit"] == 1000
 
 
+def test_a_token_that_opens_no_door_has_no_quota(desk: Desk) -> None:
+    named = {"service": "s", "environment": "e"}
+    for scope, status in (("read", 422), ("admin", 422), ("ingest", 201)):
+        body = {"scope": scope, "requests_per_hour": 5, **(named if status == 201 else {})}
+        assert desk.ask("POST", "/tokens", body).status == status
+    assert desk.ask("POST", "/tokens", {"scope": "read"}).status == 201
+
+
 def test_usage_shows_hours_quota_last_use_and_refusals(desk: Desk) -> None:
     import time
 
