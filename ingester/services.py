@@ -73,12 +73,15 @@ class ProcessServices:
         self._sign_ins = trio.CapacityLimiter(1)
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
         self._rejects = StoreDesk(store, replayer)
-        self.statistics = statistics
-        self._registry = make_registry(statistics)
+        self._statistics = statistics
+        self._registry = make_registry(self.statistics)
 
     def ready(self) -> tuple[bool, list[str]]:
         reasons = self._admission.readiness()
         return not reasons, reasons
+
+    def statistics(self) -> Mapping[str, Mapping[str, object]]:
+        return {**self._statistics(), "search": self.searches.statistics()}
 
     def metrics_text(self) -> bytes:
         return metrics_text(self._registry)

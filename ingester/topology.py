@@ -23,8 +23,7 @@ import gc
 import os
 import signal
 import sys
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -35,35 +34,25 @@ from msgspec import Struct
 from . import startup
 from .actors import journal, loader, maintenance
 from .actors.bulk import worker as bulk
-from .actors.bulk.worker import BulkCounters, BulkWorkerContext
-from .actors.intake import IntakeServer
+from .actors.bulk.worker import BulkWorkerContext
 from .actors.tls import Certificates
 from .config import Config
 from .config_check import split_address
 from .console.app import make_app
-from .console.connection import ConsoleCounters, ConsoleLimits
+from .console.connection import ConsoleLimits
 from .console.server import ConsoleAddresses, serve_console
-from .doors.admission import Admission, KeyRing
-from .doors.bulk_lane import BulkLane, BulkUpload
-from .doors.disk import DiskWatch
-from .doors.router import make_handler
-from .doors.shortcut import make_shortcut
-from .doors.small_lane import JournalGate, JournalledGroup
 from .errors import ConfigError, IngesterError, StoreFailed
-from .flow import Doorbell
 from .logs import configure_logging
 from .management.people import invitation_link
+from .process import Process
 from .process_memory import bound_arenas
-from .sandbox.queries import Queries
 from .services import ProcessServices, reload_keys
-from .startup import Opened
 from .store.control import SourceKeys
 
 __all__ = ["Announcement", "serve"]
 
 _log = structlog.get_logger()
 
-UPLOADS_CAPACITY = 0
 LISTEN_BACKLOG = 4096
 _RESTART_WAITS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # What the loader gets at least to store what is journalled, at the end: the largest backlog.
@@ -83,111 +72,6 @@ class Announcement(Struct, frozen=True):
     setup_url: str | None = None
 
 
-class _Process:
-    """What the parts of `serve` share."""
-
-    def __init__(self, config: Config, opened: Opened) -> None:
-        self.config = config
-        self.opened = opened
-        data_dir = Path(config.store.data_dir)
-        self.uploads_send, self.uploads = trio.open_memory_channel[BulkUpload](UPLOADS_CAPACITY)
-        self.groups_send, self.groups = trio.open_memory_channel[JournalledGroup](float("inf"))
-        self.gate = JournalGate(backlog_bytes_max=config.journal.backlog_bytes_max)
-        self.disk = DiskWatch(
-            [data_dir / "journal", data_dir / "open"], config.store.disk_reserve_bytes
-        )
-        self.trouble = Doorbell()
-        self.bulk_counters = BulkCounters()
-        self.console_counters = ConsoleCounters()
-        self.decode_turn = trio.CapacityLimiter(1)
-        self.journal_turn = threading.Lock()
-        self.admission = Admission(
-            config.intake,
-            keys=KeyRing({}),
-            quotas=opened.quotas,
-            idempotency=opened.idempotency,
-            disk=self.disk,
-            small=self.gate,
-            bulk=BulkLane(self.uploads_send),
-            applied=opened.applied,
-            decode_turn=self.decode_turn,
-            dedup=opened.dedup,
-            metrics=config.metrics,
-        )
-        self.server = IntakeServer(
-            make_handler(self.admission),
-            config.intake,
-            opened.numbers,
-            {"intake": make_shortcut(self.admission)},
-        )
-        self.queries = Queries(
-            opened.increments,
-            lambda: self.config.store,
-            on_broken=lambda error: opened.store.recover(error.generation),
-            has_room=lambda: not self.disk.is_half_gone,
-        )
-        self.intake_url = ""
-        self.certificates: list[Certificates] = []
-        self.restarts: dict[str, int] = {}
-
-    def statistics(self) -> Mapping[str, Mapping[str, object]]:
-        """A snapshot per actor; `console.metrics` turns it into metrics."""
-        intake = self.server.statistics()
-        by_door: dict[str, dict[str, dict[str, int]]] = {}
-        for (door, status), count in intake.requests.items():
-            by_door.setdefault(door or "none", {"by_status": {}})["by_status"][str(status)] = count
-        groups = self.groups.statistics()
-        uploads = self.uploads.statistics()
-        return {
-            "intake": {
-                "connections": intake.connections_open,
-                "connections_accepted_total": intake.connections_accepted,
-                "connections_refused_total": intake.connections_refused,
-                "requests_total": {"by_door": by_door},
-                "received_bytes_total": intake.received_bytes,
-                "sent_bytes_total": intake.sent_bytes,
-                "stalls_total": intake.stalls,
-                "faults_total": intake.faults,
-            },
-            "admission": self.admission.statistics(),
-            "idempotency": self.opened.idempotency.statistics(),
-            "dedup": self.opened.dedup.statistics(),
-            "metric_labels": self.admission.metric_labels.statistics(),
-            "journal": {
-                **self.gate.statistics(),
-                "lag_records": max(
-                    0, self.opened.writer.statistics().next_seq - 1 - self.opened.applied.value
-                ),
-                "lag_bytes": self.gate.backlog_bytes,
-            },
-            "loader": self.opened.loader_counters.statistics(),
-            "bulk": self.bulk_counters.statistics(),
-            "channels": {
-                "depth": {
-                    "by_edge": {
-                        "journal-loader": groups.current_buffer_used,
-                        "door-bulk": uploads.tasks_waiting_send,
-                    }
-                },
-                "waiting_receivers": {
-                    "by_edge": {
-                        "journal-loader": groups.tasks_waiting_receive,
-                        "door-bulk": uploads.tasks_waiting_receive,
-                    }
-                },
-            },
-            "console": self.console_counters.snapshot(),
-            "store": self.opened.store.statistics(),
-            "queries": self.queries.statistics(),
-            "disk": self.disk.statistics(),
-            "rejects": {
-                "kept_bytes": self.opened.rejects.kept_bytes,
-                "dropped_total": self.opened.rejects.dropped_count,
-            },
-            "restarts": {"total": {"by_actor": dict(self.restarts)}},
-        }
-
-
 async def serve(
     config: Config,
     *,
@@ -202,7 +86,7 @@ async def serve(
         # What exists now lives as long as the process; a full collection need not walk it.
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        process = _Process(config, opened)
+        process = Process(config, opened)
         try:
             await reload_keys(opened.control, process.admission)
             stop_console = trio.Event()
@@ -226,7 +110,7 @@ async def serve(
 
 
 async def _run_core(
-    process: _Process,
+    process: Process,
     console: ConsoleAddresses,
     announce: Callable[[Announcement], None],
     signals: AsyncIterator[int],
@@ -262,7 +146,7 @@ async def _run_core(
 
 
 async def _run_doors(
-    process: _Process,
+    process: Process,
     console: ConsoleAddresses,
     announce: Callable[[Announcement], None],
     signals: AsyncIterator[int],
@@ -290,7 +174,7 @@ async def _run_doors(
         doors.cancel_scope.cancel()
 
 
-def _announcement(process: _Process, console_url: str, test_url: str | None) -> Announcement:
+def _announcement(process: Process, console_url: str, test_url: str | None) -> Announcement:
     opened = process.opened
     setup_url = None
     if opened.setup is not None:
@@ -299,7 +183,7 @@ def _announcement(process: _Process, console_url: str, test_url: str | None) -> 
     return Announcement(process.intake_url, console_url, test_url, opened.first_run, setup_url)
 
 
-async def _open_door(doors: trio.Nursery, process: _Process, bind: str, listener: str) -> str:
+async def _open_door(doors: trio.Nursery, process: Process, bind: str, listener: str) -> str:
     """Bind and serve one listener; its real URL."""
     address = split_address(bind)
     assert address is not None
@@ -320,7 +204,7 @@ async def _open_door(doors: trio.Nursery, process: _Process, bind: str, listener
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{real_port}"
 
 
-def _loader(process: _Process) -> Callable[[], Awaitable[None]]:
+def _loader(process: Process) -> Callable[[], Awaitable[None]]:
     opened = process.opened
     return partial(
         loader.run,
@@ -335,7 +219,7 @@ def _loader(process: _Process) -> Callable[[], Awaitable[None]]:
     )
 
 
-def _bulk_context(process: _Process) -> BulkWorkerContext:
+def _bulk_context(process: Process) -> BulkWorkerContext:
     config = process.config
     return BulkWorkerContext(
         store=process.opened.store,
@@ -349,7 +233,7 @@ def _bulk_context(process: _Process) -> BulkWorkerContext:
     )
 
 
-async def _maintenance(process: _Process) -> None:
+async def _maintenance(process: Process) -> None:
     await maintenance.run(
         store=process.opened.store,
         control=process.opened.control,
@@ -362,11 +246,11 @@ async def _maintenance(process: _Process) -> None:
     )
 
 
-async def _queries(process: _Process) -> None:
+async def _queries(process: Process) -> None:
     await process.queries.run()
 
 
-async def _clean_journal(process: _Process) -> None:
+async def _clean_journal(process: Process) -> None:
     await journal.clean(
         writer=process.opened.writer,
         applied=process.opened.applied,
@@ -376,7 +260,7 @@ async def _clean_journal(process: _Process) -> None:
 
 
 async def _console(
-    process: _Process,
+    process: Process,
     stop: trio.Event,
     task_status: trio.TaskStatus[ConsoleAddresses] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -385,7 +269,7 @@ async def _console(
     """
     started = _StartedOnce(task_status)
 
-    async def serve_it(process: _Process) -> None:
+    async def serve_it(process: Process) -> None:
         await _serve_console(process, stop, started)
 
     try:
@@ -416,15 +300,12 @@ class _StartedOnce(trio.TaskStatus[ConsoleAddresses]):
         return f"{host}:{self.addresses.port}"
 
 
-async def _serve_console(process: _Process, stop: trio.Event, started: _StartedOnce) -> None:
+async def _serve_console(process: Process, stop: trio.Event, started: _StartedOnce) -> None:
     config = process.config
     certificates: Certificates | None = None
     if config.console.tls_cert_file:
-        certificates = Certificates(
-            Path(config.console.tls_cert_file),
-            Path(config.console.tls_key_file),
-            section="console",
-        )
+        pem, key = Path(config.console.tls_cert_file), Path(config.console.tls_key_file)
+        certificates = Certificates(pem, key, section="console")
         process.certificates.append(certificates)
     services = ProcessServices(
         config=lambda: process.config,
@@ -453,8 +334,8 @@ async def _serve_console(process: _Process, stop: trio.Event, started: _StartedO
 
 async def _keep_running(
     name: str,
-    process: _Process,
-    actor: Callable[[_Process], Awaitable[None]],
+    process: Process,
+    actor: Callable[[Process], Awaitable[None]],
     *,
     failed: Exception | None = None,
 ) -> None:
@@ -478,7 +359,7 @@ async def _keep_running(
 
 
 async def _watch_signals(
-    process: _Process, signals: AsyncIterator[int], reload: Callable[[], Config]
+    process: Process, signals: AsyncIterator[int], reload: Callable[[], Config]
 ) -> None:
     """Re-read settings on SIGHUP; return on SIGTERM or SIGINT."""
     async for number in signals:
@@ -487,7 +368,7 @@ async def _watch_signals(
         _reload(process, reload)
 
 
-def _reload(process: _Process, reload: Callable[[], Config]) -> None:
+def _reload(process: Process, reload: Callable[[], Config]) -> None:
     """Take over what can change while running; a bad configuration is refused whole."""
     try:
         config = reload()
@@ -503,7 +384,7 @@ def _reload(process: _Process, reload: Callable[[], Config]) -> None:
     _log.info("configuration read again")
 
 
-async def _end_when_failed(process: _Process) -> None:
+async def _end_when_failed(process: Process) -> None:
     """Design: a fault of the store that cannot be resolved ends the process non-zero."""
     await process.admission.failed.wait()
     raise StoreFailed("whether an upload was stored could not be found out; start again to see")

@@ -30,6 +30,7 @@ class LazyGroup(click.Group):
         "demo": "demo:demo",
         "upload": "upload:upload",
         "query": "query:query",
+        "search": "search:search",
         "source": "source:source",
         "token": "token:token",
         "connection": "connection:connection",
@@ -74,6 +75,7 @@ def main() -> None:
     \b
     Ask:
       ingester query "SELECT action, count(*) FROM events GROUP BY ALL"
+      ingester search "level:>=error timeout" --since 1h --follow
 
     Every command takes --json. Exit codes: 0 done, 1 failed, 2 usage or a wrong setting, 3 server
     not reachable, 4 partly (some lines were rejected).

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Struct
 
 from ingester.cli.common import (
     EXIT_UNREACHABLE,
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 __all__ = [
     "LocalServer",
     "Manager",
+    "ServerEvent",
     "calls_in_process",
     "find_server",
+    "follow",
     "open_manager",
     "settled_server",
 ]
@@ -51,6 +54,9 @@ _STARTING_SECONDS_MAX = 10.0
 _POLL_SECONDS = 0.1
 
 _CONNECT_SECONDS = 5.0
+
+# A live stream gives a sign of life every 15 s.
+_SILENCE_SECONDS = 45.0
 
 _PIECE_BYTES = 256 * 1024
 
@@ -247,6 +253,47 @@ class _SocketConnection(http.client.HTTPConnection):
             sock.close()
             raise
         self.sock = sock
+
+
+class ServerEvent(Struct, frozen=True, kw_only=True):
+    """One server-sent event: `kind` "" for an ordinary one; `id` where the stream goes on."""
+
+    kind: str = ""
+    id: str | None = None
+    data: bytes = b""
+
+
+def follow(data_dir: Path, path: str, last_event_id: str | None) -> Iterator[ServerEvent]:
+    """The events of a stream until it ends or breaks; none when nobody listens. A refusal ends the
+    command.
+    """
+    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    with closing(_SocketConnection(data_dir, _SILENCE_SECONDS)) as connection:
+        try:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise CommandFailed(_error_sentence(answer.status, answer.read()))
+            yield from _events(answer)
+        except (OSError, http.client.HTTPException):
+            return
+
+
+def _events(answer: http.client.HTTPResponse) -> Iterator[ServerEvent]:
+    """As our own server writes them: one line a field, one field of a name."""
+    fields: dict[bytes, bytes] = {}
+    while line := answer.readline():
+        name, _, value = line.rstrip(b"\n").partition(b": ")
+        if name:
+            fields[name] = value
+            continue
+        event_id = fields.get(b"id")
+        yield ServerEvent(
+            kind=fields.get(b"event", b"").decode(),
+            id=None if event_id is None else event_id.decode(),
+            data=fields.get(b"data", b""),
+        )
+        fields.clear()
 
 
 def _error_sentence(status: int, content: bytes) -> str:

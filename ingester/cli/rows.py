@@ -24,7 +24,18 @@ from ingester.cli.local import LocalServer, settled_server
 from ingester.config import StoreConfig
 from ingester.sandbox.messages import Format
 
-__all__ = ["Rows", "ask", "print_table", "rows_table", "run_query", "stream_lines", "stream_query"]
+__all__ = [
+    "ESCAPES",
+    "Rows",
+    "ask",
+    "print_rows",
+    "print_table",
+    "printable",
+    "rows_table",
+    "run_query",
+    "stream_lines",
+    "stream_query",
+]
 
 # The server ends a query at `store.query_seconds_max`; its answer still has to arrive.
 _ANSWER_SECONDS = 30.0
@@ -32,7 +43,7 @@ _ANSWER_SECONDS = 30.0
 # More than anybody reads; a table is laid out as a whole.
 _TABLE_ROWS_MAX = 1_000
 
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
@@ -101,6 +112,16 @@ def print_table(rows: Rows) -> None:
         click.echo(f"{count} row{'' if count == 1 else 's'}", err=True)
 
 
+def print_rows(rows: Rows) -> None:
+    """A table on a terminal, else tab-separated lines under a header."""
+    if sys.stdout.isatty():
+        print_table(rows)
+        return
+    click.echo("\t".join(name.translate(ESCAPES) for name in rows.columns))
+    for row in rows.values():
+        click.echo("\t".join(_text(value).translate(ESCAPES) for value in row))
+
+
 class _Lines:
     """CSV in pieces to tab-separated lines. A record ends at a line end outside of quotes: where
     the number of quotes before it is even, doubled ones included.
@@ -123,7 +144,7 @@ class _Lines:
                 self._begun.clear()
         self._begin(rest)
         for fields in csv.reader(records):
-            self._write("\t".join(field.translate(_ESCAPES) for field in fields) + "\n")
+            self._write("\t".join(field.translate(ESCAPES) for field in fields) + "\n")
 
     def _begin(self, text: str) -> None:
         self._begun.append(text)
@@ -142,12 +163,12 @@ def rows_table(rows: Rows) -> Any:
         column = [row[number] for row in values if row[number] is not None]
         numeric = bool(column) and all(_is_number(value) for value in column)
         table.add_column(
-            Text(_printable(name)), justify="right" if numeric else "left", overflow="fold"
+            Text(printable(name)), justify="right" if numeric else "left", overflow="fold"
         )
     for row in values:
         table.add_row(
             *(
-                Text("NULL" if value is None else _printable(_text(value)), style=_style(value))
+                Text("NULL" if value is None else printable(_text(value)), style=_style(value))
                 for value in row
             )
         )
@@ -184,7 +205,7 @@ def _text(value: object) -> str:
     return _ENCODER.encode(value).decode()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """No control characters: what a sender put into an event must not drive the terminal."""
     if text.isprintable():
         return text

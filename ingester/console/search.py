@@ -1,14 +1,20 @@
 """Routes of searches, series and live tails, as `ingester.search` lists them.
 
-A search ends when its client leaves: the handler is cancelled, which interrupts the statement.
+1. A search ends when its client leaves: the handler is cancelled, which interrupts the statement.
+2. A live tail ends soon after its token or session has: who asks is looked at again and again.
+3. A parameter that is given twice is refused: which of them counts would be a guess.
 """
 
 from __future__ import annotations
 
-from quart import Response, request
+from typing import cast
+
+from quart import Request, Response, request
 from quart_trio import QuartTrio
 
+from ingester.console.auth import actor_of
 from ingester.console.services import Services
+from ingester.errors import InvalidField, RequestError
 from ingester.management.dispatch import decode_query
 from ingester.search import ROUTES, SearchRoute
 from ingester.search.requests import TailQuery
@@ -18,7 +24,17 @@ __all__ = ["add_search_routes"]
 
 def add_search_routes(app: QuartTrio, services: Services) -> None:
     def _tail(route: SearchRoute, query: TailQuery) -> Response:
-        stream = services.searches.tail(route, query, request.headers.get("Last-Event-ID"))
+        # The object behind Quart's proxy, which is of no use once the handler has returned.
+        asked = cast(Request, request._get_current_object())  # type: ignore[attr-defined]
+
+        async def is_allowed() -> bool:
+            try:
+                return (await actor_of(asked, services)).role is not None
+            except RequestError:
+                return False
+
+        last = asked.headers.get("Last-Event-ID")
+        stream = services.searches.tail(route, query, last, is_allowed=is_allowed)
         # Not held back by a proxy that collects answers.
         return Response(
             stream, content_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
@@ -26,7 +42,7 @@ def add_search_routes(app: QuartTrio, services: Services) -> None:
 
     def add(route: SearchRoute) -> None:
         async def search(**names: str) -> Response:
-            query = decode_query(request.args.to_dict(), route.query)
+            query = decode_query(_parameters(), route.query)
             if isinstance(query, TailQuery):
                 return _tail(route, query)
             body = await services.searches.answer(route, query, names)
@@ -45,3 +61,10 @@ def add_search_routes(app: QuartTrio, services: Services) -> None:
 
     for route in ROUTES:
         add(route)
+
+
+def _parameters() -> dict[str, str]:
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise InvalidField(name, f"{name} is given {len(values)} times")
+    return request.args.to_dict()

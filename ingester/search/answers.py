@@ -99,7 +99,8 @@ class Chart(Struct, frozen=True, kw_only=True):
 class Page(Struct, frozen=True, kw_only=True):
     """Newest first. `cursor` asks for the next page; null: there is none. A query with `s:`
     clauses answers `select`, one with `c:` clauses `chart`, in the place of the rows. `position`,
-    of a first page: the `last_event_id` of a live tail that goes on behind it.
+    of a first page: the `last_event_id` of a live tail that goes on behind it; a row that was
+    committed while the page was read may be in both.
     """
 
     rows: list[dict[str, Any]]

@@ -26,6 +26,9 @@ Row = tuple[object, ...]
 
 _INTERRUPT_EVERY_S = 0.05
 
+# Making rows holds the interpreter: others have a turn after each of these.
+_FETCH_ROWS = 500
+
 
 class SearchTookTooLong(RequestError):
     """The deadline has passed."""
@@ -114,7 +117,11 @@ class Reading:
         if self._stop.is_wanted or time.monotonic() >= self._ends_at:
             raise StoreBusy("interrupted")
         with self._lease.using() as cursor:
-            return cast(list[Row], cursor.execute(sql, list(params)).fetchall())
+            cursor.execute(sql, list(params))
+            found: list[Row] = []
+            while chunk := cursor.fetchmany(_FETCH_ROWS):
+                found += cast(list[Row], chunk)
+            return found
 
 
 def _watch(lease: Lease, stop: Stop, ends_at: float) -> None:

@@ -29,7 +29,7 @@ class SearchRoute(Struct, frozen=True, kw_only=True):
     """One GET route that a viewer may ask. `{name}` in the pattern is one path segment.
 
     `answer` describes what is encoded; of a tail, one event. `function` None: the console answers
-    by other means (`complete`, `tail`).
+    by other means (`complete`, `tail`). `is_overview`: it goes over a whole range.
     """
 
     pattern: str
@@ -39,6 +39,7 @@ class SearchRoute(Struct, frozen=True, kw_only=True):
     function: Answerer | None
     name: Literal["read", "complete", "tail"] = "read"
     table: str = ""
+    is_overview: bool = False
     operation: str
     method: Literal["GET"] = "GET"
     role: Literal["viewer"] = "viewer"
@@ -66,6 +67,7 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
             query=query,
             function=function,
             table=subject.table,
+            is_overview=operation in {"histogram_of", "fields_of"},
         )
 
     return (
@@ -132,6 +134,7 @@ _SERIES = (
         answer=answers.EventSeries,
         query=requests.SeriesQuery,
         function=lambda reading, query, _: event_series(reading, query),
+        is_overview=True,
         table="events",
     ),
     SearchRoute(
@@ -150,6 +153,7 @@ _SERIES = (
         answer=answers.MetricSeries,
         query=requests.MetricSeriesQuery,
         function=lambda reading, query, names: metric_series(reading, names["metricId"], query),
+        is_overview=True,
         table="metrics",
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TypeVar
@@ -32,9 +32,12 @@ __all__ = ["Searches", "answer_search"]
 _T = TypeVar("_T")
 
 _SEARCHES_MAX = 2
+# Histograms, fields and series go over whole ranges: rows never wait for a second one.
+_OVERVIEWS_MAX = 1
 _WAITING_MAX = 16
 _TAILS_MAX = 16
 _TAIL_RETRY_AFTER_S = 10
+_RETRY_AFTER_S = 2
 _TAIL_SECONDS_MAX = 10.0
 
 # Fields and values that completion suggests are as old as this at most.
@@ -48,6 +51,7 @@ class Searches:
         self._store = store
         self._seconds_max = seconds_max
         self._threads = SearchThreads("search", threads_max=_SEARCHES_MAX, waiting_max=_WAITING_MAX)
+        self._overviews = trio.CapacityLimiter(_OVERVIEWS_MAX)
         # Apart, so that no long search holds up a tail.
         self._tail_threads = SearchThreads("tail", threads_max=1, waiting_max=_TAILS_MAX)
         self._tails: set[Doorbell] = set()
@@ -73,6 +77,14 @@ class Searches:
             self._threads.close()
             self._tail_threads.close()
 
+    def statistics(self) -> dict[str, object]:
+        """A snapshot: searches, and the looks of live tails."""
+        return {
+            **self._threads.statistics(),
+            "tails": len(self._tails),
+            "tail_looks": self._tail_threads.statistics(),
+        }
+
     def _ring_all(self) -> None:
         for bell in self._tails:
             bell.ring()
@@ -90,10 +102,24 @@ class Searches:
                 self._store, route, query, names, seconds_max=self._seconds_max(), stop=stop
             )
 
-        return await self._run(read)
+        if not route.is_overview:
+            return await self._run(read)
+        if self._overviews.statistics().tasks_waiting >= _WAITING_MAX:
+            raise Overloaded("too many searches wait; try again shortly", _RETRY_AFTER_S)
+        async with self._overviews:
+            return await self._run(read)
 
-    def tail(self, route: SearchRoute, query: TailQuery, last_event_id: str | None) -> TailStream:
-        """A stream to be sent. Raises QueryError, RequestError; Overloaded when there are many."""
+    def tail(
+        self,
+        route: SearchRoute,
+        query: TailQuery,
+        last_event_id: str | None,
+        *,
+        is_allowed: Callable[[], Awaitable[bool]],
+    ) -> TailStream:
+        """A stream to be sent, as long as who reads it `is_allowed` to. Raises QueryError,
+        RequestError; Overloaded when there are many.
+        """
         if len(self._tails) >= _TAILS_MAX:
             raise Overloaded(f"{_TAILS_MAX} live tails are open; close one", _TAIL_RETRY_AFTER_S)
         subject = SUBJECTS[route.table]
@@ -108,7 +134,9 @@ class Searches:
 
             return await self._run(read, self._tail_threads)
 
-        return TailStream(look_again, position, places=self._tails, stop=self._stop)
+        return TailStream(
+            look_again, position, places=self._tails, stop=self._stop, is_allowed=is_allowed
+        )
 
     async def _complete(self, table: str, query: CompleteQuery) -> answers.Suggestions:
         known = await self._fields(table)

@@ -1,10 +1,11 @@
 """The stream: a tail as server-sent events, for one client.
 
-1. It looks when a commit has rung, at most every `_LOOK_EVERY_S`, and now and then without a ring.
+1. It looks when a commit has rung, at most every `_LOOK_EVERY_S`, and at once while there is more.
    It looks only when what was found before has been sent: a slow client makes its own lines wait,
    is told how many it missed, and holds up nobody.
 2. Every row has its position as `id`, and so have signs of life: `Last-Event-ID` resumes exactly.
-3. It is an iterator and no generator: it may be dropped at any await.
+3. It ends within `_ASK_EVERY_S` of the right to read it, and of the server.
+4. It is an iterator and no generator: it may be dropped at any await.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _log = structlog.get_logger()
 _LOOK_EVERY_S = 0.5
 _HEARTBEAT_S = 15.0
 _STOP_LOOK_S = 1.0
+_ASK_EVERY_S = 15.0
 _RETRY_S = 1.0
 _ROWS_MAX = 1_000_000
 _ROWS_MIN = 10_000
@@ -47,15 +49,18 @@ class TailStream:
         *,
         places: set[Doorbell],
         stop: trio.Event,
+        is_allowed: Callable[[], Awaitable[bool]],
     ) -> None:
         self._looker = looker
         self._position = position
         self._places = places
         self._stop = stop
+        self._is_allowed = is_allowed
         self._bell = Doorbell()
         self._rows_max = _ROWS_MAX
         self._is_begun = False
         self._looked_at = self._sent_at = float("-inf")
+        self._asked_at = trio.current_time()
 
     def __aiter__(self) -> TailStream:
         return self
@@ -68,7 +73,7 @@ class TailStream:
             return self._sent(_GREETING)
         while True:
             await self._wait()
-            if self._stop.is_set():
+            if self._stop.is_set() or not await self._may_go_on():
                 raise StopAsyncIteration
             found = await self._look()
             if found is not None and (found.rows or found.missed_lines or found.unread_rows):
@@ -91,6 +96,13 @@ class TailStream:
                 await self._bell.wait()
                 return
 
+    async def _may_go_on(self) -> bool:
+        """Keys and sessions end; an open stream must not outlive its own by more than this."""
+        if trio.current_time() < self._asked_at + _ASK_EVERY_S:
+            return True
+        self._asked_at = trio.current_time()
+        return await self._is_allowed()
+
     async def _look(self) -> Look | None:
         """None: not now; what is there will be found the next time."""
         self._looked_at = trio.current_time()
@@ -104,6 +116,9 @@ class TailStream:
             self._later(str(error))
             return None
         self._position = found.position
+        if found.has_more:
+            self._looked_at = float("-inf")
+            self._bell.ring()
         return found
 
     def _later(self, reason: str) -> None:

@@ -27,6 +27,7 @@ __all__ = ["SearchThreads"]
 
 # Weight 110 beside the 1,024 of the threads that take data (sched(7)).
 _NICE = 10
+_NICE_MAX = 19
 
 _RETRY_AFTER_S = 2
 
@@ -63,6 +64,7 @@ class SearchThreads:
         self._limiter = trio.CapacityLimiter(threads_max)
         self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._run_count = self._cancelled_count = 0
 
     async def run(self, function: Callable[[Stop], T]) -> T:
         """What `function` returns. Raises Overloaded when too many wait."""
@@ -76,7 +78,9 @@ class SearchThreads:
             try:
                 await call.done.wait()
             finally:
+                self._run_count += 1
                 if not call.done.is_set():  # the client has left
+                    self._cancelled_count += 1
                     call.stop.ask()
                     with trio.CancelScope(shield=True):
                         await call.done.wait()
@@ -86,7 +90,12 @@ class SearchThreads:
 
     def statistics(self) -> dict[str, int]:
         found = self._limiter.statistics()
-        return {"running": int(found.borrowed_tokens), "waiting": found.tasks_waiting}
+        return {
+            "running": int(found.borrowed_tokens),
+            "waiting": found.tasks_waiting,
+            "runs_total": self._run_count,
+            "cancelled_total": self._cancelled_count,
+        }
 
     def close(self) -> None:
         for _ in self._threads:
@@ -100,7 +109,9 @@ class SearchThreads:
 
     def _work(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            # From where the process is: it may have been started with a nice value itself.
+            nice = min(_NICE_MAX, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
         while (call := self._calls.get()) is not None:
             call.run()
             del call  # its result may be large

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from contextlib import suppress
 from datetime import timedelta
@@ -172,6 +173,21 @@ def test_a_range_is_a_filter_of_the_scan_itself(tmp_path: Path) -> None:
         scan = str(plan)[str(plan).index("SEQ_SCAN") :]
         assert "Filters:" in scan
         assert "FILTER" not in str(plan).replace("Filters", "")
+
+
+def test_row_groups_outside_of_the_range_are_not_scanned(tmp_path: Path) -> None:
+    rows_max = 50_000
+    with opened(tmp_path) as store:
+        times = [NOW - timedelta(seconds=rows_max - n) for n in range(rows_max)]
+        Rows(store).add("logs", [log(time) for time in times])
+        with Reading.open(store, seconds_max=10, now=NOW) as reading:
+            rows = relation_within(reading, LOG_ROWS, Window(NOW - timedelta(seconds=100), None))
+            ((_, plan),) = reading.rows(
+                f"EXPLAIN (ANALYZE, FORMAT json) SELECT id FROM {rows} WHERE time >= ?",
+                [at("2026-11-21T11:58:20").replace(tzinfo=None)],
+            )
+        found = json.loads(str(plan))
+        assert 100 <= found["cumulative_rows_scanned"] <= 16_384
 
 
 def test_a_broad_query_looks_at_the_newest_windows_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
+from msgspec import Struct, structs
 
 from ingester.errors import InvalidField, Overloaded, QueryError, RequestError
 from ingester.lql import parse
@@ -19,12 +22,12 @@ from ingester.search import service as service_module
 from ingester.search import stream as stream_module
 from ingester.search import tail as tail_module
 from ingester.search.reading import Reading
-from ingester.search.requests import TailQuery
+from ingester.search.requests import RangeQuery, RowsQuery, TailQuery
 from ingester.search.stream import TailStream
-from ingester.search.subjects import LOG_ROWS
+from ingester.search.subjects import EVENT_ROWS, LOG_ROWS
 from ingester.search.tail import Look, Position, look, parse_position
 from ingester.store.store import Store
-from tests.search.rows import NOW, Rows, log
+from tests.search.rows import NOW, Rows, event, log
 from tests.store.stores import opened
 
 TAIL = next(route for route in ROUTES if route.pattern == "/api/v1/logs/tail")
@@ -109,19 +112,70 @@ def test_a_position_of_another_store_begins_anew(tmp_path: Path) -> None:
         assert ids(seen(store, Position(10**15, 1, 1))) == made
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_lines_than_a_look_tells_are_told_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tail_module, "_LINES_MAX", 10)
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        made = [one for _ in range(3) for one in rows.add("logs", [log(NOW)] * 12)]
+        told: list[str] = []
+        position, has_more = Position(0), True
+        while has_more:
+            found = seen(store, position, "hello")
+            assert (found.missed_lines, found.unread_rows) == (0, 0)
+            told += ids(found)
+            position, has_more = found.position, found.has_more
+        assert told == made
+        assert ids(seen(store, position)) == []
+
+
+def test_events_are_followed_as_logs_are(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        rows.add("logs", [log(NOW)])
+        made = rows.add("events", [event(NOW, action) for action in ("a", "b", "a")])
+        with Reading.open(store, seconds_max=10) as reading:
+            query = parse("action:a", schema=EVENT_ROWS.schema)
+            found = look(reading, EVENT_ROWS, query, Position(0))
+        assert ids(found) == [made[0], made[2]]
+
+
+def test_large_rows_end_a_look_early(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        made = Rows(store).add("logs", [log(NOW, "x" * 60_000) for _ in range(100)])
+        first = seen(store, Position(0))
+        assert (first.has_more, first.missed_lines) == (True, 0)
+        assert 1 < len(first.rows) < 100
+        assert ids(first) + ids(seen(store, first.position)) == made
+
+
+def test_who_lags_too_far_behind_goes_on_with_the_newest_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail_module, "_LINES_MAX", 10)
+    monkeypatch.setattr(tail_module, "_BACKLOG_LINES_MAX", 15)
     with opened(tmp_path) as store:
         rows = Rows(store)
         rows.add("logs", [log(NOW)] * 8 + [log(NOW, "other")] * 50)
         made = rows.add("logs", [log(NOW)] * 10)
         found = seen(store, Position(0), "hello")
         assert ids(found) == made
-        assert (found.missed_lines, found.unread_rows) == (8, 0)
+        assert (found.missed_lines, found.unread_rows, found.has_more) == (8, 0, False)
         found = seen(store, Position(0), "hello", rows_max=30)
         assert ids(found) == made
         assert (found.missed_lines, found.unread_rows) == (0, 58)
         assert ids(seen(store, found.position)) == []
+
+
+def test_nothing_older_than_what_was_not_read_is_told(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        rows.add("logs", [log(NOW)] * 5)
+        rows.add("logs", [log(NOW)] * 40)
+        made = rows.add("logs", [log(NOW)] * 5)
+        found = seen(store, Position(0), rows_max=20)
+        assert (ids(found), found.unread_rows) == (made, 45)
 
 
 @pytest.mark.parametrize("text", ["", "1", "1.2", "1.2.3.4", "a.b.c", "-1.0.0", "1" * 99])
@@ -149,6 +203,14 @@ def events(data: bytes) -> list[tuple[str | None, Any]]:
     return found
 
 
+async def everyone() -> bool:
+    return True
+
+
+def tailed(searches: Searches, query: TailQuery, last: str | None) -> TailStream:
+    return searches.tail(TAIL, query, last, is_allowed=everyone)
+
+
 async def read(stream: TailStream, count: int) -> list[tuple[str | None, Any]]:
     found: list[tuple[str | None, Any]] = []
     with trio.fail_after(15):
@@ -162,7 +224,7 @@ async def test_a_commit_wakes_a_tail(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with opened(tmp_path) as store:
         rows = Rows(store)
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(q="hello"), None)
+            stream = tailed(searches, TailQuery(q="hello"), None)
             assert await stream.__anext__() == b"retry: 2000\n\n"
             made: list[str] = []
             async with trio.open_nursery() as nursery:
@@ -183,7 +245,7 @@ async def test_payloads_on_several_lines_stay_one_event(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         Rows(store).add("logs", [log(NOW, "a\r\nb", attributes='{\r\n"a":\n"\\n"}')])
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(), None)
+            stream = tailed(searches, TailQuery(), None)
             ((_, document),) = await read(stream, 1)
             assert (document["message"], document["attributes"]) == ("a\r\nb", {"a": "\n"})
             await stream.aclose()
@@ -193,11 +255,12 @@ async def test_a_slow_client_is_told_what_it_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail_module, "_LINES_MAX", 20)
+    monkeypatch.setattr(tail_module, "_BACKLOG_LINES_MAX", 40)
     with opened(tmp_path) as store:
         rows = Rows(store)
         rows.add("logs", [log(NOW)])
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(), None)
+            stream = tailed(searches, TailQuery(), None)
             await read(stream, 1)
             made = [one for _ in range(10) for one in rows.add("logs", [log(NOW)] * 5)]
             found = await read(stream, 21)
@@ -212,17 +275,17 @@ async def test_tails_are_bounded_and_end_with_the_server(
     monkeypatch.setattr(service_module, "_TAILS_MAX", 2)
     with opened(tmp_path) as store:
         async with running(store) as (searches, stop):
-            streams = [searches.tail(TAIL, TailQuery(), None) for _ in range(2)]
+            streams = [tailed(searches, TailQuery(), None) for _ in range(2)]
             for stream in streams:
                 await stream.__anext__()
             with pytest.raises(Overloaded):
-                searches.tail(TAIL, TailQuery(), None)
+                tailed(searches, TailQuery(), None)
             stop.set()
             for stream in streams:
                 with pytest.raises(StopAsyncIteration):
                     await stream.__anext__()
                 await stream.aclose()
-            await searches.tail(TAIL, TailQuery(), None).aclose()
+            await tailed(searches, TailQuery(), None).aclose()
 
 
 async def test_a_silent_tail_gives_signs_of_life_with_its_position(
@@ -232,7 +295,7 @@ async def test_a_silent_tail_gives_signs_of_life_with_its_position(
     with opened(tmp_path) as store:
         Rows(store).add("logs", [log(NOW, "other")])
         async with running(store) as (searches, _):
-            stream = searches.tail(TAIL, TailQuery(q="hello"), None)
+            stream = tailed(searches, TailQuery(q="hello"), None)
             await stream.__anext__()
             assert (await stream.__anext__()).startswith(b": still here\nid: 1.")
             await stream.aclose()
@@ -242,9 +305,55 @@ async def test_a_wrong_tail_is_refused_before_it_begins(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         async with running(store) as (searches, _):
             with pytest.raises(QueryError):
-                searches.tail(TAIL, TailQuery(q="a:"), None)
+                tailed(searches, TailQuery(q="a:"), None)
             for query in ("c:count(*)", "s:level"):
                 with pytest.raises(RequestError):
-                    searches.tail(TAIL, TailQuery(q=query), None)
+                    tailed(searches, TailQuery(q=query), None)
             with pytest.raises(InvalidField):
-                searches.tail(TAIL, TailQuery(), "nonsense")
+                tailed(searches, TailQuery(), "nonsense")
+
+
+async def test_a_tail_ends_soon_after_the_right_to_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "_ASK_EVERY_S", 0.0)
+    monkeypatch.setattr(stream_module, "_LOOK_EVERY_S", 0.0)
+    answers = [True, False]
+
+    async def is_allowed() -> bool:
+        return answers.pop(0)
+
+    with opened(tmp_path) as store:
+        rows = Rows(store)
+        rows.add("logs", [log(NOW)])
+        async with running(store) as (searches, _):
+            stream = searches.tail(TAIL, TailQuery(), None, is_allowed=is_allowed)
+            assert len(await read(stream, 1)) == 1
+            rows.add("logs", [log(NOW)])
+            with trio.fail_after(15), pytest.raises(StopAsyncIteration):
+                await stream.__anext__()
+            await stream.aclose()
+
+
+async def test_rows_do_not_wait_for_overviews(tmp_path: Path) -> None:
+    histogram, rows_route = (
+        next(route for route in ROUTES if route.pattern == f"/api/v1/logs{path}")
+        for path in ("/histogram", "")
+    )
+    with opened(tmp_path) as store:
+        Rows(store).add("logs", [log(NOW)])
+        async with running(store) as (searches, _), trio.open_nursery() as nursery:
+            gate = threading.Event()
+            blocked = structs.replace(histogram, function=lambda *_: gate.wait() and LookedAt())
+            for _ in range(5):
+                nursery.start_soon(searches.answer, blocked, RangeQuery(), {})
+            with trio.fail_after(15):
+                while not searches.statistics()["running"]:
+                    await trio.lowlevel.checkpoint()
+                assert b'"rows":[' in await searches.answer(rows_route, RowsQuery(), {})
+            assert searches.statistics()["running"] == 1
+            gate.set()
+
+
+class LookedAt(Struct):
+    """What a blocked overview answers in the end."""

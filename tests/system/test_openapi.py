@@ -257,7 +257,6 @@ def test_answers_are_what_the_document_says(world: World, mode: GenerationMode, 
         except Unsatisfiable:
             # Without parameters and body there is nothing to break.
             assert mode is GenerationMode.NEGATIVE, operation.label
-    print(*faults, sep="\n")
     assert faults == []
     assert world.server.process is not None
     assert world.server.process.poll() is None

@@ -1,0 +1,136 @@
+"""What the parts of a running server share: channels, budgets, counters, and what they tell.
+
+`topology` makes one and gives its parts to the actors; nothing else holds it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from .actors.bulk.worker import BulkCounters
+from .actors.intake import IntakeServer
+from .actors.tls import Certificates
+from .config import Config
+from .console.connection import ConsoleCounters
+from .doors.admission import Admission, KeyRing
+from .doors.bulk_lane import BulkLane, BulkUpload
+from .doors.disk import DiskWatch
+from .doors.router import make_handler
+from .doors.shortcut import make_shortcut
+from .doors.small_lane import JournalGate, JournalledGroup
+from .flow import Doorbell
+from .sandbox.queries import Queries
+from .startup import Opened
+
+__all__ = ["Process"]
+
+UPLOADS_CAPACITY = 0
+
+
+class Process:
+    """What the parts of `serve` share."""
+
+    def __init__(self, config: Config, opened: Opened) -> None:
+        self.config = config
+        self.opened = opened
+        data_dir = Path(config.store.data_dir)
+        self.uploads_send, self.uploads = trio.open_memory_channel[BulkUpload](UPLOADS_CAPACITY)
+        self.groups_send, self.groups = trio.open_memory_channel[JournalledGroup](float("inf"))
+        self.gate = JournalGate(backlog_bytes_max=config.journal.backlog_bytes_max)
+        self.disk = DiskWatch(
+            [data_dir / "journal", data_dir / "open"], config.store.disk_reserve_bytes
+        )
+        self.trouble = Doorbell()
+        self.bulk_counters = BulkCounters()
+        self.console_counters = ConsoleCounters()
+        self.decode_turn = trio.CapacityLimiter(1)
+        self.journal_turn = threading.Lock()
+        self.admission = Admission(
+            config.intake,
+            keys=KeyRing({}),
+            quotas=opened.quotas,
+            idempotency=opened.idempotency,
+            disk=self.disk,
+            small=self.gate,
+            bulk=BulkLane(self.uploads_send),
+            applied=opened.applied,
+            decode_turn=self.decode_turn,
+            dedup=opened.dedup,
+            metrics=config.metrics,
+        )
+        self.server = IntakeServer(
+            make_handler(self.admission),
+            config.intake,
+            opened.numbers,
+            {"intake": make_shortcut(self.admission)},
+        )
+        self.queries = Queries(
+            opened.increments,
+            lambda: self.config.store,
+            on_broken=lambda error: opened.store.recover(error.generation),
+            has_room=lambda: not self.disk.is_half_gone,
+        )
+        self.intake_url = ""
+        self.certificates: list[Certificates] = []
+        self.restarts: dict[str, int] = {}
+
+    def statistics(self) -> Mapping[str, Mapping[str, object]]:
+        """A snapshot per actor; `console.metrics` turns it into metrics."""
+        intake = self.server.statistics()
+        by_door: dict[str, dict[str, dict[str, int]]] = {}
+        for (door, status), count in intake.requests.items():
+            by_door.setdefault(door or "none", {"by_status": {}})["by_status"][str(status)] = count
+        groups = self.groups.statistics()
+        uploads = self.uploads.statistics()
+        return {
+            "intake": {
+                "connections": intake.connections_open,
+                "connections_accepted_total": intake.connections_accepted,
+                "connections_refused_total": intake.connections_refused,
+                "requests_total": {"by_door": by_door},
+                "received_bytes_total": intake.received_bytes,
+                "sent_bytes_total": intake.sent_bytes,
+                "stalls_total": intake.stalls,
+                "faults_total": intake.faults,
+            },
+            "admission": self.admission.statistics(),
+            "idempotency": self.opened.idempotency.statistics(),
+            "dedup": self.opened.dedup.statistics(),
+            "metric_labels": self.admission.metric_labels.statistics(),
+            "journal": {
+                **self.gate.statistics(),
+                "lag_records": max(
+                    0, self.opened.writer.statistics().next_seq - 1 - self.opened.applied.value
+                ),
+                "lag_bytes": self.gate.backlog_bytes,
+            },
+            "loader": self.opened.loader_counters.statistics(),
+            "bulk": self.bulk_counters.statistics(),
+            "channels": {
+                "depth": {
+                    "by_edge": {
+                        "journal-loader": groups.current_buffer_used,
+                        "door-bulk": uploads.tasks_waiting_send,
+                    }
+                },
+                "waiting_receivers": {
+                    "by_edge": {
+                        "journal-loader": groups.tasks_waiting_receive,
+                        "door-bulk": uploads.tasks_waiting_receive,
+                    }
+                },
+            },
+            "console": self.console_counters.snapshot(),
+            "store": self.opened.store.statistics(),
+            "queries": self.queries.statistics(),
+            "disk": self.disk.statistics(),
+            "rejects": {
+                "kept_bytes": self.opened.rejects.kept_bytes,
+                "dropped_total": self.opened.rejects.dropped_count,
+            },
+            "restarts": {"total": {"by_actor": dict(self.restarts)}},
+        }
