@@ -25,7 +25,7 @@ from msgspec import Raw
 import ingester.topology
 from ingester.cli import local, main
 from ingester.cli.common import CommandFailed, intake_base, run_trio
-from ingester.cli.rows import _ESCAPES, Rows, _decoded, _Lines, rows_table
+from ingester.cli.rows import ESCAPES, Rows, _decoded, _Lines, rows_table
 from ingester.cli.serve import first_run_text
 from ingester.config import Config, IntakeConfig
 from ingester.errors import StoreFailed
@@ -184,7 +184,7 @@ def test_lines_are_the_records_however_the_csv_is_cut(rows: list[list[str]], cut
     places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for start, end in itertools.pairwise(places):
         lines.add(data[start:end])
-    assert written == ["\t".join(field.translate(_ESCAPES) for field in row) + "\n" for row in rows]
+    assert written == ["\t".join(field.translate(ESCAPES) for field in row) + "\n" for row in rows]
 
 
 def test_rows_may_also_be_objects_and_a_table_shows_no_control_characters() -> None:
