@@ -348,6 +348,7 @@ async def test_a_spare_process_is_kept_and_replaced(tmp_path: Path) -> None:
         assert len(pids) == 3
         last = await spare_of(asking)
         os.kill(last.pid, signal.SIGKILL)
+        await eventually(lambda: not last.is_alive)
         assert await asking.value("SELECT 1") == 1
     assert not is_running(last.pid)
 
