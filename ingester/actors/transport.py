@@ -28,6 +28,10 @@ from ingester.protocol.http1 import PIECE_BYTES_MAX
 __all__ = ["PlainTransport", "TlsTransport", "Transport", "WaitExpired"]
 
 
+# Read at a time, until a read has filled it: a large body follows.
+_FIRST_PIECE_BYTES = 64 * 1024
+
+
 class WaitExpired(Exception):
     """The wait was ended by `interrupt`; the transport can still be used."""
 
@@ -39,7 +43,7 @@ class Transport(Protocol):
         """Whatever must happen before the first byte."""
 
     async def receive(self) -> bytes:
-        """At most 64 KiB; b"" when the client sends no more."""
+        """At most 256 KiB; b"" when the client sends no more."""
 
     def receive_nowait(self) -> bytes | None:
         """Like `receive`, or None when nothing is here or only waiting could tell."""
@@ -71,6 +75,7 @@ class PlainTransport:
         "_fileno",
         "_has_ended",
         "_is_expired",
+        "_piece_bytes",
         "_readiness",
         "_receive_bytes",
         "_send_bytes",
@@ -87,6 +92,7 @@ class PlainTransport:
         self._send_bytes = sock.send
         self._readiness = readiness
         self._waiting: trio.lowlevel.Task | None = None
+        self._piece_bytes = _FIRST_PIECE_BYTES
         self._has_ended = False
         self._is_expired = False
         self.is_readable = False
@@ -132,15 +138,17 @@ class PlainTransport:
 
     def receive_nowait(self) -> bytes | None:
         try:
-            data = self._receive_bytes(PIECE_BYTES_MAX)
+            data = self._receive_bytes(self._piece_bytes)
         except BlockingIOError:
             self.is_readable = False
             return None
         except OSError:
             raise ClientGone("the connection was reset") from None
-        if len(data) < PIECE_BYTES_MAX:
+        if len(data) < self._piece_bytes:
             # All of it: what comes later is told anew. The end is told only once.
             self.is_readable = self._has_ended
+        else:
+            self._piece_bytes = PIECE_BYTES_MAX
         return data
 
     def send_nowait(self, data: bytes) -> int:

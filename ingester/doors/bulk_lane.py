@@ -71,8 +71,9 @@ class Digest(Protocol):
 class BulkUpload(Struct):
     """A bulk body on its way. `pieces` ends with `b""` (the body is whole) or is closed early
     (it is not). `content_length` as announced, None for a chunked body. The worker sets `outcome`
-    and then `done`. `first_rejects` are for the answer. `dedup` is the claim for its ids, if its
-    source leaves out repeats, and `deduplicated` how many were; whoever ends the upload settles it.
+    and then `done`. `is_plain`: not compressed. `first_rejects` are for the answer. `dedup` is the
+    claim for its ids, if its source leaves out repeats, and `deduplicated` how many were; whoever
+    ends the upload settles it.
     """
 
     request_number: int
@@ -88,6 +89,7 @@ class BulkUpload(Struct):
     idempotency_key: str | None
     done: trio.Event
     refused_by: RefusedBy = "nothing"
+    is_plain: bool = False
     first_rejects: list[LineReject] = []
     dedup: Claim | None = None
     deduplicated: int = 0

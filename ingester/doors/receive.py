@@ -284,6 +284,7 @@ async def _receive_bulk(
         idempotency_key=asked.idempotency_key,
         done=trio.Event(),
         refused_by=asked.refused_by,
+        is_plain=asked.encoding == "identity",
         first_rejects=asked.first_rejects,
     )
     if asked.dedup is not None:

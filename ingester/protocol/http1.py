@@ -7,7 +7,7 @@ with its body, and the next pipelined head starts exactly behind it.
 1. The events (with adjacent body pieces joined) depend on the bytes alone, never on the cuts.
 2. Bounded: a head that is not whole holds at most `head_bytes_max`, or it is refused (431, or 414
    when its first line is to blame); while a body is read at most one framing line is held back.
-   What the caller feeds at once comes on top; feed ≤ 64 KiB.
+   What the caller feeds at once comes on top; feed ≤ 256 KiB.
 3. A fault is final: after a `MalformedRequest` every call raises it again.
 4. A request whose connection ended inside it never completes.
 
@@ -44,7 +44,7 @@ __all__ = [
     "response_bytes",
 ]
 
-PIECE_BYTES_MAX = 64 * 1024
+PIECE_BYTES_MAX = 256 * 1024
 
 # RFC 9112 section 2.2 asks for at least one empty line to be ignored before a request line.
 BLANK_LINES_MAX = 4

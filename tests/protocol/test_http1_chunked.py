@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ingester.protocol.http1 import RequestHead, RequestReader
+from ingester.protocol.http1 import PIECE_BYTES_MAX, RequestHead, RequestReader
 from tests.protocol.http1_events import (
     HEAD_EVENT,
     LIMITS,
@@ -52,7 +52,7 @@ def test_chunk_longer_than_its_size_is_refused_behind_its_good_bytes(end: bytes)
 
 
 def test_large_chunk_is_returned_in_bounded_pieces() -> None:
-    size = 200_000
+    size = 600_000
     reader = RequestReader(LIMITS)
     reader.receive_data(post(b"Transfer-Encoding: chunked", body=b"%x\r\n" % size))
     assert isinstance(reader.next_event(), RequestHead)
@@ -61,7 +61,7 @@ def test_large_chunk_is_returned_in_bounded_pieces() -> None:
     assert reader.remaining_bytes is None
     pieces = drain(reader)
     assert pieces.pop() == "end"
-    assert max(map(len, pieces)) == 65536
+    assert max(map(len, pieces)) == PIECE_BYTES_MAX
     assert b"".join(pieces) == b"z" * size
 
 
