@@ -17,6 +17,7 @@ from ingester.config import IntakeConfig
 from ingester.doors.exchange import Handler, Request, Response, Shortcut
 from ingester.errors import BodyTooLarge, Overloaded
 from ingester.messages import RequestNumbers
+from ingester.protocol.http1 import PIECE_BYTES_MAX
 
 __all__ = [
     "Answer",
@@ -160,7 +161,7 @@ async def shapes_handler(request: Request) -> Response:
     if whole is None:
         pieces = []
         while piece := await request.body.receive():
-            assert len(piece) <= 65536
+            assert len(piece) <= PIECE_BYTES_MAX
             pieces.append(piece)
         whole = b"".join(pieces)
     assert request.body.received_bytes == len(whole)
