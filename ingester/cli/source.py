@@ -53,7 +53,7 @@ _map = click.option(
     multiple=True,
     metavar="COLUMN=PLACE",
     help="Where a column is found in events of any shape: account_id=/org/id (JSON pointer), "
-    "action==push (a constant), time_unit=s. Several times.",
+    "action==push (a constant), time_unit=ms|s|us|ns|rfc3339. Several times.",
 )
 
 

@@ -163,7 +163,9 @@ class EventMap:
             millis: float = micros // 1000
         else:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                return "wrong_type", f"must be a number, got {kind_of(value)}"
+                is_time = isinstance(value, str) and rfc3339_us(value) is not None
+                hint = "; with time_unit=rfc3339 in the map such times are read" if is_time else ""
+                return "wrong_type", f"must be a number, got {kind_of(value)}{hint}"
             per_ms = _PER_MS[self._unit]
             if not 0 <= value < CREATED_AT_MS_END * per_ms:
                 return "out_of_range", f"must be an epoch in {self._unit} from 1970 to 9999"

@@ -103,6 +103,12 @@ def test_times_that_are_none(unit: str, value: object, reason: str) -> None:
     assert reject.detail.startswith("createdAt (/at) must be")
 
 
+def test_a_time_in_words_is_told_how_to_be_read() -> None:
+    told = read({**ODD, "at": "2023-11-14T22:13:20Z"}, time_unit="ms").detail
+    assert told.endswith("got a string; with time_unit=rfc3339 in the map such times are read")
+    assert read({**ODD, "at": "yesterday"}, time_unit="ms").detail.endswith("got a string")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason", "detail"),
     [
