@@ -6,9 +6,11 @@ Tests marked `long` are skipped without it; tests that have both forms ask `long
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-__all__ = ["long_form", "pytest_addoption", "pytest_collection_modifyitems"]
+__all__ = ["compiled_once", "long_form", "pytest_addoption", "pytest_collection_modifyitems"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,3 +35,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def long_form(request: pytest.FixtureRequest) -> bool:
     """Whether this run was started with `--long`."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Servers and commands that tests start share one folder of bytecode.
+
+    Where the environment forbids bytecode files each of them would compile two hundred modules.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
