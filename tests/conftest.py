@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-__all__ = ["compiled_once", "long_form", "pytest_addoption", "pytest_collection_modifyitems"]
+__all__ = ["long_form", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,11 +37,9 @@ def long_form(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Servers and commands that tests start share one folder of bytecode.
+def pytest_configure() -> None:
+    """Let servers and commands that tests start keep their bytecode.
 
-    Where the environment forbids bytecode files each of them would compile two hundred modules.
+    Where the environment forbids that, each of them compiled two hundred modules anew.
     """
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        os.environ["PYTHONPYCACHEPREFIX"] = str(tmp_path_factory.mktemp("bytecode"))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
