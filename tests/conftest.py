@@ -6,9 +6,11 @@ Tests marked `long` are skipped without it; tests that have both forms ask `long
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-__all__ = ["long_form", "pytest_addoption", "pytest_collection_modifyitems"]
+__all__ = ["long_form", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,3 +35,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def long_form(request: pytest.FixtureRequest) -> bool:
     """Whether this run was started with `--long`."""
     return bool(request.config.getoption("--long"))
+
+
+def pytest_configure() -> None:
+    """Let servers and commands that tests start keep their bytecode.
+
+    Where the environment forbids that, each of them compiled two hundred modules anew.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

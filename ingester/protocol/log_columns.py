@@ -8,6 +8,7 @@ requests in one batch say it row by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,6 @@ __all__ = ["LOG_SCHEMA", "SMALL_LOG_SCHEMA", "LogBatch", "SmallLogs", "small_log
 
 _STRING = pa.string()
 _TIMESTAMP = pa.timestamp("us")
-_LEVELS = pa.array(LEVELS, _STRING)
 
 LOG_SCHEMA = pa.schema({
     "time": _TIMESTAMP,
@@ -66,7 +66,7 @@ class LogBatch(Struct):
         """One record batch of `LOG_SCHEMA`."""
         columns = [
             pa.array(self.times).view(_TIMESTAMP),
-            _LEVELS.take(pa.array(self.levels)),
+            _level_names().take(pa.array(self.levels)),
             pa.array(self.messages, _STRING),
             json_views(self.data, self.starts, self.lengths),
             pa.array(self.line_numbers),
@@ -100,7 +100,7 @@ def small_log_rows(requests: Sequence[SmallLogs]) -> pa.Table:
     levels = np.fromiter((row.level for row in rows), np.uint8, count)
     columns = [
         pa.array(times).view(_TIMESTAMP),
-        _LEVELS.take(pa.array(levels)),
+        _level_names().take(pa.array(levels)),
         pa.array([row.message for row in rows], _STRING),
         packed_json([text for r in requests for text in r.texts]),
         pa.array([n for r in requests for n in r.line_numbers], pa.int64()),
@@ -110,3 +110,9 @@ def small_log_rows(requests: Sequence[SmallLogs]) -> pa.Table:
         pa.array([r.environment for r in requests for _ in r.rows], _STRING),
     ]
     return pa.Table.from_arrays(columns, schema=SMALL_LOG_SCHEMA)
+
+
+@cache
+def _level_names() -> pa.Array:
+    """Made when first asked for: an Arrow array of Python values imports pandas, if installed."""
+    return pa.array(LEVELS, _STRING)

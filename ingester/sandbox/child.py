@@ -19,6 +19,7 @@ import sys
 import threading
 import types
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,8 @@ def _prepare(connection: Any, request: QueryRequest) -> None:
         pa.set_memory_pool(pa.system_memory_pool())
     paths = [path for files in request.files.values() for path in files]
     connection.execute(f"SET memory_limit = '{request.memory_bytes_max // 1024}KiB'")
-    connection.execute("SET allowed_paths = ?", [paths])
+    # Not as a parameter: the first of those makes DuckDB import pandas, where that is installed.
+    connection.execute(f"SET allowed_paths = {_list_literal(paths)}")
     connection.execute("SET enable_external_access = false")
     files = {name: [Path(path) for path in found] for name, found in request.files.items()}
     confine(paths, memory_bytes=request.memory_bytes_max, cpu_seconds=request.cpu_seconds_max)
@@ -184,6 +186,10 @@ def _prepare(connection: Any, request: QueryRequest) -> None:
     for statement in view_ddl([_BASE], files, VIEW_NAMES):
         connection.execute(statement)
     connection.execute("SET lock_configuration = true")
+
+
+def _list_literal(texts: Sequence[str]) -> str:
+    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"
 
 
 def _end_with_server() -> None:

@@ -432,6 +432,13 @@ def test_help_starts_no_server_library() -> None:
         assert f"\n  {command} " in done.stdout
 
 
+def test_the_server_is_imported_without_pandas_where_it_is_installed() -> None:
+    """An Arrow array of Python values made at module level imports it: half a second."""
+    code = "import sys, ingester.topology; assert 'pandas' not in sys.modules"
+    root = str(Path(ingester.__file__).parent.parent)
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, timeout=60)
+
+
 def test_every_command_takes_json_and_shows_an_example() -> None:
     commands = ["serve", "demo", "upload", "query", "check", "audit", "source", "config"]
     for command in [*commands, "token", "connection", "project", "member"]:

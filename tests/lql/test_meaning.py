@@ -49,7 +49,7 @@ def _found(connection: duckdb.DuckDBPyConnection, relation: str, where: Node) ->
     return [row[0] for row in rows]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(logs, min_size=1, max_size=6), st.lists(nodes, min_size=1, max_size=4))
 def test_row_batch_and_table_give_the_answer_of_the_definition(
     connection: duckdb.DuckDBPyConnection, rows: list[dict[str, Any]], filters: list[Node]

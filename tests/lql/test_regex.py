@@ -148,7 +148,7 @@ _ATOMS = [
 ]
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.lists(st.sampled_from(_ATOMS), max_size=10).map("".join) | st.text(max_size=8))
 def test_we_and_duckdb_agree_on_any_pattern(pattern: str) -> None:
     refusal = None

@@ -7,24 +7,33 @@ import json
 import math
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import msgspec
 import pyarrow as pa
 import trio
 
 from ingester.config import StoreConfig
-from ingester.sandbox.messages import Format
-from ingester.sandbox.queries import Queries
+from ingester.errors import IngesterError
+from ingester.sandbox import process
+from ingester.sandbox.messages import Format, QueryRequest
+from ingester.sandbox.process import QueryProcess
+from ingester.sandbox.queries import Queries, _refusal
 from ingester.store.increments import Increments
 from ingester.store.ledger import AppliedBatch
 from ingester.store.store import Store
 from tests.store.stores import load, opened, value
 
 __all__ = ["EVENT_SCHEMA", "Asking", "Intake", "add_events", "event_rows", "open_asking"]
+
+_SHARED = (
+    "import sys; sys.path[:] = sys.argv[1:]; from tests.sandbox.shared_child import main; main()"
+)
 
 EVENT_SCHEMA = pa.schema({
     "request_number": pa.int64(),
@@ -66,6 +75,22 @@ class Asking:
         ((found,),) = await self.rows(sql)
         return found
 
+    async def each(self, texts: Sequence[str]) -> list[bytes | IngesterError]:
+        """What each is answered in the default format, by one process (`shared_child.py`)."""
+        with patch.object(process, "_PROGRAM", _SHARED):
+            asked = await QueryProcess.start()
+        gives_up_at = time.monotonic() + 20
+        holding = await trio.to_thread.run_sync(
+            lambda: self.increments.hold(gives_up_at=gives_up_at, has_room=lambda: True)
+        )
+        try:
+            sql = msgspec.json.encode(texts).decode()
+            await asked.ask(QueryRequest(sql=sql, files=holding.files))
+            return [await _one_answer(asked) for _ in texts]
+        finally:
+            await asked.aclose()
+            self.increments.release(holding)
+
     def stored(self) -> int:
         return int(value(self.store, "SELECT count(*) FROM requests"))
 
@@ -105,6 +130,17 @@ async def open_asking(
         assert not queries._open
         assert not any(entry.holders for ranges in increments._ranges.values() for entry in ranges)
         increments.close()
+
+
+async def _one_answer(asked: QueryProcess) -> bytes | IngesterError:
+    data = b""
+    while True:
+        kind, body = await asked.receive_frame()
+        if kind == b"E":
+            return _refusal(body)
+        if kind == b"Z":
+            return data
+        data += body if kind == b"D" else b""
 
 
 def add_events(store: Store, number: int, count: int, *, body: str = '{"n": 0.10}') -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DISGUISED", "ENDLESS", "EXPENSIVE", "HARMLESS", "NESTED", "REFUSED"]
+__all__ = ["DISGUISED", "ENDLESS", "EXPENSIVE", "HARMLESS", "KINDS", "NESTED", "REFUSED"]
 
 # `{part}`, `{upload}`, `{export}`, `{folder}` are real paths of the store under test.
 REFUSED = [
@@ -258,6 +258,35 @@ DISGUISED = [
     ".shell id",
     "\\copy events to x",
 ]
+
+# One of each kind above, to go all the way through the server.
+KINDS = {
+    "file": "SELECT content FROM read_blob('{part}')",
+    "file as a table": "FROM '{export}'",
+    "file anywhere": "SELECT * FROM events LIMIT (SELECT length(content) FROM read_blob('{part}'))",
+    "network": "FROM 'https://example.org/x.csv'",
+    "SQL as text": "SELECT * FROM query('SELECT 1')",
+    "setting": "SELECT current_setting('allowed_paths')",
+    "environment": "SELECT list_transform(['HOME'], lambda x: getenv(x))",
+    "catalogue": "SELECT * FROM duckdb_settings()",
+    "hidden table": "SELECT * FROM base.requests",
+    "hidden column": "SELECT credential FROM requests",
+    "set": "SET GLOBAL lock_configuration = false",
+    "copy": "COPY events TO '{export}' (FORMAT csv, USE_TMP_FILE false)",
+    "attach": "ATTACH '{part}' AS p",
+    "extension": "LOAD '/tmp/evil.duckdb_extension'",
+    "create": "CREATE OR REPLACE VIEW events AS SELECT 1",
+    "write": "DELETE FROM base.requests",
+    "write within": "WITH gone AS (DELETE FROM base.requests RETURNING *) SELECT * FROM gone",
+    "two statements": "SELECT 1; COPY (SELECT 1) TO '{folder}/x'",
+    "nothing": "",
+    "no text": "\0",
+    "parameter": "SELECT $1",
+    "waits": "SELECT pg_sleep(100)",
+    "pointer": "FROM arrow_scan(1, 2, 3)",
+    "mistake": "SELECT nope FROM events",
+    "client's own": "\\copy events to x",
+}
 
 # What only looks like one: names are names. How many rows each has.
 HARMLESS = [

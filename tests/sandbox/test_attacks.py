@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ import pytest
 from ingester.errors import RequestError
 from ingester.sandbox.messages import QueryRefused, QueryTimeout
 from tests.sandbox.asking import Asking, Intake, open_asking
-from tests.sandbox.attacks import DISGUISED, ENDLESS, EXPENSIVE, HARMLESS, NESTED, REFUSED
+from tests.sandbox.attacks import (
+    DISGUISED,
+    ENDLESS,
+    EXPENSIVE,
+    HARMLESS,
+    KINDS,
+    NESTED,
+    REFUSED,
+)
 from tests.store.stores import load
 
 
@@ -32,29 +41,49 @@ async def refusal(asking: Asking, sql: str) -> RequestError:
     raise AssertionError(f"taken: {sql[:200]} -> {rows[:200]!r}")
 
 
-SOME = 15
-FORBIDDEN = REFUSED + DISGUISED
+def assert_plain(error: object, sql: str, folder: Path) -> None:
+    """A refusal that says what is wrong and nothing about us."""
+    assert isinstance(error, QueryRefused), (sql, error)
+    sentence = str(error)
+    assert error.column is None or 1 <= error.column <= len(sql) + 1, (sql, error.column)
+    # What the client wrote itself may be repeated.
+    assert str(folder) in sql or str(folder) not in sentence, (sql, sentence)
+    assert "Traceback" not in sentence
+    assert "process" not in sentence, (sql, sentence)
+    assert "\n" not in sentence
+    assert len(sentence) <= 600
 
 
-@pytest.mark.parametrize("first", range(0, len(FORBIDDEN), SOME))
-async def test_none_of_them_is_taken_or_changes_anything(tmp_path: Path, first: int) -> None:
+@pytest.mark.parametrize("attacks", [REFUSED, DISGUISED], ids=["plain", "disguised"])
+async def test_none_of_them_is_taken_or_changes_anything(
+    tmp_path: Path, attacks: list[str]
+) -> None:
+    async with open_asking(tmp_path) as asking:
+        assert await asking.value("SELECT count(*) FROM requests") == 3
+        asking.store.checkpoint()
+        before, files = asking.digest(), asking.files()
+        texts = [filled(sql, asking) for sql in attacks]
+        control = "SELECT count(*) FROM requests"
+        # The control behind each tells a refusal from a process that answers nothing any more.
+        answers = await asking.each([text for sql in texts for text in (sql, control)])
+        assert len(answers) == 2 * len(texts)
+        for sql, answer, after in zip(texts, answers[::2], answers[1::2], strict=True):
+            assert_plain(answer, sql, tmp_path)
+            assert isinstance(after, bytes), (sql, after)
+            assert json.loads(after)["rows"] == [[3]], sql
+        assert asking.digest() == before
+        assert asking.files() == files
+
+
+async def test_one_of_each_kind_is_refused_by_the_server_which_goes_on(tmp_path: Path) -> None:
     async with open_asking(tmp_path, with_spare=True) as asking:
         assert await asking.value("SELECT count(*) FROM requests") == 3
         asking.store.checkpoint()
-        before = asking.digest()
-        files = asking.files()
-        for sql in FORBIDDEN[first : first + SOME]:
-            sql = filled(sql, asking)
-            error = await refusal(asking, sql)
-            sentence = str(error)
-            assert isinstance(error, QueryRefused), (sql, sentence)
-            assert error.column is None or 1 <= error.column <= len(sql) + 1, (sql, error.column)
-            # What the client wrote itself may be repeated.
-            assert str(tmp_path) in sql or str(tmp_path) not in sentence, (sql, sentence)
-            assert "Traceback" not in sentence
-            assert "process" not in sentence, (sql, sentence)
-            assert "\n" not in sentence
-            assert len(sentence) <= 600
+        before, files = asking.digest(), asking.files()
+        for kind, attack in KINDS.items():
+            assert attack in REFUSED + DISGUISED, kind
+            sql = filled(attack, asking)
+            assert_plain(await refusal(asking, sql), sql, tmp_path)
         assert asking.digest() == before
         assert asking.files() == files
         load(asking.store, 50)
@@ -62,9 +91,11 @@ async def test_none_of_them_is_taken_or_changes_anything(tmp_path: Path, first: 
 
 
 async def test_what_only_looks_like_an_attack_is_taken(tmp_path: Path) -> None:
-    async with open_asking(tmp_path, with_spare=True) as asking:
-        for sql, count in HARMLESS:
-            assert len(await asking.rows(sql)) == count, sql
+    async with open_asking(tmp_path) as asking:
+        answers = await asking.each([sql for sql, _ in HARMLESS])
+    for (sql, count), answer in zip(HARMLESS, answers, strict=True):
+        assert isinstance(answer, bytes), (sql, answer)
+        assert len(json.loads(answer)["rows"]) == count, sql
 
 
 @pytest.mark.parametrize("sql", EXPENSIVE)

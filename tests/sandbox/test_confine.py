@@ -13,7 +13,7 @@ _PROGRAM = """
 import os, socket, sys, threading
 from ingester.sandbox.confine import confine
 granted, other, what = sys.argv[1:]
-confine([granted], memory_bytes=64 << 20, cpu_seconds=5)
+confine([granted], memory_bytes=64 << 20, cpu_seconds=2)
 def attempt(act):
     try:
         act()

@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from click.testing import CliRunner
+
+from ingester.cli import main
 from tests.system.client import Answer, Connection, NoAnswer, event_line
 
 __all__ = ["REPOSITORY", "CommandFailed", "Server", "SourceKeys", "running", "wait_until"]
@@ -151,7 +155,29 @@ class Server:
         return Connection(self.address, timeout_s)
 
     def command(self, *arguments: str, exit_codes: Collection[int] = (0,)) -> Any:
-        """Run one CLI command with `--json`; its document."""
+        """Run one CLI command with `--json`; its document.
+
+        Beside a server it runs in this process, where its modules are loaded already; on a stopped
+        folder, or from a thread, in one of its own (`command_process`).
+        """
+        if self.process is None or threading.current_thread() is not threading.main_thread():
+            return self.command_process(*arguments, exit_codes=exit_codes)
+        unset = {name: None for name in os.environ if name.startswith("INGESTER_")}
+        with contextlib.chdir(REPOSITORY):
+            result = CliRunner().invoke(
+                main,
+                [*arguments, "--json", "--data-dir", str(self.data_dir)],
+                env={**unset, **self.environment},
+                prog_name="ingester",
+            )
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return _document(
+            arguments, result.exit_code, result.stdout_bytes, result.stderr_bytes, exit_codes
+        )
+
+    def command_process(self, *arguments: str, exit_codes: Collection[int] = (0,)) -> Any:
+        """The same as a user types it."""
         result = subprocess.run(
             [sys.executable, "-m", "ingester", *arguments, "--json", "--data-dir", self.data_dir],
             cwd=REPOSITORY,
@@ -161,11 +187,7 @@ class Server:
             timeout=_COMMAND_SECONDS_MAX,
             check=False,
         )
-        if result.returncode not in exit_codes:
-            raise CommandFailed(
-                f"{arguments[:2]} exit {result.returncode}: {result.stdout!r} {result.stderr!r}"
-            )
-        return json.loads(result.stdout)
+        return _document(arguments, result.returncode, result.stdout, result.stderr, exit_codes)
 
     def create_source(self, name: str) -> SourceKeys:
         made = self.command("source", "create", name)
@@ -242,6 +264,18 @@ def wait_until(answer: Any, seconds_max: float, what: str) -> Any:
 def is_empty_refusal(answer: Answer, status: int = 400) -> bool:
     """The Natero door says no by its status alone."""
     return answer.status == status and answer.body == b""
+
+
+def _document(
+    arguments: Sequence[str],
+    code: int,
+    stdout: bytes,
+    stderr: bytes | None,
+    exit_codes: Collection[int],
+) -> Any:
+    if code not in exit_codes:
+        raise CommandFailed(f"{arguments[:2]} exit {code}: {stdout!r} {stderr!r}")
+    return json.loads(stdout)
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
