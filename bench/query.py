@@ -36,7 +36,7 @@ __all__ = ["run"]
 
 _BENCH = "query"
 _LOGS = 10_000_000
-_SMOKE_LOGS = 4_000
+_SMOKE_LOGS = 1_400
 _ASKING_SECONDS = 1.0  # a question that takes less is asked again and again
 _TIMES_MAX = 50
 # No question is cut off: a slow answer is a figure too.
@@ -49,14 +49,15 @@ def run(options: Options) -> list[Row]:
     corpus = open_query_corpus(logs)
     with run_server(_SETTINGS) as server:
         rows = [_upload(server, corpus)]
+        token = server.read_token()
         rivals = available_rivals(QUERY_RIVALS, options)
         if rivals:
             with loaded_rival(rivals[0], corpus) as rival:
                 rows.append(rival.loading)
-                rows += _compare(server, corpus, rival, options)
+                rows += _compare(server, token, corpus, rival, options)
         else:
-            rows += _compare(server, corpus, None, options)
-        rows += beside_searches(server, corpus, options)
+            rows += _compare(server, token, corpus, None, options)
+        rows += beside_searches(server, token, corpus, options)
     return rows
 
 
@@ -64,7 +65,9 @@ def _upload(server: Server, corpus: QueryCorpus) -> Row:
     """Every day in a request of its own, one after the other."""
     door = server.ingest_door()
     days = [measured_upload(server, door, day, "zstd", _BENCH) for day in corpus.days]
-    stored = sum(path.stat().st_size for path in server.data_dir.rglob("*") if path.is_file())
+    folders = (server.data_dir / "open", server.data_dir / "uploads")
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    stored = sum(path.stat().st_size for path in files)
     return Row(
         bench=_BENCH,
         name="ours, loading",
@@ -79,11 +82,15 @@ def _upload(server: Server, corpus: QueryCorpus) -> Row:
 
 
 def _compare(
-    server: Server, corpus: QueryCorpus, rival: RivalProcess | None, options: Options
+    server: Server,
+    token: str,
+    corpus: QueryCorpus,
+    rival: RivalProcess | None,
+    options: Options,
 ) -> list[Row]:
     """Ours, then the rival in each of its ways, question by question."""
     rows: list[Row] = []
-    asker = Asker(server.console, server.read_token())
+    asker = Asker(server.console, token)
     try:
         for question in questions(corpus):
             contest = _Contest(server, asker, question, options.smoke)
@@ -107,7 +114,7 @@ class _Contest:
         self._server = server
         self._asker = asker
         self._question = question
-        self._seconds = 0.0 if smoke else _ASKING_SECONDS
+        self._smoke = smoke
         self._found = msgspec.json.decode(asker.get(question.target))
         self._rows = question.rows(self._found)
         assert self._rows, f"nothing answers {question.name}"
@@ -116,7 +123,8 @@ class _Contest:
 
     def ours(self) -> Row:
         pid = self._server.pid
-        wait_quiet(pid)
+        if not self._smoke:
+            wait_quiet(pid)
         reset_peak_memory(pid)
         cpu = cpu_seconds(pid)
         content = b""
@@ -129,37 +137,40 @@ class _Contest:
         seconds = _timed(ask)
         cpu_s = cpu_seconds(pid) - cpu
         self._check("ours", self._question.rows(msgspec.json.decode(content)))
-        return self._row("ours", self._times, seconds / self._times, cpu_s / self._times, pid)
+        row = self._row("ours", self._times, seconds / self._times, cpu_s / self._times)
+        row.peak_rss_mb = memory_mb(pid)
+        return row
 
     def contenders(self, rival: RivalProcess) -> list[Contender]:
-        """With the payloads, and where the question has such a way, without."""
-        ways = [("", self._question.sql)]
-        if self._question.lean_sql is not None:
-            ways.append((" without payloads", self._question.lean_sql))
+        """The rival in every way of asking it."""
         found = []
-        for way, statement in ways:
-            sql = statement(self._found)
-            name = f"{rival.name}{way}"
-            self._check(name, self._brought(rival.ask(sql).rows))
+        for way in self._question.ways:
+            sql = way.sql(self._found)
+            name = " ".join(filter(None, (rival.name, way.name)))
+            self._check(name, way.bring(rival.ask(sql).rows))
             times = self._often(rival.ask(sql).seconds)
-            found.append(Contender(rival.name, partial(self._theirs, rival, name, sql, times)))
+            theirs = partial(self._theirs, rival, name, sql, times, way.bring)
+            found.append(Contender(rival.name, theirs))
         return found
 
-    def _theirs(self, rival: RivalProcess, name: str, sql: str, times: int) -> Row:
+    def _theirs(
+        self,
+        rival: RivalProcess,
+        name: str,
+        sql: str,
+        times: int,
+        bring: Callable[[list[list[Any]]], list[list[Any]]],
+    ) -> Row:
         answered = rival.ask(sql, times)
-        self._check(name, self._brought(answered.rows))
-        row = self._row(name, times, answered.seconds, answered.cpu_s, None)
+        self._check(name, bring(answered.rows))
+        row = self._row(name, times, answered.seconds, answered.cpu_s)
         row.peak_rss_mb = answered.peak_rss_mb
         return row
 
     def _often(self, seconds: float) -> int:
-        return max(1, min(_TIMES_MAX, round(self._seconds / seconds)))
-
-    def _brought(self, rows: list[list[Any]]) -> list[list[Any]]:
-        """The rival's rows as ours are: without further columns, and in our order."""
-        width = len(self._rows[0])
-        found = [row[:width] for row in rows]
-        return found if self._question.is_ordered else sorted(found, key=str)
+        if self._smoke:
+            return 1
+        return max(1, min(_TIMES_MAX, round(_ASKING_SECONDS / seconds)))
 
     def _check(self, name: str, rows: list[list[Any]]) -> None:
         if rows == self._rows:
@@ -171,14 +182,13 @@ class _Contest:
             f"{len(self._rows)}; the first that differ: {differing}"
         )
 
-    def _row(self, name: str, times: int, seconds: float, cpu_s: float, pid: int | None) -> Row:
+    def _row(self, name: str, times: int, seconds: float, cpu_s: float) -> Row:
         return Row(
             bench=_BENCH,
             name=f"{name}, {self._question.name}",
             events=self._question.logs,
             seconds=seconds,
             cpu_s=cpu_s,
-            peak_rss_mb=0.0 if pid is None else memory_mb(pid),
             extra={"rows": len(self._rows), "times": times},
         )
 

@@ -42,9 +42,9 @@ _STATEMENTS = (
 )
 
 
-def beside_searches(server: Server, corpus: QueryCorpus, options: Options) -> list[Row]:
+def beside_searches(server: Server, token: str, corpus: QueryCorpus, options: Options) -> list[Row]:
     """Two rows: idle, and beside; the second with its rate over the first's."""
-    door, token = server.log_door(), server.read_token()
+    door = server.log_door()
     plan = SearchPlan(
         address=server.console,
         token=token,

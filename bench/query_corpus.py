@@ -85,7 +85,7 @@ def open_query_corpus(logs: int) -> QueryCorpus:
             names=_REAL_NAMES,
             usual_word="svchost",
             rare_word="fbcunn",
-            action="Microsoft-Windows-Sysmon:12",
+            action="Application:1001",
         )
     return QueryCorpus(
         days=days,

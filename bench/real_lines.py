@@ -117,9 +117,9 @@ LOG_FILES = (
 )
 # The same, with how many lines of each in turn.
 _MIX = (
-    ("windows-events-05.ndjson.gz", _windows, 600),
-    ("github-events.ndjson.gz", _github, 10),
-    ("windows-events-01.ndjson.gz", _windows, 540),
+    ("windows-events-05.ndjson.gz", _windows, 60),
+    ("github-events.ndjson.gz", _github, 1),
+    ("windows-events-01.ndjson.gz", _windows, 54),
 )
 
 
@@ -207,7 +207,7 @@ def log_blocks(directory: Path, logs: int) -> Iterator[bytes]:
 def mixed_logs(directory: Path) -> Iterator[bytes]:
     """Lines without end, each with `context` put before its own fields: account, user, action.
 
-    The files take turns in proportion to their lines, so that every thousand has some of each.
+    The files take turns in proportion to their lines, so that every few hundred have some of each.
     """
     sources = [(_endless(directory / name), envelope, turn) for name, envelope, turn in _MIX]
     while True:
