@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import closing
 
 import msgspec
 from msgspec import Struct
@@ -59,15 +60,14 @@ class _Clients:
             threading.Thread(target=self._ask_on, args=(number,), daemon=True).start()
 
     def _ask_on(self, number: int) -> None:
-        asker = Asker(self._plan.address, self._plan.token)
-        while True:
+        with closing(Asker(self._plan.address, self._plan.token)) as asker:
             try:
-                self._ask(asker, number)
+                while True:
+                    self._ask(asker, number)
+                    number += 1
             except Exception as error:
                 with self._lock:
                     self.done.failures.append(f"{type(error).__name__}: {error}")
-                return
-            number += 1
 
     def _ask(self, asker: Asker, number: int) -> None:
         plan = self._plan

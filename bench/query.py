@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -90,8 +91,7 @@ def _compare(
 ) -> list[Row]:
     """Ours, then the rival in each of its ways, question by question."""
     rows: list[Row] = []
-    asker = Asker(server.console, token)
-    try:
+    with closing(Asker(server.console, token)) as asker:
         for question in questions(corpus):
             contest = _Contest(server, asker, question, options.smoke)
             rows += compare_rounds(
@@ -100,8 +100,6 @@ def _compare(
                 [] if rival is None else contest.contenders(rival),
                 1 if options.smoke else options.rounds,
             )
-    finally:
-        asker.close()
     return rows
 
 

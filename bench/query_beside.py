@@ -56,7 +56,8 @@ def beside_searches(server: Server, token: str, corpus: QueryCorpus, options: Op
     beside: list[Row] = []
     stored = corpus.logs
     for _ in range(1 if options.smoke else options.rounds):
-        wait_quiet(server.pid)
+        if not options.smoke:
+            wait_quiet(server.pid)
         row, answered = _window(server, door, "idle", options)
         idle.append(row)
         stored += answered

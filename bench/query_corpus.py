@@ -36,6 +36,10 @@ _SEED = 20260713
 _BLOCK_LINES = 1000
 _DAY_US = 86_400_000_000
 _USERS = 5_000
+# Of synthetic logs: 72 of the 1.4 M of a day of ten million in all, and one of the smallest.
+_RARE_WORD = "quorum"
+_RARE_EVERY = 20_000
+_RARE_FIRST = 60
 _ACTIONS = ("open", "save", "export", "invite", "search", "pay", "sign-in", "sign-out")
 
 # A shipper's time stands before those a line has itself.
@@ -91,7 +95,7 @@ def open_query_corpus(logs: int) -> QueryCorpus:
         days=days,
         names=names_of("synthetic"),
         usual_word="completed",
-        rare_word="node-255",
+        rare_word=_RARE_WORD,
         action="export",
     )
 
@@ -120,7 +124,10 @@ def _synthetic(first: datetime, logs: int, step_us: int) -> Iterator[bytes]:
     bits = random.Random(_SEED).getrandbits
     first_ms = int(first.timestamp()) * 1000
     for number in range(logs):
-        line = log_line(bits, first_ms + number * step_us // 1000)
+        time_ms = first_ms + number * step_us // 1000
+        line = log_line(bits, time_ms)
+        if number % _RARE_EVERY == _RARE_FIRST:
+            line = f'{{"time":{time_ms},"level":"error","message":"{_RARE_WORD} lost"}}\n'
         context = {
             "account": f"acct-{bits(10):04d}",
             "user": {"id": f"user-{bits(17) % _USERS:06d}"},

@@ -67,9 +67,9 @@ class _Engine:
         """Merges end by themselves or are stopped; either way none runs beside a question."""
         deadline = time.monotonic() + _MERGE_SECONDS_MAX
         quiet = 0
-        while quiet < 4 and time.monotonic() < deadline:
+        while quiet < 3 and time.monotonic() < deadline:
             quiet = 0 if self.number(_MERGES) else quiet + 1
-            time.sleep(0.25)
+            time.sleep(0.1)
         self.run("SYSTEM STOP MERGES rival.logs")
 
     def close(self) -> None:
