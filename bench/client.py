@@ -17,10 +17,20 @@ import msgspec
 from msgspec import Struct
 
 from bench.client_bulk import BulkDone, BulkPlan, Progress
+from bench.client_search import SearchDone, SearchPlan
 from bench.client_small import SmallPlan, SmallWindow
 from bench.server import child_line
 
-__all__ = ["BulkClient", "SmallClient", "Target", "bulk_client", "small_client", "upload"]
+__all__ = [
+    "BulkClient",
+    "SearchClient",
+    "SmallClient",
+    "Target",
+    "bulk_client",
+    "search_client",
+    "small_client",
+    "upload",
+]
 
 _READY_SECONDS_MAX = 30.0
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -120,6 +130,23 @@ class SmallClient:
         return msgspec.json.decode(line, type=SmallWindow)
 
 
+class SearchClient:
+    """Running askers."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def go(self) -> None:
+        _write_line(self._process, b"go")
+
+    def stop(self) -> SearchDone:
+        """No further questions; what they got."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        return msgspec.json.decode(self._process.stdout.readline(), type=SearchDone)
+
+
 @contextmanager
 def bulk_client(target: Target, path: Path, **settings: Any) -> Iterator[BulkClient]:
     """A bulk client that is ready to go."""
@@ -151,6 +178,13 @@ def small_client(
     )
     with _client("bench.client_small", plan) as process:
         yield SmallClient(process)
+
+
+@contextmanager
+def search_client(plan: SearchPlan) -> Iterator[SearchClient]:
+    """Askers that are ready to go."""
+    with _client("bench.client_search", plan) as process:
+        yield SearchClient(process)
 
 
 def upload(target: Target, path: Path, encoding: str) -> BulkDone:

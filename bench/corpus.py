@@ -36,6 +36,7 @@ __all__ = [
     "Encoding",
     "cache_directory",
     "cached_corpus",
+    "cached_zstd",
     "dirty_corpus",
     "file_corpus",
     "open_corpus",
@@ -146,6 +147,28 @@ def cached_corpus(
     facts_read = msgspec.json.decode(facts_path.read_bytes(), type=_Facts)
     assert (facts_read.events, facts_read.rejects) == (events, rejects), name
     return Corpus(name, plain, events, rejects, facts_read.raw_bytes)
+
+
+def cached_zstd(name: str, blocks: Callable[[], Iterable[bytes]], events: int) -> Corpus:
+    """The same of valid lines, kept as zstd alone: for what is too large to lie about as it is."""
+    plain = cache_directory() / f"{name}.ndjson"
+    packed = plain.with_name(plain.name + _SUFFIX["zstd"])
+    facts_path = plain.with_suffix(".facts.json")
+    if not (packed.exists() and facts_path.exists()):
+        note(f"corpus {name}: writing (once)")
+        raw_bytes = 0
+
+        def counted() -> Iterator[bytes]:
+            nonlocal raw_bytes
+            for block in blocks():
+                raw_bytes += len(block)
+                yield block
+
+        _write_whole(packed, _compressed(counted(), "zstd"))
+        _write_whole(facts_path, [msgspec.json.encode(_Facts(events, 0, raw_bytes))])
+    facts = msgspec.json.decode(facts_path.read_bytes(), type=_Facts)
+    assert facts.events == events, name
+    return Corpus(name, plain, events, 0, facts.raw_bytes)
 
 
 def file_corpus(path: Path) -> Corpus:

@@ -25,6 +25,7 @@ __all__ = ["run"]
 _EDGE_COUNT = 5
 _SMALL_CONNECTIONS = 4
 _SMALL_PER_SECOND = 200.0
+_ROWS = 50_000_000
 _SAMPLES_MAX = 12  # lines of the series that are printed
 
 
@@ -44,7 +45,9 @@ class _Sample(Struct):
 def run(options: Options) -> list[Row]:
     """Rows for the start, points between, and the end with its ratio to the start."""
     corpus = options.corpus()
-    uploads = 6 if options.smoke else max(2 * _EDGE_COUNT, -(-options.rows // corpus.events))
+    uploads = (
+        6 if options.smoke else max(2 * _EDGE_COUNT, -(-(options.rows or _ROWS) // corpus.events))
+    )
     with (
         run_server() as server,
         small_client(

@@ -19,7 +19,7 @@ from pathlib import Path
 from bench import real_lines
 from bench.corpus import Corpus, cached_corpus, file_corpus
 
-__all__ = ["log_blocks", "open_log_corpus", "real_log_corpus", "synthetic_log_corpus"]
+__all__ = ["log_blocks", "log_line", "open_log_corpus", "real_log_corpus", "synthetic_log_corpus"]
 
 _VERSION = 1  # of the generator; part of every cached name
 _SEED = 20260712
@@ -75,14 +75,15 @@ def log_blocks(logs: int, seed: int = _SEED) -> Iterator[bytes]:
     lines: list[str] = []
     for _ in range(logs):
         time_ms += bits(5)
-        lines.append(_line(bits, time_ms))
+        lines.append(log_line(bits, time_ms))
         if len(lines) >= _BLOCK_LINES:
             yield "".join(lines).encode()
             lines.clear()
     yield "".join(lines).encode()
 
 
-def _line(bits: Callable[[int], int], time_ms: int) -> str:
+def log_line(bits: Callable[[int], int], time_ms: int) -> str:
+    """One line of that time; `bits` draws what it says."""
     draw = bits(5)
     if draw < 16:
         return _structured(bits, time_ms)

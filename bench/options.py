@@ -40,7 +40,7 @@ class Options(Struct, kw_only=True):
     doors: tuple[DoorName, ...] = ()
     gigabytes: float = 10.0
     uploads: int = 64
-    rows: int = 50_000_000
+    rows: int = 0
     rivals: tuple[str, ...] = ("duckdb", "clickhouse")
     smoke: bool = False
     notes: list[str] = field(default_factory=list)

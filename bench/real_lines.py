@@ -28,6 +28,7 @@ __all__ = [
     "find_directory",
     "has_log_files",
     "log_blocks",
+    "mixed_logs",
 ]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -114,6 +115,12 @@ LOG_FILES = (
     "github-events.ndjson.gz",
     "windows-events-01.ndjson.gz",
 )
+# The same, with how many lines of each in turn.
+_MIX = (
+    ("windows-events-05.ndjson.gz", _windows, 60),
+    ("github-events.ndjson.gz", _github, 1),
+    ("windows-events-01.ndjson.gz", _windows, 54),
+)
 
 
 def blocks(directory: Path, events: int) -> Iterator[bytes]:
@@ -195,6 +202,30 @@ def log_blocks(directory: Path, logs: int) -> Iterator[bytes]:
                         yield b"".join(held)
                         held, held_bytes = [], 0
     yield b"".join(held)
+
+
+def mixed_logs(directory: Path) -> Iterator[bytes]:
+    """Lines without end, each with `context` put before its own fields: account, user, action.
+
+    The files take turns in proportion to their lines, so that every few hundred have some of each.
+    """
+    sources = [(_endless(directory / name), envelope, turn) for name, envelope, turn in _MIX]
+    while True:
+        for lines, envelope, turn in sources:
+            for line in islice(lines, turn):
+                account, user, _, action, _ = envelope(msgspec.json.decode(line))
+                yield b'{"context":{"account":%b,"user":{"id":%b},"action":%b},%b' % (
+                    _encode(account),
+                    _encode(user),
+                    _encode(action),
+                    line[1:],
+                )
+
+
+def _endless(path: Path) -> Iterator[bytes]:
+    while True:
+        with gzip.open(path, "rb") as file:
+            yield from (line.strip() for line in file if line.strip())
 
 
 def decoded_blocks(path: Path) -> Iterator[bytes]:

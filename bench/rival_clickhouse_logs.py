@@ -14,7 +14,7 @@ from bench.log_sql import LEVEL_TEXTS, LogFacts, LogNames, names_of
 from bench.rival_clickhouse import load, source
 from bench.rivals import RivalPlan
 
-__all__ = ["main"]
+__all__ = ["main", "select_logs"]
 
 _TABLE = """
 CREATE TABLE rival.loaded(
@@ -34,7 +34,8 @@ FROM rival.loaded
 _HISTOGRAM = "SELECT level, toInt64(count()) AS n FROM rival.loaded GROUP BY level ORDER BY level"
 
 
-def _select(plan: RivalPlan, names: LogNames) -> str:
+def select_logs(plan: RivalPlan, names: LogNames) -> str:
+    """Time, both names, level, message and the line itself, out of the file of the plan."""
     places = {name: f"e.{place}" for place, name in enumerate(names.all(), 1)}
     shape = ", ".join(f"`{name}` String" for name in names.all())
     texts, levels = list(LEVEL_TEXTS), list(LEVEL_TEXTS.values())
@@ -65,7 +66,7 @@ def _facts(engine: Any) -> LogFacts:
 def main() -> None:
     """Load as the plan on the command line says and print the result."""
     plan = msgspec.json.decode(sys.argv[1], type=RivalPlan)
-    result = load(plan, _TABLE, _select(plan, names_of(plan.data)), _facts)
+    result = load(plan, _TABLE, select_logs(plan, names_of(plan.data)), _facts)
     sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
 
 

@@ -33,6 +33,7 @@ from bench.report import Row
 
 __all__ = [
     "LOG_RIVALS",
+    "QUERY_RIVALS",
     "RIVALS",
     "Rival",
     "RivalPlan",
@@ -130,6 +131,16 @@ LOG_RIVALS: tuple[Rival, ...] = (
         encodings=("none", "gzip", "deflate", "zstd"),
         variants={"tuple": "one typed JSONExtract"},
         repeated=("tuple",),
+    ),
+)
+
+QUERY_RIVALS: tuple[Rival, ...] = (
+    Rival(
+        name="clickhouse",
+        module="bench.rival_clickhouse_queries",
+        package="chdb",
+        encodings=("zstd",),
+        variants={"json": "a JSON column"},
     ),
 )
 

@@ -67,6 +67,7 @@ class Server(Struct):
     target: str  # "/v1/<auth>/<api>"
     data_dir: Path
     token: str = ""  # the pair of a source is in the target
+    console: str = ""  # "127.0.0.1:8081"
 
     def ingest_door(self) -> Door:
         """The honest door, with a new token."""
@@ -83,6 +84,11 @@ class Server(Struct):
         )
         assert found["project_id"] == project_id
         return self._door("/api/webhooks/custom", found["api_key"])
+
+    def read_token(self) -> str:
+        """A new token for searches and queries at the console."""
+        token: str = _cli("token", "create", "--scope", "read", data_dir=self.data_dir)["token"]
+        return token
 
     def _ingest_token(self) -> str:
         named = ("--service", "bench", "--environment", "test")
@@ -203,6 +209,7 @@ def run_server(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
                 port=intake.port,
                 target=f"/v1/{pair['auth_key']}/{pair['api_key']}",
                 data_dir=data_dir,
+                console=urlsplit(ready["console"]).netloc,
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -29,7 +29,7 @@ from bench.process import cpu_seconds, memory_mb, reset_peak_memory, wait_quiet
 from bench.report import Row, median_row, note, pairwise_ratios
 from bench.server import Door, EchoServer, Server, run_echo, run_server
 
-__all__ = ["run"]
+__all__ = ["latencies", "median_small", "run"]
 
 _BESIDE_BULK_CONNECTIONS = 32
 _SHORT_CONNECTIONS = (32,)  # of the doors that nobody asked for by name
@@ -171,12 +171,13 @@ def _measure(
         cpu_s=cpu_s * share,
         client_cpu_s=measured.cpu_s,
         peak_rss_mb=memory_mb(process.pid),
-        extra=_latencies(measured),
+        extra=latencies(measured),
     )
     return row, answered * load.rows_per_request
 
 
-def _latencies(window: SmallWindow) -> dict[str, Any]:
+def latencies(window: SmallWindow) -> dict[str, Any]:
+    """As a row shows them."""
     return {
         "p50_ms": round(window.p50_ms, 3),
         "p99_ms": round(window.p99_ms, 3),
@@ -184,7 +185,7 @@ def _latencies(window: SmallWindow) -> dict[str, Any]:
     }
 
 
-def _median_small(rows: list[Row]) -> Row:
+def median_small(rows: list[Row]) -> Row:
     """Rates differ in events at equal time here: the median run by rate, median latencies."""
     row = median_row(rows)
     middle = sorted(rows, key=lambda one: one.events_per_s)[len(rows) // 2]
@@ -195,7 +196,7 @@ def _median_small(rows: list[Row]) -> Row:
 
 
 def _pair(ours: list[Row], ceiling: list[Row]) -> list[Row]:
-    mine, echo = _median_small(ours), _median_small(ceiling)
+    mine, echo = median_small(ours), median_small(ceiling)
     echo.ratio = mine.events_per_s / echo.events_per_s
     echo.ratio_to = "ours/echo"
     echo.ratios = pairwise_ratios(ours, ceiling)
@@ -236,7 +237,7 @@ def _beside_bulk(corpus: Corpus, options: Options) -> Row:
         client_cpu_s=measured.cpu_s,
         peak_rss_mb=peak_rss_mb,
         extra={
-            **_latencies(measured),
+            **latencies(measured),
             "bulk_uploads": len(uploads),
             "bulk_events_per_s": round(len(uploads) * corpus.events / bulk_seconds),
         },
