@@ -48,6 +48,8 @@ def run(options: Options) -> list[Row]:
     """Loading, then each question as ours and theirs, then small requests beside searches."""
     logs = options.events or options.rows or (_SMOKE_LOGS if options.smoke else _LOGS)
     corpus = open_query_corpus(logs)
+    if not corpus.is_real:
+        options.add_note("query: synthetic logs; the real files are not beside the repository")
     with run_server(_SETTINGS) as server:
         rows = [_upload(server, corpus)]
         token = server.read_token()

@@ -52,6 +52,7 @@ class QueryCorpus(Struct, frozen=True, kw_only=True):
     `usual_word` is in many messages, `rare_word` in fewer than a page's worth of a day's.
     """
 
+    is_real: bool
     days: tuple[Corpus, ...]
     names: LogNames
     usual_word: str
@@ -85,6 +86,7 @@ def open_query_corpus(logs: int) -> QueryCorpus:
     )
     if is_real:
         return QueryCorpus(
+            is_real=True,
             days=days,
             names=_REAL_NAMES,
             usual_word="svchost",
@@ -92,6 +94,7 @@ def open_query_corpus(logs: int) -> QueryCorpus:
             action="Application:1001",
         )
     return QueryCorpus(
+        is_real=False,
         days=days,
         names=names_of("synthetic"),
         usual_word="completed",

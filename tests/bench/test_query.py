@@ -123,7 +123,8 @@ def test_every_question_is_answered_alike_by_both() -> None:
     compared = [row for row in rows if row.ratio_to == "ours/clickhouse"]
     assert len(compared) == (10 if _HAS_CHDB else 0)
     assert all(row.ratio for row in compared)
-    assert _HAS_CHDB or "clickhouse skipped" in options.notes[0]
+    assert "synthetic logs" in options.notes[0]
+    assert _HAS_CHDB or "clickhouse skipped" in options.notes[1]
     idle, beside = rows[-2:]
     assert beside.ratio_to == "beside/idle"
     assert beside.ratio
