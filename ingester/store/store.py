@@ -29,6 +29,7 @@ import pyarrow as pa
 
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
+from .cursors import Cursors
 from .database import Cursor, Database, StoreBroken, StoreOutOfMemory
 from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import WIDE_TABLES, Part, PartFiles
@@ -77,6 +78,7 @@ class Store:
         self._count_lock = threading.Lock()
         self._open_transactions = 0
         self.ledger = Ledger()
+        self.cursors = Cursors()
         self.database = Database(config, self._temp_directory, self._attach)
         self.commit_count = 0
         # Called behind the commit gate, by the thread that commits: to ring a bell, no more.
