@@ -22,12 +22,13 @@ from .management import Actor, Answer, Links, Management
 from .management.calls import NOBODY
 from .messages import Scope
 from .reject_desk import StoreDesk
+from .safekeeping.check import check_running
+from .safekeeping.niced import niced
 from .sandbox.messages import Format
 from .sandbox.queries import Queries
 from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
-from .store.reader import check_parts
 from .store.store import Store
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
@@ -191,8 +192,10 @@ class ProcessServices:
         return self._config().console.public_url
 
     async def check(self) -> list[str]:
-        found = await self._read(lambda: check_parts(self._store))
-        return [*self._problems, *found]
+        data_dir = Path(self._config().store.data_dir)
+        return await self._read(
+            lambda: niced(lambda: check_running(self._store, data_dir, at_start=self._problems))
+        )
 
     async def _read(self, read: Callable[[], T]) -> T:
         """Read the store; one that is found broken is reopened for the next who asks."""

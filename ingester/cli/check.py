@@ -44,9 +44,9 @@ def check(config_path: Path | None, data_dir: str | None, as_json: bool) -> None
             server.call("GET", "/api/v1/check", timeout_s=_CHECK_SECONDS_MAX)
         )
     else:
-        from ingester.store.offline import check as offline_check
+        from ingester.safekeeping.check import check_folder
 
-        problems = offline_check(folder, loaded.config.store)
+        problems = check_folder(folder)
         document = {"ok": not problems, "problems": problems}
     if as_json:
         print_json(document)

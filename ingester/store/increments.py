@@ -317,6 +317,7 @@ def _write(path: Path, reader: Any) -> int:
             use_dictionary=sorted(names & _DICTIONARY_COLUMNS),
             write_statistics=sorted(names & _STATISTICS_COLUMNS),
             store_schema=False,
+            write_page_checksum=True,
         ) as writer,
     ):
         for batch in reader:

@@ -1,7 +1,7 @@
 """Reading a stopped server's folder, for commands.
 
 Opens the store as the server would, under the folder's lock. What the journal holds beyond the
-store is not loaded here (`check` says so); the next start does that.
+store is not loaded here; the next start does that.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from pathlib import Path
 from ..config import StoreConfig
 from ..errors import NotFound
 from .lock import FolderLock
-from .reader import check_parts
 from .store import Store
 
-__all__ = ["check", "opened_store"]
+__all__ = ["opened_store"]
 
 
 @contextmanager
@@ -35,9 +34,3 @@ def opened_store(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
             store.close()
     finally:
         lock.release()
-
-
-def check(data_dir: Path, config: StoreConfig) -> list[str]:
-    """Problems in plain sentences; empty when all is well."""
-    with opened_store(data_dir, config) as store:
-        return check_parts(store)
