@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from msgspec import structs
 
 from .actors.maintenance import save_quotas, save_usage
 from .config import Config
@@ -23,9 +24,10 @@ from .management.calls import NOBODY
 from .messages import Scope
 from .reject_desk import StoreDesk
 from .safekeeping.check import check_running
+from .safekeeping.export import export_sql
 from .safekeeping.niced import niced
 from .sandbox.messages import Format
-from .sandbox.queries import Queries
+from .sandbox.queries import EXPORT_LIMITS, Queries
 from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
@@ -95,6 +97,20 @@ class ProcessServices:
 
     async def query(self, sql: str, format_name: Format = "json") -> QueryStream:
         return await self._sql.ask(sql, format_name)
+
+    async def export(
+        self,
+        *,
+        table: str,
+        format_name: Format,
+        since: str | None,
+        until: str | None,
+        by: str,
+        is_for_spreadsheets: bool,
+    ) -> QueryStream:
+        sql = export_sql(table, since=since, until=until, by=by)
+        limits = structs.replace(EXPORT_LIMITS, is_for_spreadsheets=is_for_spreadsheets)
+        return await self._sql.ask(sql, format_name, limits=limits)
 
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str

@@ -32,7 +32,7 @@ from ingester.console.metrics import METRICS_CONTENT_TYPE
 from ingester.console.openapi import openapi_json
 from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
 from ingester.console.results import result_response
-from ingester.console.routes import CheckAnswer, MetricWarnings, Query, Status
+from ingester.console.routes import CheckAnswer, Export, MetricWarnings, Query, Status
 from ingester.console.search import add_search_routes
 from ingester.console.services import Services
 from ingester.doors.router import NotReady, Ready
@@ -41,7 +41,7 @@ from ingester.management import ROUTES, Answer, Route
 from ingester.management.calls import NOBODY
 from ingester.management.dispatch import decode_body
 from ingester.messages import ErrorBody
-from ingester.sandbox.messages import FORMATS, maybe_format
+from ingester.sandbox.messages import EXPORT_FORMATS, FORMATS, maybe_format
 
 __all__ = ["make_app"]
 
@@ -186,6 +186,23 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
             known = ", ".join(FORMATS)
             raise InvalidField("format", f"format must be one of {known}; got {body.format!r}")
         return await result_response(await services.query(body.sql, format_name))
+
+    @app.post("/api/v1/export")
+    async def export() -> Response:
+        body = decode_body(cast(bytes, await request.get_data(cache=False)), Export)
+        format_name = maybe_format(body.format)
+        if format_name not in EXPORT_FORMATS:
+            known = ", ".join(EXPORT_FORMATS)
+            raise InvalidField("format", f"format must be one of {known}; got {body.format!r}")
+        stream = await services.export(
+            table=body.table,
+            format_name=format_name,
+            since=body.since,
+            until=body.until,
+            by=body.by,
+            is_for_spreadsheets=body.spreadsheet,
+        )
+        return await result_response(stream)
 
 
 def _add_management_routes(app: QuartTrio, services: Services) -> None:

@@ -66,6 +66,18 @@ class Services(Protocol):
     async def query(self, sql: str, format_name: Format) -> QueryStream:
         """One read-only SELECT over the public schema, run where it cannot hurt. Close it."""
 
+    async def export(
+        self,
+        *,
+        table: str,
+        format_name: Format,
+        since: str | None,
+        until: str | None,
+        by: str,
+        is_for_spreadsheets: bool,
+    ) -> QueryStream:
+        """All rows of a table within a span, streamed; one at a time. Close it."""
+
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
     ) -> Actor:

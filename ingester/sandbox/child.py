@@ -219,7 +219,12 @@ def _run(
     if request.format in {"parquet", "arrow"}:
         _write_binary(connection, request, output, counted)
     else:
-        result = make_text_result(request.format, columns, type_names)
+        result = make_text_result(
+            request.format,
+            columns,
+            type_names,
+            is_for_spreadsheets=request.is_for_spreadsheets,
+        )
         output.write(result.begin())
         while rows := connection.fetchmany(_FETCH_ROWS):
             counted.add(len(rows))

@@ -12,7 +12,7 @@ from ..store.database import StoreBroken
 from ..store.increments import Increments
 from ..store.offline import opened_store
 from .messages import Format
-from .queries import Queries
+from .queries import AskLimits, Queries
 
 __all__ = ["query"]
 
@@ -23,6 +23,7 @@ async def query(
     sql: str,
     format_name: Format,
     write: Callable[[bytes], object],
+    limits: AskLimits | None = None,
 ) -> None:
     """Raises what `Queries.ask` does, and NotFound or StoreBusy for the folder."""
     with opened_store(data_dir, config) as store:
@@ -34,7 +35,7 @@ async def query(
 
         queries = Queries(increments, lambda: config, on_broken=recover)
         try:
-            async with await queries.ask(sql, format_name) as answer:
+            async with await queries.ask(sql, format_name, limits=limits) as answer:
                 while piece := await answer.receive():
                     write(piece)
         finally:

@@ -127,6 +127,10 @@ class FakeServices:
                 raise StoreBusy("the store is being opened again")
         return FakeStream(['{"columns":["n","x"],"types":["BIGINT","DOUBLE"],"rows":[[1,null]]}'])
 
+    async def export(self, *, table: str, format_name: Format, **_span: object) -> FakeStream:
+        self.formats.append(format_name)
+        return FakeStream([f'{{"table":"{table}"}}\n'])
+
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
     ) -> Actor:

@@ -111,14 +111,14 @@ def test_damage_all_over_a_part_is_named(folder: Path) -> None:
 
 
 def test_files_that_are_none_of_ours_are_named_where_they_do_harm(folder: Path) -> None:
-    for name in ("open/copy.duckdb", "journal/1.seg", "uploads/x.parquet", "backup.sqlite"):
+    for name in ("open/copy.duckdb", "journal/1.seg.bak", "uploads/x.parquet", "backup.sqlite"):
         (folder / name).write_bytes(b"")
     (folder / "notes.txt").write_bytes(b"")
     (folder / "lost+found").mkdir()
     problems = check_folder(folder)
     assert sorted(problem.partition(":")[0] for problem in problems) == [
         "backup.sqlite",
-        "journal/1.seg",
+        "journal/1.seg.bak",
         "open/copy.duckdb",
         "uploads/x.parquet",
     ]
