@@ -189,7 +189,10 @@ class _Export:
     @property
     def _span(self) -> tuple[str | None, str | None]:
         since, until = self._since, self._until
-        return since and since.isoformat(), until and until.isoformat()
+        return (
+            None if since is None else since.isoformat(),
+            None if until is None else until.isoformat(),
+        )
 
     def _days(self, table: str) -> Sequence[tuple[date, int]]:
         from ingester.safekeeping.export import days_sql
