@@ -14,7 +14,7 @@ attached read-only to an instance of our own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,8 +25,12 @@ import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from ..errors import StoreBusy, StoreError
+from .control.copying import maybe_manifest
+from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
+from .relations import spans_of
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
+from .sealed import ENDS, number_of
 from .store import Store
 from .upload_files import table_of
 
@@ -42,6 +46,10 @@ __all__ = [
 
 _TABLES = ("part_info", "applied", "upload_files", "dedup_keys", *VIEW_NAMES)
 # Lanes of `applied` that are no batches.
+_STRANGER = (
+    "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
+    " check --repair` lists it again"
+)
 _MARKS = "('carry', 'wide')"
 _NAMED_MAX = 20
 _PART = re.compile(r"(\d{6})\.duckdb")
@@ -81,12 +89,14 @@ class PartsCheck(Struct, kw_only=True):
     applied_seq: int = 0
     listed: set[str] = field(default_factory=set)
     lost_files: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
 
 
 def check_parts(store: Store) -> list[str]:
     """Problems of an open store's rows, ledger and uploads."""
     found = PartsCheck()
     _inspect(_open_parts(store), _ask_store(store), store.uploads_directory, found, deep=False)
+    _check_sealed(store, found, deep=False)
     return found.problems
 
 
@@ -94,16 +104,20 @@ def inspect_store(store: Store) -> PartsCheck:
     """The same and all else, beside a running server. Raises StoreBusy, StoreBroken."""
     found = PartsCheck()
     parts = _open_parts(store)
-    _inspect(parts, _ask_store(store), store.uploads_directory, found, deep=True)
+    with store.hold():
+        _inspect(parts, _ask_store(store), store.uploads_directory, found, deep=True)
+        _check_sealed(store, found, deep=True)
     return found
 
 
-def inspect_folder(data_dir: Path, *, sealed_numbers: Iterable[int] = ()) -> PartsCheck:
-    """The same on a stopped folder, whose lock the caller holds. `sealed_numbers`: parts that are
-    not there because their rows were sealed.
-    """
+def inspect_folder(data_dir: Path) -> PartsCheck:
+    """The same on a stopped folder, whose lock the caller holds."""
     found = PartsCheck()
-    with parts_read_only(data_dir) as (connection, parts, refused):
+    manifest = maybe_manifest(data_dir / "control.sqlite") or Manifest()
+    sealed = {part.part_number for part in manifest.parts}
+    _check_sealed_files(data_dir / "sealed", manifest.files, found, deep=True)
+    _name_sealed_strangers(data_dir / "sealed", manifest, found)
+    with parts_read_only(data_dir, without=sealed) as (connection, parts, refused):
         for number, reason in refused.items():
             found.damaged[number] = reason
             found.problems.append(
@@ -112,7 +126,7 @@ def inspect_folder(data_dir: Path, *, sealed_numbers: Iterable[int] = ()) -> Par
         numbers = {*(part.number for part in parts), *refused}
         # A part that was the newest is missed only by what else bears its number.
         hints = _numbers_named(data_dir / "uploads") | _numbers_named(data_dir / "export")
-        found.missing = _missing(numbers, set(sealed_numbers), hints)
+        found.missing = _missing(numbers, sealed, hints)
         for number in found.missing:
             found.problems.append(f"open/{number:06d}.duckdb: the part is missing{_ADVICE}")
         _name_strangers(data_dir / "open", found)
@@ -129,7 +143,7 @@ def inspect_folder(data_dir: Path, *, sealed_numbers: Iterable[int] = ()) -> Par
 
 @contextmanager
 def parts_read_only(
-    data_dir: Path,
+    data_dir: Path, *, without: Collection[int] = ()
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[_Part], dict[int, str]]]:
     """An instance with every part that can be attached; the others by number, with the reason."""
     parts: list[_Part] = []
@@ -139,6 +153,8 @@ def parts_read_only(
             if (match := _PART.fullmatch(path.name)) is None:
                 continue
             part = _Part(int(match[1]), f"part_{match[1]}", path.name)
+            if part.number in without:
+                continue
             quoted = str(path).replace("'", "''")
             try:
                 connection.execute(f"ATTACH '{quoted}' AS {part.name} (READ_ONLY)")
@@ -170,6 +186,66 @@ def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
         return "it is missing"
     except (OSError, pa.ArrowException) as error:
         return f"it cannot be read ({_first_line(error)})"
+    return None
+
+
+def _check_sealed(store: Store, found: PartsCheck, *, deep: bool) -> None:
+    sealed = store.sealed
+    lost = set(sealed.missing)
+    found.problems += [
+        f"sealed/{name}: it is missing or cut; put it back from a backup" for name in sealed.missing
+    ]
+    found.problems += [f"sealed/{name}: {_STRANGER}" for name in sealed.strangers]
+    files = [file for file in sealed.all_files() if file.name not in lost]
+    _check_sealed_files(sealed.directory, files, found, deep=deep)
+
+
+def _check_sealed_files(
+    directory: Path, files: Iterable[SealedFile], found: PartsCheck, *, deep: bool
+) -> None:
+    for file in files:
+        path = directory / file.name
+        reason = (
+            file_problem(path, file.row_count, file.byte_count) or span_problem(path, file)
+            if deep
+            else footer_problem(path, file.row_count)
+        )
+        if reason is not None:
+            found.lost_files.append(f"sealed/{file.name}")
+            found.problems.append(
+                f"sealed/{file.name}: {reason}; put it back from a backup, {file.row_count} rows"
+                f" of {file.table} are in it"
+            )
+
+
+def _name_sealed_strangers(directory: Path, manifest: Manifest, found: PartsCheck) -> None:
+    known = {file.name for file in manifest.files}
+    known |= {path.removeprefix("sealed/") for path in manifest.removals}
+    for path in sorted(directory.glob("*/*/*")) if directory.is_dir() else ():
+        name = path.relative_to(directory).as_posix()
+        if name in known or name.endswith(".tmp") or ".damaged-" in name:
+            continue
+        found.strangers.append(name)
+        found.problems.append(f"sealed/{name}: {_STRANGER}")
+
+
+def footer_problem(path: Path, row_count: int) -> str | None:
+    try:
+        found = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException):
+        return "it is missing or damaged"
+    return None if found == row_count else f"it has {found} rows, not {row_count}"
+
+
+def span_problem(path: Path, file: SealedFile) -> str | None:
+    """Whether rows lie outside of what the manifest says: a search would not find them."""
+    spans = spans_of(path)
+    for column, (low, high) in ENDS.items():
+        span = spans.get(column)
+        if span is None:
+            continue
+        if getattr(file, low) > number_of(span.low) or getattr(file, high) < number_of(span.high):
+            return f"it holds values of {column} that the manifest does not expect"
     return None
 
 

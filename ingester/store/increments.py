@@ -1,6 +1,6 @@
 """Increments: the rows of open parts as Parquet files, for readers that must not open a part.
 
-The query process (`sandbox/`) reads upload files as they lie and everything else here: of each
+The query process (`sandbox/`) reads upload and sealed files as they lie and all else here: of each
 table of each part the rows behind those exported before, written when a query asks, so that it
 sees all that was queryable when it was asked. Files stay for the next query.
 
@@ -99,6 +99,7 @@ class Holding(Struct, frozen=True):
 
     files: dict[str, list[str]]
     ranges: list[_Range]
+    epoch: int
 
     def __repr__(self) -> str:
         return f"Holding({sum(map(len, self.files.values()))} files)"
@@ -170,6 +171,7 @@ class Increments:
             return _niced(lambda: self._hold(_Bounds(gives_up_at, has_room)))
 
     def release(self, holding: Holding) -> None:
+        self._store.holds.leave(holding.epoch)
         with self._held:
             for entry in holding.ranges:
                 entry.holders -= 1
@@ -189,14 +191,22 @@ class Increments:
     def _hold(self, bounds: _Bounds) -> Holding:
         files: dict[str, list[str]] = {name: [] for name in VIEW_NAMES}
         held: list[_Range] = []
-        parts = self._store.parts.parts
-        self._forget_parts({part.number for part in parts})
-        for part in parts:
-            self._read_part(part, files, held, bounds)
+        now = self._store.take_hold()
+        try:
+            self._forget_parts({part.number for part in now.parts})
+            for part in now.parts:
+                self._read_part(part, files, held, bounds)
+            # Last: they have columns more, and the first file of a view tells which there are.
+            for table in VIEW_NAMES:
+                paths = now.snapshot.sealed_within(table, "received_at", None, None)
+                files[table] += map(str, paths)
+        except BaseException:
+            self._store.holds.leave(now.epoch)
+            raise
         with self._held:
             for entry in held:
                 entry.holders += 1
-        return Holding(files, held)
+        return Holding(files, held, now.epoch)
 
     def _read_part(
         self, part: Part, files: dict[str, list[str]], held: list[_Range], bounds: _Bounds

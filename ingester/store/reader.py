@@ -6,9 +6,12 @@ It refuses any statement of a user's: those run in a process of their own (`sand
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from ..messages import RequestRecord
 from .check import check_parts
+from .relations import Held
+from .schema import parquet_relation
 from .store import Store
 
 __all__ = ["check_parts", "kept_reject_bytes", "read_dedup_keys", "read_keys"]
@@ -19,12 +22,12 @@ _FETCH_ROWS = 10_000
 def read_keys(store: Store, *, keys_max: int, hours: int) -> list[RequestRecord]:
     """The newest requests that came with an idempotency key, oldest first."""
     records: list[RequestRecord] = []
-    with store.database.lease() as lease, lease.using() as cursor:
-        for part in store.parts.parts:
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
+        for relation in _relations(held, "requests", hours):
             rows = cursor.execute(
                 "SELECT request_number, epoch_us(received_at), door, source, credential, accepted, "
                 "rejected, idempotency_key, fingerprint, coalesce(deduplicated, 0) "
-                f"FROM {part.name}.requests "
+                f"FROM {relation} "
                 "WHERE idempotency_key IS NOT NULL AND received_at > "
                 "(now() AT TIME ZONE 'UTC') - to_hours(?) "
                 "ORDER BY request_number DESC LIMIT ?",
@@ -52,12 +55,20 @@ def read_keys(store: Store, *, keys_max: int, hours: int) -> list[RequestRecord]
     return records[-keys_max:] if keys_max else []
 
 
+def _relations(held: Held, table: str, hours: int) -> list[str]:
+    """The parts, and the sealed files that may hold a row of the last hours."""
+    since = datetime.now(UTC).replace(tzinfo=None) - timedelta(hours=hours)
+    files = held.snapshot.sealed_within(table, "received_at", since, None)
+    parts = [f"{part}.{table}" for part in held.snapshot.parts]
+    return [*parts, *([parquet_relation(files)] if files else [])]
+
+
 def read_dedup_keys(store: Store, scope: str, hours: int) -> Iterator[tuple[bytes, int]]:
     """Ids of rows received within the last hours, and when (microseconds)."""
-    with store.database.lease() as lease, lease.using() as cursor:
-        for part in store.parts.parts:
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
+        for relation in _relations(held, "dedup_keys", hours):
             cursor.execute(
-                f"SELECT digest, epoch_us(received_at) FROM {part.name}.dedup_keys "
+                f"SELECT digest, epoch_us(received_at) FROM {relation} "
                 "WHERE source = ? AND received_at > (now() AT TIME ZONE 'UTC') - to_hours(?)",
                 [scope, hours],
             )
@@ -67,7 +78,7 @@ def read_dedup_keys(store: Store, scope: str, hours: int) -> Iterator[tuple[byte
 
 def kept_reject_bytes(store: Store) -> int:
     """Bytes of refused lines in the store, for `rejects_bytes_max`."""
-    total = 0
+    total = sum(file.line_bytes for file in store.sealed.files.get("rejects", ()))
     with store.database.lease() as lease, lease.using() as cursor:
         for part in store.parts.parts:
             row = cursor.execute(

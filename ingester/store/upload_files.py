@@ -116,14 +116,17 @@ def table_of(name: str) -> str:
     return table or "events"
 
 
-def remove_unlisted(directory: Path, listed: Iterable[str]) -> Iterator[str]:
-    """Unlink what a crash left behind; yield the listed names that cannot be read.
+def remove_unlisted(
+    directory: Path, listed: Iterable[str], spared: Iterable[str] = ()
+) -> Iterator[str]:
+    """Unlink what a crash left behind; yield the listed names that cannot be read. `spared` are
+    listed no more, and somebody may read them.
 
     One such file in a view would break every query.
     """
     names = set(listed)
     found = {path.name for path in directory.iterdir()}
-    for name in found - names:
+    for name in found - names - set(spared):
         if name.endswith((_SUFFIX, _TEMPORARY_SUFFIX)):
             (directory / name).unlink(missing_ok=True)
     yield from sorted(name for name in names if not _is_readable(directory / name))
