@@ -18,14 +18,18 @@ from .doors.auth import bearer_key
 from .doors.key_ring import UnknownKey
 from .doors.metric_labels import LabelWarning
 from .doors.replay import Replayer
-from .errors import Forbidden, Overloaded, Unauthorized
+from .errors import Forbidden, InvalidField, Overloaded, Unauthorized
+from .journal import JournalWriter
 from .management import Actor, Answer, Links, Management
 from .management.calls import NOBODY
 from .messages import Scope
 from .reject_desk import StoreDesk
+from .safekeeping.backup import BackupSource, back_up, told
 from .safekeeping.check import check_running
+from .safekeeping.copies import Pace
 from .safekeeping.export import export_sql
 from .safekeeping.niced import niced
+from .safekeeping.stream import WorkStream
 from .sandbox.messages import Format
 from .sandbox.queries import EXPORT_LIMITS, Queries
 from .search import Searches
@@ -59,6 +63,7 @@ class ProcessServices:
         control: ControlStore,
         store: Store,
         queries: Queries,
+        journal: JournalWriter,
         problems: Sequence[str],
         next_number: Callable[[], int],
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
@@ -69,6 +74,8 @@ class ProcessServices:
         self._admission = admission
         self._control = control
         self._store = store
+        self._journal = journal
+        self._is_backing_up = False
         self._problems = problems
         self._sql = queries
         self._reads = trio.CapacityLimiter(2)
@@ -111,6 +118,28 @@ class ProcessServices:
         sql = export_sql(table, since=since, until=until, by=by)
         limits = structs.replace(EXPORT_LIMITS, is_for_spreadsheets=is_for_spreadsheets)
         return await self._sql.ask(sql, format_name, limits=limits)
+
+    async def backup(self, directory: str, *, with_secrets: bool) -> QueryStream:
+        target = Path(directory)
+        if not target.is_absolute():
+            raise InvalidField("directory", f"directory must be absolute; got {directory!r}")
+        if self._is_backing_up:
+            raise Overloaded("a backup is under way already; wait for its end", retry_after_s=30)
+        self._is_backing_up = True
+        source = BackupSource(
+            store=self._store,
+            data_dir=Path(self._config().store.data_dir),
+            next_seq=lambda: self._journal.next_seq,
+            keep_above=self._journal.keep_above,
+        )
+
+        def work(pace: Pace) -> Mapping[str, object]:
+            return told(*back_up(source, target, with_secrets=with_secrets, pace=pace))
+
+        def at_end() -> None:
+            self._is_backing_up = False
+
+        return WorkStream(work, at_end=at_end)
 
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str

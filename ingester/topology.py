@@ -315,6 +315,7 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         control=process.opened.control,
         store=process.opened.store,
         queries=process.queries,
+        journal=process.opened.writer,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
         statistics=process.statistics,

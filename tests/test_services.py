@@ -13,6 +13,7 @@ import trio
 from ingester import services as services_module
 from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
+from ingester.journal import JournalWriter
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.messages import RequestNumbers
 from ingester.sandbox.queries import Queries
@@ -35,6 +36,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 control=control,
                 store=cast(Store, None),
                 queries=cast(Queries, None),
+                journal=cast(JournalWriter, None),
                 problems=[],
                 next_number=RequestNumbers().next,
                 statistics=dict,

@@ -21,6 +21,7 @@ from ingester.store.schema import VIEW_NAMES
 
 __all__ = [
     "CONSOLE_ROUTES",
+    "BackUp",
     "CheckAnswer",
     "ConsoleRoute",
     "Export",
@@ -55,6 +56,13 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     until: str | None = None
     by: Literal["received_at", "time"] = "received_at"
     spreadsheet: bool = False
+
+
+class BackUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A folder of the server's machine, as an absolute path."""
+
+    directory: Annotated[str, Meta(min_length=1)]
+    with_secrets: bool = False
 
 
 class QueryRows(Struct, frozen=True, kw_only=True):
@@ -229,6 +237,20 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         other_types=tuple(CONTENT_TYPES[name] for name in EXPORT_FORMATS if name != "ndjson"),
         request=Export,
         errors=(422, 503),
+    ),
+    ConsoleRoute(
+        method="POST",
+        pattern="/api/v1/backup",
+        name="backup",
+        summary=(
+            "Copy everything that is stored into a folder of the server's machine; only through"
+            " control.sock (`ingester backup`). The answer is lines: progress, at last `done` or"
+            " `error`."
+        ),
+        content_type=CONTENT_TYPES["ndjson"],
+        request=BackUp,
+        role="admin",
+        errors=(409, 422, 503),
     ),
     *_page("login", "sign in", SignIn, (401, 422, 503)),
     *_page("setup", "set up this server", SetUp, (401, 409, 422, 503)),

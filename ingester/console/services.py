@@ -78,6 +78,9 @@ class Services(Protocol):
     ) -> QueryStream:
         """All rows of a table within a span, streamed; one at a time. Close it."""
 
+    async def backup(self, directory: str, *, with_secrets: bool) -> QueryStream:
+        """Copy everything into a folder of this machine, told line by line. Close it."""
+
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
     ) -> Actor:

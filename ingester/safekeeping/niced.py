@@ -12,12 +12,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["niced"]
+__all__ = ["niced", "start_niced"]
 
 # Weight 36 beside the 1,024 of the threads that take data (sched(7)).
 _NICE = 15
 
 T = TypeVar("T")
+
+
+def start_niced(work: Callable[[], None]) -> threading.Thread:
+    """`work` must not raise."""
+
+    def run() -> None:
+        with suppress(OSError, AttributeError):
+            thread = threading.get_native_id()
+            nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
+        work()
+
+    thread = threading.Thread(target=run, name="safekeeping", daemon=True)
+    thread.start()
+    return thread
 
 
 def niced(call: Callable[[], T]) -> T:
@@ -26,17 +41,12 @@ def niced(call: Callable[[], T]) -> T:
     raised: list[BaseException] = []
 
     def work() -> None:
-        with suppress(OSError, AttributeError):
-            thread = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(0, 0) + _NICE))
         try:
             result.append(call())
         except BaseException as error:
             raised.append(error)
 
-    thread = threading.Thread(target=work, name="safekeeping")
-    thread.start()
-    thread.join()
+    start_niced(work).join()
     if raised:
         raise raised[0]
     return result[0]

@@ -37,8 +37,10 @@ from .upload_files import table_of
 __all__ = [
     "Interval",
     "PartsCheck",
+    "check_copied_part",
     "check_parts",
     "file_problem",
+    "footer_problem",
     "inspect_folder",
     "inspect_store",
     "parts_read_only",
@@ -169,6 +171,17 @@ def parts_read_only(
                 continue
             parts.append(part)
         yield connection, parts, refused
+
+
+def check_copied_part(
+    connection: duckdb.DuckDBPyConnection, number: int, uploads: Path
+) -> list[str]:
+    """Rows of each batch of a part that was copied against its ledger, footers of its uploads."""
+    found = PartsCheck()
+    name = f"part_{number:06d}"
+    part = _Part(number, name, f"part {number}")
+    _check_batches(part, lambda sql: connection.execute(sql).fetchall(), uploads, found, deep=False)
+    return found.problems
 
 
 def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
@@ -371,7 +384,7 @@ def _not_in(names: Sequence[str]) -> str:
 
 def _exists(part: _Part, table: str, ask: Ask) -> bool:
     found = ask(
-        "SELECT count(*) FROM duckdb_tables() "
+        "SELECT count(*) FROM duckdb_columns() "
         f"WHERE database_name = '{part.name}' AND table_name = '{table}'"
     )
     return bool(found[0][0])

@@ -22,10 +22,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StoreBusy
+from ..errors import StoreBusy, StoreFailed
 from .parts import sync_directory
 
-__all__ = ["UploadFile", "remove_unlisted", "table_of"]
+__all__ = ["UploadFile", "remove_unlisted", "row_count", "table_of"]
 
 _SUFFIX = ".parquet"
 _TEMPORARY_SUFFIX = ".tmp"
@@ -114,6 +114,14 @@ def table_of(name: str) -> str:
     """The table an upload file's rows belong to. The first files had none in their names."""
     _, _, table = name.removesuffix(_SUFFIX).split("-", 1)[1].partition("-")
     return table or "events"
+
+
+def row_count(path: Path) -> int:
+    """Rows of a Parquet file, as its footer says. Raises StoreFailed."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise StoreFailed(f"{path.name} cannot be read: {error}") from error
 
 
 def remove_unlisted(

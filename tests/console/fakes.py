@@ -131,6 +131,9 @@ class FakeServices:
         self.formats.append(format_name)
         return FakeStream([f'{{"table":"{table}"}}\n'])
 
+    async def backup(self, directory: str, *, with_secrets: bool) -> FakeStream:
+        return FakeStream(['{"copied_bytes":1}\n', '{"done":{}}\n'])
+
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
     ) -> Actor:
