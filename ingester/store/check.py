@@ -44,6 +44,7 @@ __all__ = [
     "inspect_folder",
     "inspect_store",
     "parts_read_only",
+    "sequence_gaps",
 ]
 
 _TABLES = ("part_info", "applied", "upload_files", "dedup_keys", *VIEW_NAMES)
@@ -110,6 +111,13 @@ def inspect_store(store: Store) -> PartsCheck:
         _inspect(parts, _ask_store(store), store.uploads_directory, found, deep=True)
         _check_sealed(store, found, deep=True)
     return found
+
+
+def sequence_gaps(store: Store) -> list[Interval]:
+    """Journal sequences that are in no batch of an open store."""
+    found = PartsCheck()
+    _check_sequences(_open_parts(store), _ask_store(store), found)
+    return found.gaps
 
 
 def inspect_folder(data_dir: Path) -> PartsCheck:

@@ -101,6 +101,15 @@ class RebuiltPart:
             finally:
                 self._connection.unregister("feed")
 
+    def has_request(self, rows: pa.Table) -> bool:
+        """Whether the first of these rows of `requests` is there."""
+        number = rows.column("request_number")[0].as_py()
+        with mapped_errors(0):
+            found = self._connection.execute(
+                "SELECT count(*) FROM part.requests WHERE request_number = ?", [number]
+            ).fetchall()
+        return bool(found[0][0])
+
     def count(self, table: str) -> int:
         with mapped_errors(0):
             ((count,),) = self._connection.execute(f"SELECT count(*) FROM part.{table}").fetchall()
