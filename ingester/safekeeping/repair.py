@@ -142,17 +142,18 @@ class _Run:
         for leaving in directory.glob(f"{partial.name}*"):
             leaving.unlink()
         saved = Saved()
+        files = sorted(uploads.glob(f"{number:06d}-*.parquet"))
         with RebuiltPart(partial, number) as rebuilt:
             if path.exists():
                 saved = salvage(
-                    path, rebuilt, without=wanted, replayed_from=replayed_from, uploads=uploads
+                    path, rebuilt, without=wanted, replayed_from=replayed_from, uploads=files
                 )
             if not saved.has_ledger:
                 rebuilt.insert("applied", marks.carry(number))
                 if saved.batches:
                     rebuilt.insert("applied", ledger_rows(saved.batches, marks.commit_number + 1))
                     marks.commit_number += len(saved.batches)
-            listed = self._list_again(number, rebuilt, saved, marks)
+            listed = self._list_again(files, rebuilt, saved, marks)
             rebuilt.finish()
         for suffix in ("", ".wal"):
             self._set_aside(path.with_name(f"{path.name}{suffix}"))
@@ -160,21 +161,30 @@ class _Run:
         sync_directory(directory)
         self._tell(number, saved, listed)
 
-    def _list_again(self, number: int, rebuilt: RebuiltPart, saved: Saved, marks: PartMarks) -> int:
+    def _list_again(
+        self,
+        files: Sequence[Path],
+        rebuilt: RebuiltPart,
+        saved: Saved,
+        marks: PartMarks,
+    ) -> int:
         count = 0
-        for path in sorted((self._data_dir / "uploads").glob(f"{number:06d}-*.parquet")):
+        for path in files:
+            known = saved.ledger | saved.batches.keys()
+            try:
+                tables, batch_count = listing_rows(path, marks.commit_number + 1, without=known)
+            except (OSError, pa.ArrowException):
+                if path.name not in saved.listed:
+                    self._set_aside(path)
+                    self._repair.lost.append(f"uploads/{path.name}: its rows are in a backup only")
+                continue
+            if not rebuilt.has_request(tables["requests"]):
+                rebuilt.insert("requests", tables["requests"])
             if path.name in saved.listed:
                 continue
-            try:
-                tables, batch_count = listing_rows(path, marks.commit_number + 1)
-            except (OSError, pa.ArrowException):
-                self._set_aside(path)
-                self._repair.lost.append(f"uploads/{path.name}: its rows come from a backup only")
-                continue
             marks.commit_number += batch_count
-            for table, rows in tables.items():
-                if table != "requests" or not rebuilt.has_request(rows):
-                    rebuilt.insert(table, rows)
+            rebuilt.insert("upload_files", tables["upload_files"])
+            rebuilt.insert("applied", tables["applied"])
             count += 1
         return count
 
@@ -190,6 +200,16 @@ class _Run:
             lost.append(
                 f"open/{number:06d}.duckdb: {count:,} rows of {what} cannot be read; they come from"
                 " a backup only"
+            )
+        if saved.lost_requests > 0:
+            lost.append(
+                f"open/{number:06d}.duckdb: what is told of {saved.lost_requests:,} requests is"
+                " lost, their idempotency keys too"
+            )
+        if saved.lost_rows["rejects"]:
+            lost.append(
+                f"open/{number:06d}.duckdb: up to {saved.lost_rows['rejects']:,} refused lines"
+                " cannot be read; those the journal has are there again"
             )
         if not saved.has_ledger:
             lost.append(

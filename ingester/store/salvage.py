@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -38,7 +39,8 @@ Numbers = npt.NDArray[np.int64]
 
 class Saved(Struct, kw_only=True):
     """What was saved: rows by table, rows that were not, rows of batches, upload files that are
-    listed. `has_ledger`: the batches are known, `lost_batch_rows` what they lack, by lane.
+    listed. `has_ledger`: the batches are known (`ledger`), `lost_batch_rows` what they lack, by
+    lane, and `lost_requests` how many requests are not told of any more.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -46,14 +48,22 @@ class Saved(Struct, kw_only=True):
     batches: Counter[int] = field(default_factory=Counter)
     listed: set[str] = field(default_factory=set)
     has_ledger: bool = False
+    ledger: set[int] = field(default_factory=set)
+    lost_requests: int = 0
     lost_batch_rows: Counter[str] = field(default_factory=Counter)
 
 
 def salvage(
-    path: Path, target: RebuiltPart, *, without: Numbers, replayed_from: int, uploads: Path
+    path: Path,
+    target: RebuiltPart,
+    *,
+    without: Numbers,
+    replayed_from: int,
+    uploads: Sequence[Path],
 ) -> Saved:
     """Put into `target` what can be read of the part at `path`. `without`: requests that will be
-    replayed; all records from sequence `replayed_from` on are among them.
+    replayed; all records from sequence `replayed_from` on are among them. `uploads`: files of this
+    part, which will be listed.
     """
     saved = Saved()
     with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
@@ -80,9 +90,9 @@ def salvage(
                     saved.listed.update(rows.column("file_name").to_pylist())
         for rows in _rows(connection, "dedup_keys", "", saved):
             target.insert("dedup_keys", rows)
-        for name in saved.listed:
+        for upload in uploads:
             with suppress(OSError, pa.ArrowException):
-                saved.batches.update(batch_counts(uploads / name))
+                saved.batches.update(batch_counts(upload))
         _save_ledger(connection, target, saved, replayed_from)
     return saved
 
@@ -96,13 +106,18 @@ def batch_counts(path: Path) -> Counter[int]:
     return found
 
 
-def listing_rows(path: Path, first_commit_number: int) -> tuple[Mapping[str, pa.Table], int]:
-    """Rows that list an upload file anew, by table, and how many batches it has: the list itself,
-    its batches, and the request as far as the file knows it. Raises OSError, ArrowException.
+def listing_rows(
+    path: Path, first_commit_number: int, *, without: Collection[int]
+) -> tuple[Mapping[str, pa.Table], int]:
+    """Rows that list an upload file anew, by table, and how many batches it has that are not
+    `without`: the list itself, its batches, and the request as far as the file knows it.
+
+    Raises OSError, ArrowException.
     """
     counts = batch_counts(path)
     request_number = int(path.name.split("-")[1], 16)
     row_count = sum(counts.values())
+    counts = Counter({batch: count for batch, count in counts.items() if batch not in without})
     with pq.ParquetFile(path) as file:
         names = set(file.schema_arrow.names)
         wanted = [name for name in ("source", "received_at") if name in names]
@@ -196,7 +211,8 @@ def _save_ledger(
     if rows is None:
         return
     saved.has_ledger = True
-    kept = []
+    kept: list[dict[str, Any]] = []
+    requests: set[int] = set()
     batches = rows.to_pylist()
     for batch in batches:
         if batch["last_seq"] >= replayed_from and batch["lane"] not in ("carry", "wide"):
@@ -210,6 +226,12 @@ def _save_ledger(
             saved.lost_batch_rows[batch["lane"]] += lost
             batch["row_count"] -= lost
         kept.append(batch)
+        if batch["lane"] == "bulk":
+            requests.add(batch["request_number_max"])
+        elif batch["last_seq"] and batch["lane"] != "carry":
+            saved.lost_requests += batch["last_seq"] - batch["first_seq"] + 1
+    saved.ledger = {batch["batch_id"] for batch in kept}
+    saved.lost_requests += len(requests) - saved.rows["requests"]
     # No number that was given is given again: who reads behind a cursor would pass over it.
     carried = [batch for batch in batches if batch["lane"] == "carry"]
     if carried:

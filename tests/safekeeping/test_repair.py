@@ -1,4 +1,4 @@
-"""Repair: rows of small requests come back from the journal exactly once, and nothing is deleted."""
+"""Repair: rows of small requests come back from the journal exactly once; nothing is deleted."""
 
 from __future__ import annotations
 
