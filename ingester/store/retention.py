@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from ..config import RETENTION_TABLES, StoreConfig
 from .control.sealed_files import SealedFile
+from .schema import DATA_TABLES
 
 __all__ = ["Keeping", "Purge", "PurgeItem", "due", "next_purges", "purge_sentence"]
 
@@ -55,6 +56,9 @@ class Keeping(Struct, frozen=True, kw_only=True):
         if file.table == "dedup_keys":
             return self.not_before(file)
         days = self.days.get(file.table, 0)
+        if file.table == "applied":  # as long as rows that it tells of
+            kept = [self.days.get(table, 0) for table in DATA_TABLES]
+            days = max(kept) if all(kept) else 0
         if not days:
             return None
         return max(_end_of(file.day) + days * _DAY_S, self.not_before(file))

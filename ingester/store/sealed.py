@@ -36,6 +36,7 @@ _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
 _ENDS = {
+    "committed_at": ("received_low_us", "received_high_us"),
     "received_at": ("received_low_us", "received_high_us"),
     "batch_id": ("batch_low", "batch_high"),
     "request_number": ("request_low", "request_high"),

@@ -275,6 +275,7 @@ class Store:
             files_by_table(self.parts.parts, self.uploads_directory),
             self.sealed.directory,
             self.sealed.files,
+            self.sealed.parts,
         )
 
     def parts_to_seal(self) -> list[Part]:

@@ -36,8 +36,8 @@ def test_sealed_rows_are_those_of_the_part(tmp_path: Path) -> None:
         assert seal_all(store) == 1
         assert contents(store) == before
         assert value(store, "SELECT typeof(body) FROM events LIMIT 1") == "JSON"
-        # Six tables, three days.
-        assert len(sealed_files(tmp_path)) == 18
+        # Six tables of three days, and the ledger of today.
+        assert len(sealed_files(tmp_path)) == 19
         assert [path.name for path in (tmp_path / "open").glob("*.duckdb")] == ["000002.duckdb"]
         assert list((tmp_path / "uploads").iterdir()) == []
         assert check_parts(store) == []
@@ -55,8 +55,9 @@ def test_a_file_has_the_rows_of_one_day_in_order_of_time(tmp_path: Path) -> None
         for path in sealed_files(tmp_path):
             table, day, _ = path.relative_to(tmp_path / "sealed").parts
             found = pq.read_table(path)
-            assert {str(each.date()) for each in found["received_at"].to_pylist()} == {day}
-            order = found[times.get(table, "received_at")].to_pylist()
+            arrival = "committed_at" if table == "applied" else "received_at"
+            assert {str(each.date()) for each in found[arrival].to_pylist()} == {day}
+            order = found[times.get(table, arrival)].to_pylist()
             assert order == sorted(order)
 
 
@@ -146,7 +147,7 @@ def test_a_kill_while_joining_leaves_every_row_once(
             Sealer(store).join(files)
         store.remove_unread()
         assert contents(store) == before
-        assert len(sealed_files(tmp_path)) == 18
+        assert len(sealed_files(tmp_path)) == 19
         assert check_parts(store) == []
 
 

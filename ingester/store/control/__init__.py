@@ -48,7 +48,7 @@ from ingester.store.control.members import (
 )
 from ingester.store.control.quotas import Quotas
 from ingester.store.control.replays import ReplayCount, ReplayMark, Replays, ReplaySubject
-from ingester.store.control.sealed_files import SealedFiles
+from ingester.store.control.sealed_files import SealedFile, SealedFiles, SealedPart
 from ingester.store.control.secret_box import NotRetrievable
 from ingester.store.control.sources import (
     SourceExists,
@@ -87,6 +87,8 @@ __all__ = [
     "ReplayCount",
     "ReplayMark",
     "ReplaySubject",
+    "SealedFile",
+    "SealedPart",
     "Session",
     "SignedIn",
     "SourceExists",
