@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,7 @@ from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
 from .store.reader import check_parts
+from .store.retention import Keeping, Retention, retention_of
 from .store.store import Store
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
@@ -58,6 +60,7 @@ class ProcessServices:
         queries: Queries,
         problems: Sequence[str],
         next_number: Callable[[], int],
+        keeping: Callable[[], Keeping],
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self._config = config
@@ -67,6 +70,7 @@ class ProcessServices:
         self._control = control
         self._store = store
         self._problems = problems
+        self._keeping = keeping
         self._sql = queries
         self._reads = trio.CapacityLimiter(2)
         self.searches = Searches(store, seconds_max=lambda: config().store.query_seconds_max)
@@ -193,6 +197,17 @@ class ProcessServices:
     async def check(self) -> list[str]:
         found = await self._read(lambda: check_parts(self._store))
         return [*self._problems, *found]
+
+    async def retention(self) -> Retention:
+        def read() -> Retention:
+            return retention_of(
+                self._store.sealed.all_files(),
+                self._keeping(),
+                stored_bytes=self._store.stored_bytes(),
+                now=time.time(),
+            )
+
+        return await self._read(read)
 
     async def _read(self, read: Callable[[], T]) -> T:
         """Read the store; one that is found broken is reopened for the next who asks."""

@@ -329,6 +329,7 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         queries=process.queries,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
+        keeping=process.keeping,
         statistics=process.statistics,
     )
     async with services.searches.running(stop):

@@ -18,6 +18,7 @@ from ingester.messages import RequestNumbers
 from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
+from ingester.store.retention import Keeping
 from ingester.store.store import Store
 from tests.doors.rig import Rig, open_rig
 
@@ -37,6 +38,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 queries=cast(Queries, None),
                 problems=[],
                 next_number=RequestNumbers().next,
+                keeping=lambda: Keeping(days={}),
                 statistics=dict,
             )
             yield services, control, rig

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import structlog
 import trio
@@ -45,8 +44,6 @@ _NICE = 10
 # A part is not rotated for its size while it has less than this share of what the store may have.
 _ROTATED_SHARE = 4
 NOTICE_S = 60.0
-
-T = TypeVar("T")
 
 
 class SealingStopped(StoreBusy):
@@ -152,14 +149,23 @@ async def run(
             await trio.sleep(_FAILED_WAIT_S)
 
 
-async def _in_thread(pauses: _Pauses, call: Callable[[], T]) -> T:
+async def _in_thread(pauses: _Pauses, call: Callable[[], None]) -> None:
     """A niced thread, waited for also when it is not wanted any more; then it ends soon."""
+    failed: list[StoreError] = []
+
+    def work() -> None:
+        try:
+            niced(call, nice=_NICE, name="sealer")
+        except StoreError as error:  # a nursery would make a group of it
+            failed.append(error)
+
     pauses.stop.clear()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_when_cancelled, pauses)
-        result = await trio.to_thread.run_sync(lambda: niced(call, nice=_NICE, name="sealer"))
+        await trio.to_thread.run_sync(work)
         nursery.cancel_scope.cancel()
-    return result
+    if failed:
+        raise failed[0]
 
 
 async def _stop_when_cancelled(pauses: _Pauses) -> None:

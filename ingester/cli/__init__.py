@@ -39,6 +39,7 @@ class LazyGroup(click.Group):
         "audit": "member:audit",
         "rejects": "rejects:rejects",
         "check": "check:check",
+        "retention": "retention:retention",
         "config": "settings:config",
     })
 

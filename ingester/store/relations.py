@@ -26,7 +26,7 @@ from msgspec import Struct
 from .control.sealed_files import SealedFile, SealedPart
 from .parts import Part
 from .schema import parquet_relation
-from .sealed import may_hold
+from .sealed import that_may_hold
 from .upload_files import table_of
 
 __all__ = [
@@ -76,8 +76,7 @@ class Snapshot(Struct, frozen=True):
         """The sealed ones among them: the manifest knows, and no file is opened."""
         return tuple(
             self.sealed_directory / file.name
-            for file in self.sealed.get(table, ())
-            if may_hold(file, column, low, high)
+            for file in that_may_hold(self.sealed.get(table, ()), column, low, high)
         )
 
     def ledgers_from(self, commit_number: int) -> tuple[list[str], int]:
@@ -97,11 +96,7 @@ class Snapshot(Struct, frozen=True):
     def ledgers_before(self, moment: datetime) -> list[str]:
         """Relations that have the last commit before `moment`."""
         found = [f"{part}.applied" for part in self.parts]
-        files = [
-            file
-            for file in self.sealed.get("applied", ())
-            if may_hold(file, "committed_at", None, moment)
-        ]
+        files = that_may_hold(self.sealed.get("applied", ()), "committed_at", None, moment)
         if files:
             last = max(files, key=lambda file: file.time_low_us)
             found.append(parquet_relation([self.sealed_directory / last.name]))

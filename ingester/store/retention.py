@@ -21,7 +21,16 @@ from ..config import RETENTION_TABLES, StoreConfig
 from .control.sealed_files import SealedFile
 from .schema import DATA_TABLES
 
-__all__ = ["Keeping", "Purge", "PurgeItem", "due", "next_purges", "purge_sentence"]
+__all__ = [
+    "Keeping",
+    "Purge",
+    "PurgeItem",
+    "Retention",
+    "due",
+    "next_purges",
+    "purge_sentence",
+    "retention_of",
+]
 
 _IDS_DAYS_MIN = 7
 _DAY_S = 86_400
@@ -87,6 +96,26 @@ class Purge(Struct, frozen=True, kw_only=True):
     at: str
     reason: Reason
     items: list[PurgeItem]
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """What is kept, and what goes next. `days`: by table, of those that have an end."""
+
+    days: dict[str, int]
+    stored_bytes: int
+    store_bytes_max: int
+    purges: list[Purge]
+
+
+def retention_of(
+    files: Sequence[SealedFile], keeping: Keeping, *, stored_bytes: int, now: float
+) -> Retention:
+    return Retention(
+        days={table: days for table, days in keeping.days.items() if days},
+        stored_bytes=stored_bytes,
+        store_bytes_max=keeping.bytes_max,
+        purges=next_purges(files, keeping, stored_bytes=stored_bytes, now=now),
+    )
 
 
 def due(

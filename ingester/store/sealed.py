@@ -27,7 +27,7 @@ from .control.sealed_files import Manifest, SealedFile, SealedFiles, SealedPart
 from .holds import Holds
 from .parts import sync_directory
 
-__all__ = ["SealedData", "may_hold", "sealed_name"]
+__all__ = ["SealedData", "sealed_name", "that_may_hold"]
 
 TEMPORARY_SUFFIX = ".tmp"
 _SUFFIX = ".parquet"
@@ -58,13 +58,19 @@ def sealed_name(table: str, day: str, first_part: int, last_part: int, unique: i
     return f"{table}/{day}/{first_part:06d}-{last_part:06d}-{unique:x}{_SUFFIX}"
 
 
-def may_hold(file: SealedFile, column: str, low: object | None, high: object | None) -> bool:
-    """Whether a row with `low <= column <= high` may be in it; None is open."""
-    names = _ENDS.get(column, ("time_low_us", "time_high_us"))
-    lowest, highest = (getattr(file, name) for name in names)
-    if low is not None and highest < _number(low):
-        return False
-    return not (high is not None and lowest > _number(high))
+def that_may_hold(
+    files: Iterable[SealedFile], column: str, low: object | None, high: object | None
+) -> list[SealedFile]:
+    """Files in which a row with `low <= column <= high` may be; None is open."""
+    lowest_name, highest_name = _ENDS.get(column, ("time_low_us", "time_high_us"))
+    # Hundreds of files are looked at for every window of a search: this is done once.
+    lowest = -(2**63) if low is None else _number(low)
+    highest = 2**63 if high is None else _number(high)
+    return [
+        file
+        for file in files
+        if getattr(file, highest_name) >= lowest and getattr(file, lowest_name) <= highest
+    ]
 
 
 def _number(value: object) -> int:

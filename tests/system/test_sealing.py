@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.client import event_line
 from tests.system.kill_run import IngesterSubject, run_rounds
-from tests.system.server import Server
+from tests.system.server import Server, running, wait_until
 
-_ROUNDS_SHORT = 6
+_ROUNDS_SHORT = 4
 _ROUNDS_LONG = 150
 
 # A part is rotated, sealed and joined with others every few seconds.
@@ -36,7 +37,7 @@ def test_acknowledged_requests_survive_kill_between_sealings(
             IngesterSubject(server, keys),
             tmp_path,
             rounds=_ROUNDS_LONG if long_form else _ROUNDS_SHORT,
-            round_seconds=(1.0, 3.5),
+            round_seconds=(0.5, 2.5),
             seed=seed,
         )
         sealed = server.log_text().count("part sealed")
@@ -47,3 +48,27 @@ def test_acknowledged_requests_survive_kill_between_sealings(
     assert report.total.lost_rows == report.total.duplicated_rows == 0
     assert sealed > 0
     shutil.rmtree(tmp_path / "data")
+
+
+def test_rows_are_removed_by_age_while_the_server_runs(tmp_path: Path) -> None:
+    environment = {**_SMALL_PARTS, "INGESTER_STORE_RETENTION_DAYS": "events=30,logs=7"}
+    with running(tmp_path, environment) as server:
+        told = server.command("retention")
+        assert told["days"] == {"events": 30, "logs": 7}
+        keys = server.create_source("shop")
+        with server.connect() as connection:
+            body = b"\n".join(event_line("acme", n, pad="x" * 900) for n in range(1200))
+            assert connection.post(keys.path, body).status == 200
+        server.settle(keys)
+        wait_until(lambda: "part sealed" in server.log_text(), 20, "a part is sealed")
+        told = server.command("retention")
+        (purge,) = told["purges"]
+        assert purge["reason"] == "age"
+        assert [item["table"] for item in purge["items"]] == ["events"]
+        assert server.value("SELECT count(*) AS n FROM events WHERE account_id = 'acme'") == 1200
+        assert server.command("check") == {"ok": True, "problems": []}
+        server.stop()
+        # The same of a stopped folder.
+        stopped = server.command("retention")
+        assert [each["items"] for each in stopped["purges"]] == [purge["items"]]
+        assert server.command("check") == {"ok": True, "problems": []}
