@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,7 @@ from .sandbox.queries import EXPORT_LIMITS, Queries
 from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
+from .store.retention import Keeping, Retention, retention_of
 from .store.store import Store
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
@@ -66,6 +68,7 @@ class ProcessServices:
         journal: JournalWriter,
         problems: Sequence[str],
         next_number: Callable[[], int],
+        keeping: Callable[[], Keeping],
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self._config = config
@@ -77,6 +80,7 @@ class ProcessServices:
         self._journal = journal
         self._is_backing_up = False
         self._problems = problems
+        self._keeping = keeping
         self._sql = queries
         self._reads = trio.CapacityLimiter(2)
         self.searches = Searches(store, seconds_max=lambda: config().store.query_seconds_max)
@@ -241,6 +245,17 @@ class ProcessServices:
         return await self._read(
             lambda: niced(lambda: check_running(self._store, data_dir, at_start=self._problems))
         )
+
+    async def retention(self) -> Retention:
+        def read() -> Retention:
+            return retention_of(
+                self._store.sealed.all_files(),
+                self._keeping(),
+                stored_bytes=self._store.stored_bytes(),
+                now=time.time(),
+            )
+
+        return await self._read(read)
 
     async def _read(self, read: Callable[[], T]) -> T:
         """Read the store; one that is found broken is reopened for the next who asks."""

@@ -86,7 +86,7 @@ def open_all(config: Config) -> Opened:
         # Not "the file is new": a first start may have ended between the two.
         first_run = None if control.list_sources() else control.create_source(FIRST_SOURCE)
         setup = control.ensure_admin()
-        store = Store(data_dir, config.store)
+        store = Store(data_dir, config.store, control)
         store.open()
         undo.callback(store.close)
         opened = _open_rest(config, data_dir, lock, control, store, first_run, setup)

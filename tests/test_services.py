@@ -19,6 +19,7 @@ from ingester.messages import RequestNumbers
 from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
+from ingester.store.retention import Keeping
 from ingester.store.store import Store
 from tests.doors.rig import Rig, open_rig
 
@@ -39,6 +40,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 journal=cast(JournalWriter, None),
                 problems=[],
                 next_number=RequestNumbers().next,
+                keeping=lambda: Keeping(days={}),
                 statistics=dict,
             )
             yield services, control, rig

@@ -42,6 +42,7 @@ class LazyGroup(click.Group):
         "backup": "backup:backup",
         "restore": "backup:restore",
         "export": "export:export",
+        "retention": "retention:retention",
         "config": "settings:config",
     })
 

@@ -186,6 +186,10 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
         problems = await services.check()
         return _json(CheckAnswer(ok=not problems, problems=problems))
 
+    @app.get("/api/v1/store/retention")
+    async def store_retention() -> Response:
+        return _json(await services.retention())
+
     @app.post("/api/v1/query")
     async def query() -> Response:
         body = decode_body(cast(bytes, await request.get_data(cache=False)), Query)

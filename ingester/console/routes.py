@@ -17,6 +17,7 @@ from ingester.doors.viewer import ViewerRequest
 from ingester.management.calls import NeededRole
 from ingester.management.requests import AcceptInvitation, SetUp, SignIn
 from ingester.sandbox.messages import CONTENT_TYPES, EXPORT_FORMATS, FORMATS
+from ingester.store.retention import Retention
 from ingester.store.schema import VIEW_NAMES
 
 __all__ = [
@@ -216,6 +217,14 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         name="check",
         summary="Look for problems in the data folder.",
         answer=CheckAnswer,
+        errors=(503,),
+    ),
+    ConsoleRoute(
+        method="GET",
+        pattern="/api/v1/store/retention",
+        name="store_retention",
+        summary="What is kept how long, and which rows are removed next.",
+        answer=Retention,
         errors=(503,),
     ),
     ConsoleRoute(

@@ -23,6 +23,7 @@ from ingester.doors.metric_labels import LabelWarning
 from ingester.management import Actor, Answer
 from ingester.sandbox.messages import Format
 from ingester.search import Searches
+from ingester.store.retention import Retention
 
 __all__ = ["Document", "QueryStream", "Services"]
 
@@ -109,6 +110,9 @@ class Services(Protocol):
 
     def public_url(self) -> str:
         """The console's own address as configured, "" when it is not."""
+
+    async def retention(self) -> Retention:
+        """What is kept how long, and which rows are removed next."""
 
     async def check(self) -> list[str]:
         """Problems found in the data folder, in sentences; empty when all is well."""

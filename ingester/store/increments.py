@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -37,6 +37,7 @@ from msgspec import Struct
 
 from ..errors import StoreBusy, StoreError
 from .database import Cursor
+from .niced import niced
 from .parts import Part, sync_directory
 from .schema import VIEW_NAMES
 from .store import Store
@@ -73,8 +74,6 @@ _DICTIONARY_COLUMNS = frozenset({
     "unit",
 })
 _STATISTICS_COLUMNS = frozenset({"created_at", "time", "received_at", "request_number", "batch_id"})
-
-T = TypeVar("T")
 
 
 class ExportLate(StoreBusy):
@@ -168,7 +167,9 @@ class Increments:
         Raises StoreBusy (ExportLate at the deadline), StoreBroken.
         """
         with self._turn:
-            return _niced(lambda: self._hold(_Bounds(gives_up_at, has_room)))
+            return niced(
+                lambda: self._hold(_Bounds(gives_up_at, has_room)), nice=_NICE, name="increments"
+            )
 
     def release(self, holding: Holding) -> None:
         self._store.holds.leave(holding.epoch)
@@ -364,24 +365,3 @@ def _read_index(path: Path) -> list[_Range]:
     except (OSError, msgspec.DecodeError):
         return []
     return sorted(listed, key=lambda entry: (entry.part_number, entry.table, entry.first))
-
-
-def _niced(call: Callable[[], T]) -> T:
-    """Run it in a thread of its own: a thread of the pool would stay nice."""
-    result: list[T] = []
-    raised: list[BaseException] = []
-
-    def work() -> None:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        try:
-            result.append(call())
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=work, name="increments")
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
-    return result[0]

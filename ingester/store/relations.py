@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 
-from .control.sealed_files import SealedFile
+from .control.sealed_files import SealedFile, SealedPart
 from .parts import Part
 from .schema import parquet_relation
-from .sealed import may_hold
+from .sealed import that_may_hold
 from .upload_files import table_of
 
 __all__ = [
@@ -55,6 +55,7 @@ class Snapshot(Struct, frozen=True):
     files: Mapping[str, tuple[Path, ...]]
     sealed_directory: Path = Path()
     sealed: Mapping[str, tuple[SealedFile, ...]] = {}
+    sealed_parts: Mapping[int, SealedPart] = {}
 
     def files_of(self, table: str) -> tuple[Path, ...]:
         return (*self.files.get(table, ()), *self.sealed_within(table, "received_at", None, None))
@@ -75,9 +76,31 @@ class Snapshot(Struct, frozen=True):
         """The sealed ones among them: the manifest knows, and no file is opened."""
         return tuple(
             self.sealed_directory / file.name
-            for file in self.sealed.get(table, ())
-            if may_hold(file, column, low, high)
+            for file in that_may_hold(self.sealed.get(table, ()), column, low, high)
         )
+
+    def ledgers_from(self, commit_number: int) -> tuple[list[str], int]:
+        """Relations with the ledger of all commits from this one on, those of the parts first; and
+        how many rows were committed since of which no ledger is kept.
+        """
+        found = [f"{part}.applied" for part in self.parts]
+        parts = [n for n, part in self.sealed_parts.items() if part.commit_high >= commit_number]
+        if not parts:
+            return found, 0
+        files = [file for file in self.sealed.get("applied", ()) if file.last_part >= min(parts)]
+        if files:
+            found.append(parquet_relation([self.sealed_directory / file.name for file in files]))
+        kept = {n for file in files for n in range(file.first_part, file.last_part + 1)}
+        return found, sum(self.sealed_parts[n].row_count for n in parts if n not in kept)
+
+    def ledgers_before(self, moment: datetime) -> list[str]:
+        """Relations that have the last commit before `moment`."""
+        found = [f"{part}.applied" for part in self.parts]
+        files = that_may_hold(self.sealed.get("applied", ()), "committed_at", None, moment)
+        if files:
+            last = max(files, key=lambda file: file.time_low_us)
+            found.append(parquet_relation([self.sealed_directory / last.name]))
+        return found
 
 
 class Held(Struct, frozen=True):

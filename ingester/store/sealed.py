@@ -27,7 +27,7 @@ from .control.sealed_files import Manifest, SealedFile, SealedFiles, SealedPart
 from .holds import Holds
 from .parts import sync_directory
 
-__all__ = ["ENDS", "SealedData", "may_hold", "number_of", "sealed_name"]
+__all__ = ["ENDS", "SealedData", "number_of", "sealed_name", "that_may_hold"]
 
 TEMPORARY_SUFFIX = ".tmp"
 _SUFFIX = ".parquet"
@@ -36,6 +36,7 @@ _EPOCH = datetime(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
 
 ENDS = {
+    "committed_at": ("received_low_us", "received_high_us"),
     "received_at": ("received_low_us", "received_high_us"),
     "batch_id": ("batch_low", "batch_high"),
     "request_number": ("request_low", "request_high"),
@@ -57,13 +58,19 @@ def sealed_name(table: str, day: str, first_part: int, last_part: int, unique: i
     return f"{table}/{day}/{first_part:06d}-{last_part:06d}-{unique:x}{_SUFFIX}"
 
 
-def may_hold(file: SealedFile, column: str, low: object | None, high: object | None) -> bool:
-    """Whether a row with `low <= column <= high` may be in it; None is open."""
-    names = ENDS.get(column, ("time_low_us", "time_high_us"))
-    lowest, highest = (getattr(file, name) for name in names)
-    if low is not None and highest < number_of(low):
-        return False
-    return not (high is not None and lowest > number_of(high))
+def that_may_hold(
+    files: Iterable[SealedFile], column: str, low: object | None, high: object | None
+) -> list[SealedFile]:
+    """Files in which a row with `low <= column <= high` may be; None is open."""
+    lowest_name, highest_name = ENDS.get(column, ("time_low_us", "time_high_us"))
+    # Hundreds of files are looked at for every window of a search: this is done once.
+    lowest = -(2**63) if low is None else number_of(low)
+    highest = 2**63 if high is None else number_of(high)
+    return [
+        file
+        for file in files
+        if getattr(file, highest_name) >= lowest and getattr(file, lowest_name) <= highest
+    ]
 
 
 def number_of(value: object) -> int:

@@ -6,7 +6,8 @@
    `form`, `credential`), of requests what a repeat is told by (`credential`, `fingerprint`,
    `deduplicated`). A credential is the name of a key, such as `tok_1`, never the key. The views of
    users do not show these columns.
-2. `dedup_keys` has no public form: the ids of the source it stands for, as digests.
+2. Two tables have no public form: `dedup_keys`, the ids of a source as digests, and `applied`, the
+   ledger, by which a live tail that was away finds where it stood, and a check what is missing.
 3. Rows are in order of event time (`time_column`); of tables without one, of arrival.
 4. Payloads are JSON to whoever knows that type of Parquet's, text to others.
 5. Row groups are so small that a reader of a minute skips nearly all: `GROUP_ROWS_MAX`,
@@ -48,12 +49,9 @@ class SealedTable(Struct, frozen=True, kw_only=True):
     schema: pa.Schema
     names: tuple[str, ...]
     time_column: str
+    arrival_column: str = "received_at"
     json_column: str | None = None
     wide: tuple[str, ...] = ()
-
-    @property
-    def has_batches(self) -> bool:
-        return "batch_id" in self.names
 
     @property
     def has_requests(self) -> bool:
@@ -76,11 +74,12 @@ _TYPES: Mapping[str, pa.DataType] = {
     **dict.fromkeys(
         (
             *("request_number", "line_number", "batch_id", "accepted", "rejected", "bytes_in"),
-            *("bytes_raw", "deduplicated", "column_number"),
+            *("bytes_raw", "deduplicated", "column_number", "commit_number", "first_seq"),
+            *("last_seq", "row_count", "request_number_max"),
         ),
         pa.int64(),
     ),
-    **dict.fromkeys(("received_at", "created_at", "time"), pa.timestamp("us")),
+    **dict.fromkeys(("received_at", "created_at", "time", "committed_at"), pa.timestamp("us")),
     **dict.fromkeys(("line", "fingerprint", "digest"), pa.binary()),
     "value": pa.float64(),
 }
@@ -88,6 +87,7 @@ _TYPES: Mapping[str, pa.DataType] = {
 _DICTIONARY_COLUMNS = frozenset({
     *("account_id", "action", "source", "door", "encoding", "environment", "level", "service"),
     *("metric_id", "metric_name", "project_id", "unit", "reason", "field", "form", "credential"),
+    "lane",
 })
 _ENCODINGS = {
     "id": "DELTA_BYTE_ARRAY",
@@ -96,6 +96,8 @@ _ENCODINGS = {
     "line_number": "DELTA_BINARY_PACKED",
     "batch_id": "DELTA_BINARY_PACKED",
     "received_at": "DELTA_BINARY_PACKED",
+    "commit_number": "DELTA_BINARY_PACKED",
+    "committed_at": "DELTA_BINARY_PACKED",
     "created_at": "DELTA_BINARY_PACKED",
     "time": "DELTA_BINARY_PACKED",
 }
@@ -148,6 +150,12 @@ _TABLES = (
         wide=("fingerprint",),
     ),
     _table("dedup_keys", "source digest received_at", "received_at", wide=("digest",)),
+    _table(
+        "applied",
+        "batch_id commit_number lane first_seq last_seq row_count request_number_max committed_at",
+        "committed_at",
+        arrival_column="committed_at",
+    ),
 )
 
 SEALED_TABLES: Mapping[str, SealedTable] = {table.name: table for table in _TABLES}
@@ -174,7 +182,7 @@ def write_sealed(
     `descriptor` is open from before the first write, so that its sync reports every failed one.
     """
     schema = _file_schema(table)
-    spans = {name: Span() for name in (table.time_column, "received_at", "batch_id")}
+    spans = {name: Span() for name in (table.time_column, table.arrival_column, "batch_id")}
     spans["request_number"] = Span()
     row_count = line_bytes = 0
     with pq.ParquetWriter(path, schema, **_options(table)) as writer:
@@ -193,8 +201,8 @@ def write_sealed(
         "byte_count": os.fstat(descriptor).st_size,
         "time_low_us": spans[table.time_column].low,
         "time_high_us": spans[table.time_column].high,
-        "received_low_us": spans["received_at"].low,
-        "received_high_us": spans["received_at"].high,
+        "received_low_us": spans[table.arrival_column].low,
+        "received_high_us": spans[table.arrival_column].high,
     }
     for field, name in (("batch", "batch_id"), ("request", "request_number")):
         if name in table.schema.names:

@@ -15,8 +15,8 @@
    (`sealed.py`).
 
 What lives in parts beside rows: requests with a key and ids of repeats are sealed too and read back
-at a start; the ledger is carried forward by the next part, and the manifest keeps which commits a
-part had; the list of upload files ends with them.
+at a start; so is the ledger, whose marks the next part carries forward; the list of upload files
+ends with them.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Sealer:
         with ExitStack() as stack:
             for rows in self._rows_of(part, table):
                 row_count += rows.num_rows
-                for day, those in _by_day(rows):
+                for day, those in _by_day(rows, table.arrival_column):
                     if day not in sorters:
                         path = self._temporary / f"{table.name}-{day}.runs"
                         sorters[day] = RowSorter(table.time_column, path)
@@ -339,9 +339,9 @@ class _SealedRows:
         return int(time_values(rows, column)[0])
 
 
-def _by_day(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+def _by_day(rows: pa.Table, arrival: str) -> Iterator[tuple[int, pa.Table]]:
     """By the day they came, as days since 1970."""
-    days: np.ndarray[Any, np.dtype[np.int64]] = time_values(rows, "received_at") // _DAY_US
+    days: np.ndarray[Any, np.dtype[np.int64]] = time_values(rows, arrival) // _DAY_US
     if not len(days):
         return
     if days[0] == days[-1] and bool(np.all(days == days[0])):

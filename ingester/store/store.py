@@ -275,6 +275,7 @@ class Store:
             files_by_table(self.parts.parts, self.uploads_directory),
             self.sealed.directory,
             self.sealed.files,
+            self.sealed.parts,
         )
 
     def parts_to_seal(self) -> list[Part]:
@@ -309,6 +310,13 @@ class Store:
                 raise StoreBroken(str(error), self.database.generation) from error
             finally:
                 self.sealed.retire(dropped=dropped, paths=paths, part_number=number)
+
+    def stored_bytes(self) -> int:
+        """Of the parts, their upload files, and the sealed files."""
+        open_bytes = sum(
+            part.file_bytes() + part.wal_bytes() + part.upload_bytes for part in self.parts.parts
+        )
+        return open_bytes + sum(file.byte_count for file in self.sealed.all_files())
 
     def remove_unread(self) -> int:
         """Remove parts and files that were replaced and that nobody reads; bytes given back."""

@@ -26,6 +26,7 @@ from ingester.management import Answer as Managed
 from ingester.management.calls import NOBODY
 from ingester.sandbox.messages import Format, QueryCut
 from ingester.store.control import ControlStore, MemberRole
+from ingester.store.retention import Retention
 
 
 class QueryError(RequestError):
@@ -167,6 +168,9 @@ class FakeServices:
 
     def public_url(self) -> str:
         return self.url
+
+    async def retention(self) -> Retention:
+        return Retention(days={"events": 7}, stored_bytes=1, store_bytes_max=0, purges=[])
 
     async def check(self) -> list[str]:
         return self.problems

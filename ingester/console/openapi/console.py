@@ -16,7 +16,7 @@ from ingester.console.openapi.parts import (
     header_references,
 )
 from ingester.console.openapi.schemas import Json, Schemas
-from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, BackUp, ConsoleRoute, Export, Query
+from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, ConsoleRoute, Export, Query
 from ingester.management import ROUTES, Route
 from ingester.management import requests as sent
 from ingester.management.calls import NeededRole, Nothing
@@ -35,7 +35,6 @@ __all__ = [
 # Bodies that are taken as they stand by a server that is new; typed, so that they cannot be wrong.
 EXAMPLES: dict[type[Struct], Struct] = {
     Query: Query(sql="SELECT action, count(*) FROM events GROUP BY ALL"),
-    BackUp: BackUp(directory="/mnt/backup/ingester"),
     Export: Export(table="events", since="2026-11-20", until="2026-11-21"),
     sent.CreateSource: sent.CreateSource(name="shop", requests_per_hour=10_000),
     sent.PatchSource: sent.PatchSource(lenient_session=True),
@@ -143,6 +142,8 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
         "security": [] if route.role == "anyone" else _SIGNED_IN,
         "responses": responses,
     }
+    if text := _ROLES[route.role]:
+        operation["description"] = text
     if route.request is not None:
         operation["requestBody"] = _body(route.request, route.request_type, schemas)
     return operation
