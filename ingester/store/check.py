@@ -28,6 +28,7 @@ from ..errors import StoreBusy, StoreError
 from .control.copying import maybe_manifest
 from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
+from .frozen import frozen
 from .relations import spans_of
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
 from .sealed import ENDS, number_of
@@ -106,10 +107,23 @@ def check_parts(store: Store) -> list[str]:
 def inspect_store(store: Store) -> PartsCheck:
     """The same and all else, beside a running server. Raises StoreBusy, StoreBroken."""
     found = PartsCheck()
-    parts = _open_parts(store)
-    with store.hold():
-        _inspect(parts, _ask_store(store), store.uploads_directory, found, deep=True)
+    with store.hold() as held:
+        parts = [_Part(p.number, p.name, p.path.name) for p in held.parts]
+        ask = _ask_store(store)
+        for part in parts:
+            _inspect_part(part, ask, store.uploads_directory, found, deep=True)
         _check_sealed(store, found, deep=True)
+    # What concerns several parts is asked at one moment: a statement over parts of which one was
+    # touched before a commit, and the next behind it, would see a gap.
+    with frozen(store) as at_once:
+        sound = [
+            _Part(part.number, part.name, f"{part.number:06d}.duckdb")
+            for part in at_once.parts
+            if part.number not in found.damaged
+        ]
+        if sound:
+            _check_numbers(sound, at_once.ask, found)
+            _check_sequences(sound, at_once.ask, found)
     return found
 
 
@@ -294,17 +308,20 @@ def _ask_store(store: Store) -> Ask:
 def _inspect(
     parts: Sequence[_Part], ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool
 ) -> None:
-    sound: list[_Part] = []
-    for part in parts:
-        if not deep or _is_readable(part, ask, found):
-            sound.append(part)
-            with suppress(_Unreadable):
-                _check_batches(part, ask, uploads, found, deep=deep)
-    if not sound:
-        return
-    _check_numbers(sound, ask, found)
-    if deep:
-        _check_sequences(sound, ask, found)
+    sound = [part for part in parts if _inspect_part(part, ask, uploads, found, deep=deep)]
+    if sound:
+        _check_numbers(sound, ask, found)
+        if deep:
+            _check_sequences(sound, ask, found)
+
+
+def _inspect_part(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool) -> bool:
+    """Whether it can be read."""
+    if deep and not _is_readable(part, ask, found):
+        return False
+    with suppress(_Unreadable):
+        _check_batches(part, ask, uploads, found, deep=deep)
+    return True
 
 
 def _is_readable(part: _Part, ask: Ask, found: PartsCheck) -> bool:

@@ -67,6 +67,11 @@ class Frozen:
         for first in range(0, count, _FILE_ROWS_MAX):
             yield range(first, min(count, first + _FILE_ROWS_MAX))
 
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of one SELECT over the parts at that moment."""
+        with self._lease.using() as cursor:
+            return cursor.execute(sql).fetchall()
+
     def write(self, part: FrozenPart, table: str, rows: range, file: BinaryIO) -> None:
         """Raises StoreBusy, StoreBroken; OSError as `file` does."""
         with self._lease.using() as cursor:
