@@ -24,7 +24,7 @@ _log = structlog.get_logger()
 
 _EVERY_S = 1.0
 # Beside a server a step is followed by a rest of so many times its length.
-_REST_RATIO = 1.0
+_REST_RATIO = 2.0
 
 
 class Stopped(IngesterError):
