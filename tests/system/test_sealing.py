@@ -13,7 +13,7 @@ from tests.system.client import event_line
 from tests.system.kill_run import IngesterSubject, run_rounds
 from tests.system.server import Server, running, wait_until
 
-_ROUNDS_SHORT = 4
+_ROUNDS_SHORT = 3
 _ROUNDS_LONG = 150
 
 # A part is rotated, sealed and joined with others every few seconds.
@@ -50,14 +50,16 @@ def test_acknowledged_requests_survive_kill_between_sealings(
     shutil.rmtree(tmp_path / "data")
 
 
-def test_rows_are_removed_by_age_while_the_server_runs(tmp_path: Path) -> None:
+def test_what_will_be_removed_is_told_by_the_server_and_of_a_stopped_folder(tmp_path: Path) -> None:
     environment = {**_SMALL_PARTS, "INGESTER_STORE_RETENTION_DAYS": "events=30,logs=7"}
     with running(tmp_path, environment) as server:
         told = server.command("retention")
         assert told["days"] == {"events": 30, "logs": 7}
         keys = server.create_source("shop")
         with server.connect() as connection:
-            body = b"\n".join(event_line("acme", n, pad="x" * 900) for n in range(1200))
+            body = b"\n".join(
+                event_line("acme", n, pad=secrets.token_hex(450)) for n in range(1200)
+            )
             assert connection.post(keys.path, body).status == 200
         server.settle(keys)
         wait_until(lambda: "part sealed" in server.log_text(), 20, "a part is sealed")
