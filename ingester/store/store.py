@@ -35,6 +35,7 @@ from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
 from .parts import WIDE_TABLES, Part, PartFiles
 from .pinned import PinnedRows, TailRows
 from .relations import Snapshot, files_by_table
+from .rollup_file import RollupFile
 from .schema import VIEW_NAMES, view_ddl
 from .upload_files import UploadFile, remove_unlisted
 
@@ -79,6 +80,7 @@ class Store:
         self._open_transactions = 0
         self.ledger = Ledger()
         self.cursors = Cursors()
+        self.rollup_file = RollupFile(data_dir / "rollups.duckdb")
         self.database = Database(config, self._temp_directory, self._attach)
         self.commit_count = 0
         # Called behind the commit gate, by the thread that commits: to ring a bell, no more.
@@ -128,6 +130,7 @@ class Store:
         names = [part.name for part in self.parts.parts]
         self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
+        self.rollup_file.attach(cursor)
 
     @property
     def is_space_owed(self) -> bool:
