@@ -46,7 +46,7 @@ class RollupFile:
         self.attached_count = 0
 
     def attach(self, cursor: Cursor) -> None:
-        """Attach, make or tidy up, and make the views. Raises StoreFailed for what is no such file."""
+        """Attach, make or tidy up, and make the views. Raises StoreFailed: no such file."""
         path = str(self.path).replace("'", "''")
         is_new = not self.path.exists()
         try:

@@ -8,8 +8,8 @@ others are sets: each member stands in them once.
   for all of them, so an hour of one action, of one account or of a whole source is a row as well,
   with distinct counts of its own: those cannot be added up.
 - `event_*` holds groups with an account, `source_*` those of all accounts of a source.
-- `members_*` are the sets: who was seen in which group, as 128-bit digests. What a step finds new in
-  them is what `users` and `sessions` count; so counts are exact and can be added up.
+- `members_*` are the sets: who was seen in which group, as 128-bit digests. What a step finds new
+  in them is what `users` and `sessions` count; so counts are exact and can be added up.
 
 `progress` is the cursor: a row a step, written by the transaction that appends the step's sums.
 
@@ -48,11 +48,13 @@ _SUMS = (
 )
 _BY_SOURCE = RollupTable(
     columns=f"{_COUNTS}, accounts BIGINT",
-    merged=f"SELECT bucket, gid, {_SUMS}, sum(accounts)::BIGINT AS accounts FROM {{rows}} GROUP BY ALL",
+    merged=f"SELECT bucket, gid, {_SUMS}, sum(accounts)::BIGINT AS accounts FROM {{rows}} "
+    "GROUP BY ALL",
     order="gid, bucket",
 )
 _MEMBERS = RollupTable(
-    columns="bucket TIMESTAMP, gid INTEGER, is_session BOOLEAN, digest UHUGEINT",
+    columns="bucket TIMESTAMP, gid INTEGER, is_session BOOLEAN, "
+    "digest UHUGEINT USING COMPRESSION uncompressed",
     order="bucket, gid",
 )
 # Which of several points is the last: by time, then by arrival.
@@ -103,9 +105,12 @@ TABLES: Mapping[str, RollupTable] = {
         order="bucket, source, account_id, module, product, feature",
     ),
     # One digest of account, user, module, product and feature: nothing else is asked of it.
-    "feature_members": RollupTable(columns="bucket TIMESTAMP, digest UHUGEINT", order="bucket"),
+    "feature_members": RollupTable(
+        columns="bucket TIMESTAMP, digest UHUGEINT USING COMPRESSION uncompressed", order="bucket"
+    ),
     "log_hours": RollupTable(
-        columns="bucket TIMESTAMP, service VARCHAR, environment VARCHAR, level VARCHAR, logs BIGINT",
+        columns="bucket TIMESTAMP, service VARCHAR, environment VARCHAR, level VARCHAR, "
+        "logs BIGINT",
         merged="SELECT bucket, service, environment, level, sum(logs)::BIGINT AS logs "
         "FROM {rows} GROUP BY ALL",
         order="bucket, service, environment, level",
@@ -130,31 +135,34 @@ TABLES: Mapping[str, RollupTable] = {
         "FROM {rows} GROUP BY ALL",
         order="project_id, metric_id",
     ),
+    # `person` is the digest of a user as the sets have it.
     "user_seen": RollupTable(
-        columns="source VARCHAR, account_id VARCHAR, user_id VARCHAR, first_seen TIMESTAMP, "
-        "last_seen TIMESTAMP",
-        merged="SELECT source, account_id, user_id, min(first_seen) AS first_seen, "
-        "max(last_seen) AS last_seen FROM {rows} GROUP BY ALL",
+        columns="person UHUGEINT USING COMPRESSION uncompressed, source VARCHAR, "
+        "account_id VARCHAR, user_id VARCHAR USING COMPRESSION uncompressed, "
+        "first_seen TIMESTAMP, last_seen TIMESTAMP",
+        merged="SELECT person, any_value(source) AS source, any_value(account_id) AS account_id, "
+        "any_value(user_id) AS user_id, min(first_seen) AS first_seen, "
+        "max(last_seen) AS last_seen FROM {rows} GROUP BY person",
         order="source, account_id, user_id",
     ),
     "account_seen": RollupTable(
-        columns="source VARCHAR, account_id VARCHAR, first_seen TIMESTAMP, last_seen TIMESTAMP",
-        merged="SELECT source, account_id, min(first_seen) AS first_seen, "
-        "max(last_seen) AS last_seen FROM {rows} GROUP BY ALL",
-        order="source, account_id",
+        columns="gid INTEGER, first_seen TIMESTAMP, last_seen TIMESTAMP",
+        merged="SELECT gid, min(first_seen) AS first_seen, max(last_seen) AS last_seen "
+        "FROM {rows} GROUP BY gid",
+        order="gid",
     ),
-    # One row a top-level key of `details`. Without a user: the account's. A JSON null stays, for
-    # older values that come later.
+    # One row a top-level key of `details`: of a user (`person`) or of an account (`gid`). A JSON
+    # null stays, for older values that come later.
     "details": RollupTable(
-        columns="source VARCHAR, account_id VARCHAR, user_id VARCHAR, key VARCHAR, value JSON, "
+        columns="person UHUGEINT, gid INTEGER, key VARCHAR, value JSON, "
         "time TIMESTAMP, request BIGINT, line BIGINT, place BIGINT",
-        merged="SELECT source, account_id, user_id, key, "
+        merged="SELECT person, gid, key, "
         + ", ".join(
             f"arg_max({name}, (time, request, line, place)) AS {name}"
             for name in ("value", "time", "request", "line", "place")
         )
-        + " FROM {rows} GROUP BY ALL",
-        order="source, account_id, user_id, key",
+        + " FROM {rows} GROUP BY person, gid, key",
+        order="gid, person, key",
     ),
 }
 
@@ -162,10 +170,12 @@ TABLES: Mapping[str, RollupTable] = {
 BUCKET_TABLES = tuple(name for name, table in TABLES.items() if "bucket TIMESTAMP" in table.columns)
 
 _DETAILS = (
-    "SELECT source, account_id, user_id, json_group_object(key, value) AS details FROM ("
+    "SELECT person, gid, json_group_object(key, value) AS details FROM ("
     + (TABLES["details"].merged or "").replace("{rows}", "{details}")
     + ") WHERE value IS NOT NULL AND json_type(value) <> 'NULL' GROUP BY ALL"
 )
+_SEEN = (TABLES["user_seen"].merged or "").replace("{rows}", "{user_seen}")
+_ACCOUNTS_SEEN = (TABLES["account_seen"].merged or "").replace("{rows}", "{account_seen}")
 _GROUPED = "JOIN {groups} AS named USING (gid)"
 _EVENTS = (
     f"SELECT bucket, source, account_id, action, {_SUMS} FROM {{table}} {_GROUPED} "
@@ -196,16 +206,13 @@ _VIEWS: Mapping[str, str] = {
     "logs_daily": _LOGS.format(bucket=_DAY),
     "metrics_hourly": _METRICS.format(bucket=_HOUR),
     "metrics_daily": _METRICS.format(bucket=_DAY),
-    "users": "SELECT seen.source, seen.account_id, seen.user_id, min(first_seen) AS first_seen, "
-    "max(last_seen) AS last_seen, coalesce(any_value(known.details), '{{}}')::JSON AS details "
-    f"FROM {{user_seen}} AS seen LEFT JOIN ({_DETAILS}) AS known ON known.source = seen.source "
-    "AND known.account_id = seen.account_id AND known.user_id = seen.user_id "
-    "GROUP BY seen.source, seen.account_id, seen.user_id",
-    "accounts": "SELECT seen.source, seen.account_id, min(first_seen) AS first_seen, "
-    "max(last_seen) AS last_seen, coalesce(any_value(known.details), '{{}}')::JSON AS details "
-    f"FROM {{account_seen}} AS seen LEFT JOIN ({_DETAILS}) AS known ON known.source = seen.source "
-    "AND known.account_id = seen.account_id AND known.user_id IS NULL "
-    "GROUP BY seen.source, seen.account_id",
+    "users": "SELECT source, account_id, user_id, first_seen, last_seen, "
+    "coalesce(known.details, '{{}}')::JSON AS details "
+    f"FROM ({_SEEN}) AS seen LEFT JOIN ({_DETAILS}) AS known ON known.person = seen.person",
+    "accounts": "SELECT source, account_id, first_seen, last_seen, "
+    "coalesce(known.details, '{{}}')::JSON AS details "
+    f"FROM ({_ACCOUNTS_SEEN}) AS seen {_GROUPED} "
+    f"LEFT JOIN ({_DETAILS}) AS known ON known.gid = seen.gid",
 }
 
 ROLLUP_VIEW_NAMES = tuple(_VIEWS)

@@ -7,7 +7,7 @@ happens; temporary tables are of the cursor and made anew by each step.
 1. Distinct counts are exact: a member (a user or a session in a group and a bucket) is counted by
    the step that finds it in no set, which also puts it there. So counts of steps can be added up.
 2. A member is a digest of 128 bits of (source, account, id). 64 bits would not do: among 5·10⁹
-   of them one is expected to be taken for another one, of 128 bits the chance is 4·10⁻²⁰. The digest
+   of them one is expected to be taken for another one, of 128 bits the chance is 4·10⁻²⁰. It
    is salted with random bytes of this folder, so that nobody can prepare ids that share one.
 3. What a bucket before `horizon` gets is not kept: those were removed (`rollup_retention_days`).
 4. A number that is not finite is none, and neither is one that is not there.
@@ -23,11 +23,7 @@ from .database import Cursor
 
 __all__ = ["StepTables", "add_events", "add_logs", "add_metrics"]
 
-# Properties of known actions, in both spellings; camelCase wins.
-_PROPERTIES = ("module", "product", "feature", "total", "timeSpent", "activeDuration")
-_SNAKE = {"timeSpent": "time_spent", "activeDuration": "active_duration"}
-_WITH_PROPERTIES = "('feature', 'moduleEnd', 'sessionSync')"
-_IDENTIFY = "('identifyUser', 'identifyAccount')"
+_ACTIONS = "('feature', 'moduleEnd', 'sessionSync', 'identifyUser', 'identifyAccount')"
 
 _DAY = "date_trunc('day', {})::TIMESTAMP"
 
@@ -49,13 +45,15 @@ def add_events(cursor: Cursor, rows: str, tables: StepTables) -> int:
     ((row_count,),) = cursor.execute("SELECT coalesce(sum(n), 0) FROM step_rows").fetchall()
     if not row_count:
         return 0
-    _append_seen(cursor, tables)
     _number_groups(cursor, tables)
     _key(cursor, tables)
+    _append_seen(cursor, tables)
     for level in _LEVELS:
         _count_level(cursor, tables, level)
-    _add_properties(cursor, rows, tables)
-    _add_details(cursor, rows, tables)
+    _read_payloads(cursor, rows)
+    _add_properties(cursor, tables)
+    _add_features(cursor, tables)
+    _add_details(cursor, tables)
     return int(row_count)
 
 
@@ -88,21 +86,20 @@ def add_metrics(cursor: Cursor, rows: str, tables: StepTables) -> None:
 
 def _gather(cursor: Cursor, rows: str, tables: StepTables) -> None:
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_rows AS SELECT date_trunc('hour', created_at) AS bucket, "
-        "source, account_id, action, user_id, session_id, count(*) AS n, "
+        "CREATE OR REPLACE TEMP TABLE step_rows AS SELECT "
+        "date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, session_id, count(*) AS n, "
         f"min(created_at) AS low, max(created_at) AS high FROM {rows} GROUP BY ALL"
     )
 
 
 def _append_seen(cursor: Cursor, tables: StepTables) -> None:
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_seen AS SELECT source, account_id, user_id, "
-        "min(low) AS low, max(high) AS high FROM step_rows GROUP BY ALL"
+        f"INSERT INTO {tables['user_seen']} SELECT user, any_value(source), any_value(account_id), "
+        "any_value(user_id), min(low), max(high) FROM step_keyed GROUP BY user"
     )
-    cursor.execute(f"INSERT INTO {tables['user_seen']} FROM step_seen")
     cursor.execute(
         f"INSERT INTO {tables['account_seen']} "
-        "SELECT source, account_id, min(low), max(high) FROM step_seen GROUP BY ALL"
+        "SELECT account_gid, min(low), max(high) FROM step_keyed GROUP BY account_gid"
     )
 
 
@@ -142,26 +139,25 @@ def _number_groups(cursor: Cursor, tables: StepTables) -> None:
     )
 
 
+def _digest(tables: StepTables, kind: str, name: str) -> str:
+    """Of somebody or something of an account, whose number stands for its source and id."""
+    return f"md5_number(concat('{tables.salt}{kind}', account_gid, '.', {name}))"
+
+
 def _key(cursor: Cursor, tables: StepTables) -> None:
     """`step_keyed`: rows by numbers and digests; `step_members`: who is in which group."""
-
-    def digest(kind: str, name: str) -> str:
-        # The lengths keep two different triples from being one text.
-        return (
-            f"CASE WHEN {name} IS NOT NULL THEN md5_number(concat('{tables.salt}{kind}', "
-            f"strlen(source), '.', strlen(account_id), '.', source, account_id, {name})) END"
-        )
-
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_keyed AS SELECT bucket, gid, account_gid, n, "
-        f"{digest('u', 'user_id')} AS user, {digest('s', 'session_id')} AS session "
-        "FROM step_rows JOIN step_groups USING (source, account_id, action) "
-        f"WHERE bucket >= {tables.horizon}"
+        "CREATE OR REPLACE TEMP TABLE step_keyed AS SELECT bucket, gid, account_gid, source, "
+        f"account_id, user_id, n, low, high, {_digest(tables, 'u', 'user_id')} AS user, "
+        "CASE WHEN session_id IS NOT NULL "
+        f"THEN {_digest(tables, 's', 'session_id')} END AS session "
+        "FROM step_rows JOIN step_groups USING (source, account_id, action)"
     )
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_members AS SELECT DISTINCT * FROM ("
         "SELECT bucket, gid, false AS is_session, user AS digest FROM step_keyed UNION ALL "
-        "SELECT bucket, gid, true, session FROM step_keyed) WHERE digest IS NOT NULL"
+        "SELECT bucket, gid, true, session FROM step_keyed) "
+        f"WHERE digest IS NOT NULL AND bucket >= {tables.horizon}"
     )
 
 
@@ -183,8 +179,8 @@ _LEVELS = (
 
 def _count_level(cursor: Cursor, tables: StepTables, level: _Level) -> None:
     cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE step_asked AS SELECT DISTINCT {level.bucket} AS bucket, gid, "
-        f"is_session, digest FROM {level.candidates}"
+        f"CREATE OR REPLACE TEMP TABLE step_asked AS SELECT DISTINCT {level.bucket} AS bucket, "
+        f"gid, is_session, digest FROM {level.candidates}"
     )
     # The large side is only looked through; a join on the bucket skips what lies elsewhere.
     cursor.execute(
@@ -200,7 +196,8 @@ def _count_level(cursor: Cursor, tables: StepTables, level: _Level) -> None:
     )
     cursor.execute(
         f"CREATE OR REPLACE TEMP TABLE step_events AS SELECT {level.bucket} AS bucket, gid, "
-        "account_gid, sum(n) AS events FROM step_keyed GROUP BY ALL"
+        f"account_gid, sum(n) AS events FROM step_keyed WHERE bucket >= {tables.horizon} "
+        "GROUP BY ALL"
     )
     counted = "count(*) FILTER (NOT is_session), count(*) FILTER (is_session)"
     # New to an account: in none of its groups before, and once however many there are now.
@@ -241,60 +238,69 @@ def _count_sources(cursor: Cursor, tables: StepTables, level: _Level) -> None:
     )
 
 
-def _finite(name: str) -> str:
-    return f"CASE WHEN isfinite(try_cast({name} AS DOUBLE)) THEN {name}::DOUBLE END"
-
-
-def _add_properties(cursor: Cursor, rows: str, tables: StepTables) -> None:
-    """Modules, features and durations. Read from the payload here, not at decoding: 0.1 CPU-s for
-    262,144 events of which 164,000 are of these actions (measured 2026-11-21).
+def _read_payloads(cursor: Cursor, rows: str) -> None:
+    """`step_said`: what known actions say. Read from the payload here and not when it is decoded,
+    in one pass, as decompressing it is half of the work.
     """
-    paths = [*_PROPERTIES, *_SNAKE.values()]
-    places = {name: f"found[{number}]" for number, name in enumerate(paths, 1)}
-    columns = ", ".join(
-        f"coalesce({places[name]}, {places[_SNAKE[name]]}) AS {name}"
-        if name in _SNAKE
-        else f"{places[name]} AS {name}"
-        for name in _PROPERTIES
+    # The amount first, in both spellings where it has two: camelCase wins.
+    found = (
+        "CASE action WHEN 'feature' THEN "
+        "json_extract_string(body, ['$.total', '$.total', '$.module', '$.product', '$.feature']) "
+        "WHEN 'moduleEnd' THEN "
+        "json_extract_string(body, ['$.timeSpent', '$.time_spent', '$.module']) "
+        "WHEN 'sessionSync' THEN "
+        "json_extract_string(body, ['$.activeDuration', '$.active_duration']) END"
     )
-    listed = ", ".join(f"'$.{path}'" for path in paths)
+    said = (
+        "CASE WHEN action IN ('identifyUser', 'identifyAccount') THEN "
+        "{'time': created_at, 'request': request_number, 'line': line_number, "
+        "'details': json_extract(body, '$.details')} END"
+    )
+    amount = "try_cast(coalesce(found[1], found[2]) AS DOUBLE)"
     cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE step_properties AS SELECT bucket, source, account_id, user_id, "
-        f"action, {columns} FROM (SELECT {_DAY.format('created_at')} AS bucket, source, account_id, "
-        f"user_id, action, json_extract_string(body, [{listed}]) AS found FROM {rows} "
-        f"WHERE action IN {_WITH_PROPERTIES} AND created_at >= {tables.horizon})"
+        f"CREATE OR REPLACE TEMP TABLE step_said AS SELECT {_DAY.format('created_at')} AS bucket, "
+        "source, account_id, user_id, action, found[3] AS module, found[4] AS product, "
+        f"found[5] AS feature, CASE WHEN isfinite({amount}) THEN {amount} END AS amount, said "
+        "FROM (SELECT source, account_id, user_id, action, created_at, "
+        f"{found} AS found, {said} AS said FROM {rows} WHERE action IN {_ACTIONS})"
     )
     cursor.execute(
-        f"INSERT INTO {tables['event_days']} SELECT bucket, account_gid, 0, 0, 0, "
-        f"sum({_finite('activeDuration')}) AS duration FROM step_properties "
-        "JOIN (SELECT DISTINCT source, account_id, account_gid FROM step_groups) "
-        "USING (source, account_id) WHERE action = 'sessionSync' GROUP BY ALL "
-        "HAVING duration IS NOT NULL"
+        "CREATE OR REPLACE TEMP TABLE step_account_numbers AS "
+        "SELECT DISTINCT source, account_id, account_gid FROM step_groups"
+    )
+
+
+def _add_properties(cursor: Cursor, tables: StepTables) -> None:
+    """Modules and durations."""
+    cursor.execute(
+        f"INSERT INTO {tables['event_days']} SELECT bucket, account_gid, 0, 0, 0, duration FROM ("
+        "SELECT bucket, source, account_id, sum(amount) AS duration FROM step_said "
+        f"WHERE action = 'sessionSync' AND bucket >= {tables.horizon} GROUP BY ALL) "
+        "JOIN step_account_numbers USING (source, account_id) WHERE duration IS NOT NULL"
     )
     cursor.execute(
         f"INSERT INTO {tables['module_days']} SELECT bucket, source, account_id, module, "
-        f"coalesce(sum({_finite('timeSpent')}), 0), count(*) FROM step_properties "
-        "WHERE action = 'moduleEnd' AND module <> '' GROUP BY ALL"
+        "coalesce(sum(amount), 0), count(*) FROM step_said "
+        f"WHERE action = 'moduleEnd' AND module <> '' AND bucket >= {tables.horizon} GROUP BY ALL"
     )
-    _add_features(cursor, tables)
 
 
 def _add_features(cursor: Cursor, tables: StepTables) -> None:
-    key = ("source", "account_id", "coalesce(module, '')", "coalesce(product, '')", "feature")
-    # A product that is absent is not one that is empty.
-    lengths = ", ".join(
-        f"coalesce(strlen({name}), -1), '.'"
-        for name in ("source", "account_id", "module", "product", "feature")
-    )
+    names = ("module", "product", "feature")
+    # What is absent is not what is empty; the lengths keep two different lists from being one text.
+    lengths = ", ".join(f"coalesce(strlen({name}), -1), '.'" for name in names)
+    texts = f"concat({lengths}, {', '.join(names)}, user_id)"
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_features AS SELECT bucket, source, account_id, module, "
-        f"product, feature, md5_number(concat('{tables.salt}f', {lengths}, {', '.join(key)}, "
-        f"user_id)) AS digest, sum({_finite('total')}) AS total FROM step_properties "
-        "WHERE action = 'feature' AND feature <> '' GROUP BY ALL"
+        f"product, feature, total, {_digest(tables, 'f', texts)} AS digest FROM ("
+        "SELECT bucket, source, account_id, user_id, module, product, feature, "
+        "sum(amount) AS total FROM step_said "
+        f"WHERE action = 'feature' AND feature <> '' AND bucket >= {tables.horizon} GROUP BY ALL) "
+        "JOIN step_account_numbers USING (source, account_id)"
     )
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_new AS SELECT DISTINCT bucket, digest "
-        f"FROM step_features ANTI JOIN (SELECT bucket, digest FROM {tables['feature_members']} "
+        "CREATE OR REPLACE TEMP TABLE step_new AS SELECT bucket, digest FROM step_features "
+        f"ANTI JOIN (SELECT bucket, digest FROM {tables['feature_members']} "
         "SEMI JOIN step_features USING (bucket, digest)) USING (bucket, digest)"
     )
     cursor.execute(f"INSERT INTO {tables['feature_members']} FROM step_new")
@@ -305,14 +311,29 @@ def _add_features(cursor: Cursor, tables: StepTables) -> None:
     )
 
 
-def _add_details(cursor: Cursor, rows: str, tables: StepTables) -> None:
-    """Top-level keys of `details`; of a key that stands there twice the last one counts."""
+def _add_details(cursor: Cursor, tables: StepTables) -> None:
+    """Top-level keys of `details`; of a key that stands there twice the last one counts. Those are
+    taken apart by `json_each`, which takes five times as long as a map, which refuses them.
+    """
     cursor.execute(
-        f"INSERT INTO {tables['details']} SELECT source, account_id, user_id, key, value, "
-        "created_at, request_number, line_number, place FROM ("
-        "SELECT source, account_id, CASE WHEN action = 'identifyUser' THEN user_id END AS user_id, "
-        "created_at, request_number, line_number, json_extract(body, '$.details') AS details "
-        f"FROM {rows} WHERE action IN {_IDENTIFY}) AS said, LATERAL ("
-        "SELECT key, value, id AS place FROM json_each(said.details)) "
-        "WHERE json_type(details) = 'OBJECT'"
+        "CREATE OR REPLACE TEMP TABLE step_details AS SELECT "
+        f"CASE WHEN action = 'identifyUser' THEN {_digest(tables, 'u', 'user_id')} END AS person, "
+        "CASE WHEN action = 'identifyAccount' THEN account_gid END AS gid, said.time AS time, "
+        "said.request AS request, said.line AS line, said.details AS details, "
+        "len(list_distinct(json_keys(said.details))) = len(json_keys(said.details)) AS is_plain "
+        "FROM step_said JOIN step_account_numbers USING (source, account_id) "
+        "WHERE said IS NOT NULL AND json_type(said.details) = 'OBJECT'"
+    )
+    # A map has NULL for a JSON null, which must stay: it removes.
+    cursor.execute(
+        f"INSERT INTO {tables['details']} SELECT person, gid, entry.key, "
+        "coalesce(entry.value, 'null'), time, request, line, 0 FROM ("
+        "SELECT person, gid, time, request, line, "
+        "unnest(map_entries(details::MAP(VARCHAR, JSON))) AS entry "
+        "FROM (SELECT * FROM step_details WHERE is_plain))"
+    )
+    cursor.execute(
+        f"INSERT INTO {tables['details']} SELECT person, gid, key, value, time, request, line, "
+        "place FROM (SELECT * FROM step_details WHERE NOT is_plain) AS said, "
+        "LATERAL (SELECT key, value, id AS place FROM json_each(said.details))"
     )

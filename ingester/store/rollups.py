@@ -5,14 +5,14 @@ that together with the new cursor, in one transaction on `rollups.duckdb`. A cra
 does nothing twice: the cursor that is stored tells where to go on.
 
 1. At any moment rollups and the rows behind the cursor are together a recount of all rows.
-2. The cursor never passes a commit that is not in the ledger, because its number may be given again;
-   what was committed behind the gate up to a snapshot is all there (`relations.py`).
-3. One step, merge, rebuild or removal at a time (`_turn`); whoever wants an answer that is complete
+2. The cursor never passes a commit that is not in the ledger, because its number may be given
+   again; what was committed behind the gate up to a snapshot is all there (`relations.py`).
+3. One step, merge, rebuild or removal at a time (`_turn`); who wants an answer that is complete
    may do the steps itself (`catch_up`).
-4. Merging does not hold up steps: it goes over a table in pieces, each a transaction of its own, and
-   what was appended meanwhile is moved over at the end.
+4. Merging does not hold up steps: it goes over a table in pieces, each a transaction of its own,
+   and what was appended meanwhile is moved over at the end.
 
-Everything blocks. DuckDB's errors are those of the store: StoreBusy, StoreBroken (recover), StoreError.
+Everything blocks. Errors are those of the store: StoreBusy, StoreBroken (recover), StoreError.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ class Rollups:
         wal_bytes = self._file.wal_bytes()
         if not wal_bytes or wal_bytes < bytes_min or self._store.free_bytes() < wal_bytes:
             return False
-        with self._turn, self._using() as cursor:
-            with suppress(duckdb.TransactionException):  # somebody reads: later
-                cursor.execute(f"CHECKPOINT {ROLLUPS}")
+        # Somebody may be reading: later.
+        with self._turn, self._using() as cursor, suppress(duckdb.TransactionException):
+            cursor.execute(f"CHECKPOINT {ROLLUPS}")
         return True
 
     def purge(self, days: int, *, now: datetime | None = None) -> int:
@@ -207,8 +207,8 @@ class Rollups:
             return sum(counts.values())
 
     def rebuild(self) -> int:
-        """Make everything anew from the rows that are stored; how many there were. Meanwhile the old
-        sums are read; they are replaced at once.
+        """Make everything anew from the rows that are stored; how many there were. Meanwhile the
+        old sums are read; they are replaced at once.
         """
         with self._turn, self._using() as cursor:
             self._merge = None
