@@ -126,6 +126,7 @@ class Process:
             },
             "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
+            "rollups": self.opened.rollups.statistics(),
             "queries": self.queries.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {

@@ -34,6 +34,7 @@ from .store.increments import Increments
 from .store.lock import FolderLock
 from .store.reader import kept_reject_bytes, read_dedup_keys, read_keys
 from .store.rejects import RejectBudget
+from .store.rollups import Rollups
 from .store.store import Store
 
 __all__ = ["Opened", "close", "open_all"]
@@ -56,6 +57,7 @@ class Opened(Struct):
     control: ControlStore
     store: Store
     increments: Increments
+    rollups: Rollups
     writer: JournalWriter
     numbers: RequestNumbers
     idempotency: IdempotencyKeys
@@ -133,6 +135,7 @@ def _open_rest(
         control=control,
         store=store,
         increments=_open_increments(store, data_dir),
+        rollups=Rollups(store),
         writer=JournalWriter.open(
             journal_dir,
             config.journal,
@@ -194,7 +197,15 @@ def close(opened: Opened) -> None:
         closing.callback(opened.increments.close)
         closing.callback(opened.writer.close)
         _checkpoint(opened.store)
+        _checkpoint_rollups(opened.rollups)
         opened.writer.delete_applied(opened.store.ledger.applied_seq, now=time.time())
+
+
+def _checkpoint_rollups(rollups: Rollups) -> None:
+    try:
+        rollups.maybe_checkpoint(bytes_min=1)
+    except StoreError as error:
+        _log.warning("checkpoint of the rollups failed", reason=str(error))
 
 
 def _close_store(store: Store) -> None:

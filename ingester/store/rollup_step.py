@@ -87,7 +87,8 @@ def add_metrics(cursor: Cursor, rows: str, tables: StepTables) -> None:
 def _gather(cursor: Cursor, rows: str, tables: StepTables) -> None:
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_rows AS SELECT "
-        "date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, session_id, count(*) AS n, "
+        "date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, "
+        "session_id, count(*) AS n, "
         f"min(created_at) AS low, max(created_at) AS high FROM {rows} GROUP BY ALL"
     )
 

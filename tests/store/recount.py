@@ -33,8 +33,8 @@ _ACTIVE = "coalesce((body->>'activeDuration')::DOUBLE, (body->>'active_duration'
 RECOUNTS = {
     "events_hourly": _EVENTS.format(bucket=_HOUR.format("created_at")),
     "events_daily": _EVENTS.format(bucket=_DAY.format("created_at")),
-    "accounts_daily": f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, count(*), "
-    "count(DISTINCT user_id), count(DISTINCT session_id), "
+    "accounts_daily": f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, "
+    "count(*), count(DISTINCT user_id), count(DISTINCT session_id), "
     f"coalesce(sum({_ACTIVE}) FILTER (action = 'sessionSync'), 0) FROM events GROUP BY ALL",
     "modules_daily": f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, "
     f"body->>'module' AS module, sum({_TIME_SPENT}), count(*) FROM events "
