@@ -130,12 +130,13 @@ def _open_rest(
     idempotency.restore(read_keys(store, keys_max=keys_max, hours=hours))
     hour = int(time.time()) // HOUR_S
     quotas = HourQuotas(hour, control.hour_counts(hour))
+    rollups = Rollups(store)
     return Opened(
         lock=lock,
         control=control,
         store=store,
-        increments=_open_increments(store, data_dir),
-        rollups=Rollups(store),
+        increments=_open_increments(store, data_dir, rollups),
+        rollups=rollups,
         writer=JournalWriter.open(
             journal_dir,
             config.journal,
@@ -182,8 +183,8 @@ def _replay(
                 time.sleep(_REPLAY_WAIT_S)
 
 
-def _open_increments(store: Store, data_dir: Path) -> Increments:
-    increments = Increments(store, data_dir / "export")
+def _open_increments(store: Store, data_dir: Path, rollups: Rollups) -> Increments:
+    increments = Increments(store, data_dir / "export", rollups)
     increments.open()
     return increments
 

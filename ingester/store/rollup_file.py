@@ -50,7 +50,9 @@ class RollupFile:
         path = str(self.path).replace("'", "''")
         is_new = not self.path.exists()
         try:
-            cursor.execute(f"ATTACH '{path}' AS {ROLLUPS} (STORAGE_VERSION 'v1.5.0')")
+            cursor.execute(
+                f"ATTACH '{path}' AS {ROLLUPS} (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0')"
+            )
         except duckdb.Error as error:
             if "No space" in str(error) or "invalidated" in str(error):
                 raise
@@ -74,6 +76,13 @@ class RollupFile:
 
     def name_of(self, table: str, generation: int) -> str:
         return f"{ROLLUPS}.{table}_g{generation}"
+
+    def exported_generations(self, cursor: Cursor) -> dict[str, str]:
+        """By table, as one transaction sees them: a name that no other rows ever had."""
+        rows = cursor.execute(
+            f"SELECT name, max(number) FROM {ROLLUPS}.generations GROUP BY name"
+        ).fetchall()
+        return {table: f"{table}_g{number}-{self.salt}" for table, number in rows}
 
     def create(self, cursor: Cursor, table: str, generation: int) -> str:
         """An empty generation, which does not count yet; its qualified name."""

@@ -18,17 +18,21 @@ Hours are kept of what can be added up over a day: logs and metrics have no tabl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
 __all__ = [
     "BUCKET_TABLES",
+    "EXPORTED_COLUMNS",
     "ROLLUP_VIEW_NAMES",
     "TABLES",
     "VIEW_TABLES",
     "RollupTable",
+    "exported_table_ddl",
     "rollup_view_ddl",
+    "tables_named_in",
 ]
 
 
@@ -166,6 +170,11 @@ TABLES: Mapping[str, RollupTable] = {
     ),
 }
 
+# How a table is written to Parquet, which has no integers of 128 bits.
+EXPORTED_COLUMNS: Mapping[str, str] = {
+    table: "* REPLACE (person::VARCHAR AS person)" for table in ("user_seen", "details")
+}
+
 # What `rollup_retention_days` counts for.
 BUCKET_TABLES = tuple(name for name, table in TABLES.items() if "bucket TIMESTAMP" in table.columns)
 
@@ -235,3 +244,21 @@ def rollup_view_ddl(relation: Callable[[str], str], where: str) -> list[str]:
         f"CREATE OR REPLACE VIEW {where}.{name} AS {select.format(**relations)}"
         for name, select in _VIEWS.items()
     ]
+
+
+def exported_table_ddl(where: str) -> list[str]:
+    """Statements that make the tables as they are exported, empty."""
+    return [
+        f"CREATE TABLE {where}.{name} ("
+        + re.sub(r" USING COMPRESSION \w+", "", table.columns).replace("UHUGEINT", "VARCHAR")
+        + ")"
+        for name, table in TABLES.items()
+    ]
+
+
+def tables_named_in(sql: str) -> set[str]:
+    """The tables behind the public relations that a text may name. A name cannot be written in
+    another way than as it is, in whatever case.
+    """
+    text = sql.lower()
+    return {table for view, tables in VIEW_TABLES.items() if view in text for table in tables}
