@@ -96,6 +96,7 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     disk_reserve_bytes: int = 0
     retention_days: tuple[str, ...] = ()
     store_bytes_max: int = 0
+    rollup_retention_days: int = 0
     query_seconds_max: int = 60
     query_memory_bytes_max: int = 256 * MiB
 

@@ -39,6 +39,7 @@ _ZERO_ALLOWED = frozenset({
     "store.linger_ms_max",
     "store.disk_reserve_bytes",
     "store.store_bytes_max",
+    "store.rollup_retention_days",
     "server.drain_seconds_max",
 })
 
@@ -55,6 +56,8 @@ _BOUNDS = {
     "store.memory_bytes_max": (32 * MiB, 2**53),
     "store.query_memory_bytes_max": (32 * MiB, 2**53),
     "store.threads": (1, 1024),
+    # A hundred years.
+    "store.rollup_retention_days": (0, 36_500),
     "journal.segment_bytes": (64 * KiB, 2**53),
 }
 

@@ -149,6 +149,7 @@ class Process:
             "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
             "sealer": self.sealer_counters.statistics(),
+            "rollups": self.opened.rollups.statistics(),
             "queries": self.queries.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {

@@ -4,7 +4,7 @@
 intake server ─► handler ─┬─ journal gate (bytes) ─► journal ─(∞, bounded by the gate)─► loader
                           └─ uploads (0) ─► bulk worker × bulk_uploads_max
                                             each: pieces (4) ─► decode ─ slices (1) ─► insert
-maintenance, sealer, console: beside them, restarted when they fail
+maintenance, sealer, rollups, console: beside them, restarted when they fail
 ```
 
 Drain, in this order: not ready ► doors stop accepting ► open requests finish within
@@ -32,7 +32,7 @@ import trio
 from msgspec import Struct
 
 from . import startup
-from .actors import journal, loader, maintenance, sealer
+from .actors import journal, loader, maintenance, rollups, sealer
 from .actors.bulk import worker as bulk
 from .actors.bulk.worker import BulkWorkerContext
 from .actors.tls import Certificates
@@ -97,6 +97,7 @@ async def serve(
                     upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
                     upkeep.start_soon(_keep_running, "queries", process, _queries)
                     upkeep.start_soon(_keep_running, "sealer", process, _sealer)
+                    upkeep.start_soon(_keep_running, "rollups", process, _rollups)
                     await _run_core(process, addresses, announce, signals, reload)
                     upkeep.cancel_scope.cancel()
                 await maintenance.save_quotas(opened.control, opened.quotas)
@@ -260,6 +261,15 @@ async def _sealer(process: Process) -> None:
 
 async def _queries(process: Process) -> None:
     await process.queries.run()
+
+
+async def _rollups(process: Process) -> None:
+    await rollups.run(
+        rollups=process.opened.rollups,
+        store=process.opened.store,
+        config=lambda: process.config.store,
+        has_room=lambda: not process.disk.is_half_gone,
+    )
 
 
 async def _clean_journal(process: Process) -> None:

@@ -11,6 +11,7 @@ from ..config import StoreConfig
 from ..store.database import StoreBroken
 from ..store.increments import Increments
 from ..store.offline import opened_store
+from ..store.rollups import Rollups
 from .messages import Format
 from .queries import AskLimits, Queries
 
@@ -27,7 +28,8 @@ async def query(
 ) -> None:
     """Raises what `Queries.ask` does, and NotFound or StoreBusy for the folder."""
     with opened_store(data_dir, config) as store:
-        increments = Increments(store, data_dir / "export")
+        rollups = await trio.to_thread.run_sync(Rollups, store)
+        increments = Increments(store, data_dir / "export", rollups)
         await trio.to_thread.run_sync(increments.open)
 
         def recover(error: StoreBroken) -> None:

@@ -207,10 +207,12 @@ class Queries:
         if spare is not None:
             await spare.aclose()
 
-    async def _hold(self, gives_up_at: float) -> Holding:
+    async def _hold(self, gives_up_at: float, sql: str) -> Holding:
         try:
             return await trio.to_thread.run_sync(
-                lambda: self._increments.hold(gives_up_at=gives_up_at, has_room=self._has_room),
+                lambda: self._increments.hold(
+                    gives_up_at=gives_up_at, has_room=self._has_room, sql=sql
+                ),
                 limiter=self._exports,
             )
         except StoreBroken as error:
@@ -305,7 +307,7 @@ class Answer:
         with self._timed() as scope:
             gives_up_at = time.monotonic() + self._seconds_left
             with suppress(ExportLate):
-                self._holding = await self._queries._hold(gives_up_at)
+                self._holding = await self._queries._hold(gives_up_at, sql)
                 self._process = await self._queries._take_process()
                 request = QueryRequest(
                     sql=sql,

@@ -32,6 +32,7 @@ from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, wri
 from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
 from .relations import Held, Snapshot, files_by_table
+from .rollup_file import RollupFile
 from .schema import VIEW_NAMES, view_ddl
 from .sealed import SealedData
 from .transaction import Transaction
@@ -68,6 +69,7 @@ class Store:
         self.cursors = Cursors()
         self.holds = Holds()
         self.sealed = SealedData(data_dir, self.holds, manifest)
+        self.rollup_file = RollupFile(data_dir / "rollups.duckdb")
         self.database = Database(config, self._temp_directory, self._attach, self.holds)
         self.commit_count = 0
         # Called behind the commit gate, by the thread that commits: to ring a bell, no more.
@@ -123,6 +125,7 @@ class Store:
         names = [part.name for part in self.parts.parts]
         self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
+        self.rollup_file.attach(cursor)
 
     @property
     def is_space_owed(self) -> bool:
