@@ -25,6 +25,7 @@ BENCHES: dict[str, str] = {
     "columns": "stage: decoded lines to Arrow columns",
     "journal": "stage: groups appended and synced",
     "load": "stage: columns inserted into the open part and committed",
+    "seal": "stage: a rotated part to Parquet, sorted by time",
     "path": "whole process: bulk upload over HTTP until queryable, beside DuckDB and ClickHouse",
     "path_logs": "whole process: NDJSON logs over HTTP until queryable, beside the same",
     "small": "whole process: POSTs of one event, log or metric, durable, beside a bare echo",

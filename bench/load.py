@@ -28,7 +28,7 @@ from ingester.protocol.events import EventBatch
 from ingester.store.ledger import AppliedBatch
 from ingester.store.store import Store
 
-__all__ = ["run"]
+__all__ = ["run", "slices_of"]
 
 # Held in memory as Arrow tables before the clock starts.
 _EVENTS_MAX = 500_000
@@ -49,7 +49,7 @@ def run(options: Options) -> list[Row]:
     batches = decoded_batches(options, _EVENTS_MAX)
     events = sum(len(batch.events) for batch in batches)
     raw_bytes = sum(len(batch.data) for batch in batches)
-    slices = _slices(batches)
+    slices = slices_of(batches)
     return compare(
         "load",
         corpus,
@@ -62,7 +62,7 @@ def run(options: Options) -> list[Row]:
     )
 
 
-def _slices(batches: Sequence[EventBatch]) -> list[pa.Table]:
+def slices_of(batches: Sequence[EventBatch]) -> list[pa.Table]:
     """Insertable tables, cut as the bulk workers cut them."""
     slices: list[pa.Table] = []
     held: list[pa.RecordBatch] = []

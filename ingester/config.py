@@ -10,6 +10,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 __all__ = [
+    "RETENTION_TABLES",
     "Config",
     "ConsoleConfig",
     "IntakeConfig",
@@ -19,6 +20,9 @@ __all__ = [
     "ServerConfig",
     "StoreConfig",
 ]
+
+# Tables whose rows can have an end.
+RETENTION_TABLES = ("events", "logs", "metrics", "rejects", "requests")
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -90,8 +94,16 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     checkpoint_bytes: int = 64 * MiB
     checkpoint_seconds: int = 60
     disk_reserve_bytes: int = 0
+    retention_days: tuple[str, ...] = ()
+    store_bytes_max: int = 0
+    rollup_retention_days: int = 0
     query_seconds_max: int = 60
     query_memory_bytes_max: int = 256 * MiB
+
+    def days_kept(self) -> dict[str, int]:
+        """`retention_days` by table; where there is none, rows stay."""
+        days = (each.partition("=") for each in self.retention_days)
+        return {table.strip(): int(text) for table, _, text in days}
 
 
 class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

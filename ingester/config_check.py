@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from ingester.config import Config, ConsoleConfig, IntakeConfig
+from ingester.config import RETENTION_TABLES, Config, ConsoleConfig, IntakeConfig, StoreConfig
 from ingester.errors import ConfigError
 
 __all__ = ["checked", "normalised", "split_address"]
@@ -38,6 +38,8 @@ _ZERO_ALLOWED = frozenset({
     "journal.retention_bytes_max",
     "store.linger_ms_max",
     "store.disk_reserve_bytes",
+    "store.store_bytes_max",
+    "store.rollup_retention_days",
     "server.drain_seconds_max",
 })
 
@@ -54,6 +56,8 @@ _BOUNDS = {
     "store.memory_bytes_max": (32 * MiB, 2**53),
     "store.query_memory_bytes_max": (32 * MiB, 2**53),
     "store.threads": (1, 1024),
+    # A hundred years.
+    "store.rollup_retention_days": (0, 36_500),
     "journal.segment_bytes": (64 * KiB, 2**53),
 }
 
@@ -64,6 +68,8 @@ _CHOICES = {
     "log.level": ("debug", "info", "warning", "error"),
     "log.format": ("auto", "console", "json"),
 }
+
+_DAYS = re.compile(r"[0-9]{1,6}")
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?")
 
@@ -120,7 +126,20 @@ def _check(config: Config) -> None:
     _check_intake(config.intake)
     if not config.store.data_dir:
         raise ConfigError("store.data_dir", "must name a folder, such as ./ingester-data")
+    _check_retention(config.store)
     _check_fit(config)
+
+
+def _check_retention(store: StoreConfig) -> None:
+    for each in store.retention_days:
+        table, equals, days = (part.strip() for part in each.partition("="))
+        if table not in RETENTION_TABLES or not equals or not _DAYS.fullmatch(days):
+            known = ", ".join(RETENTION_TABLES)
+            raise ConfigError(
+                "store.retention_days",
+                f'must be tables and days such as ["events=365", "logs=30"], a table one of {known}'
+                f", got {each!r}",
+            )
 
 
 def _check_number(name: str, value: int) -> None:

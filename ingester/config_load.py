@@ -237,6 +237,8 @@ def _value(setting: Setting, value: object, origin: str) -> object:
         fits = isinstance(parsed, str)
     else:
         assert setting.type == tuple[str, ...]
+        if isinstance(value, dict):  # retention_days = { events = 365 }
+            value = [f"{name}={item}" for name, item in value.items()]
         if isinstance(value, str):
             value = [item.strip() for item in value.split(",") if item.strip()]
         fits = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)

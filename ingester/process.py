@@ -13,6 +13,7 @@ import trio
 
 from .actors.bulk.worker import BulkCounters
 from .actors.intake import IntakeServer
+from .actors.sealer import SealerCounters
 from .actors.tls import Certificates
 from .config import Config
 from .console.connection import ConsoleCounters
@@ -25,10 +26,13 @@ from .doors.small_lane import JournalGate, JournalledGroup
 from .flow import Doorbell
 from .sandbox.queries import Queries
 from .startup import Opened
+from .store.retention import Keeping
 
 __all__ = ["Process"]
 
 UPLOADS_CAPACITY = 0
+# The loader takes up to 16 MiB at a time: so much waits when it has fallen behind.
+_BUSY_BACKLOG_BYTES = 16 * 1024 * 1024
 
 
 class Process:
@@ -47,6 +51,7 @@ class Process:
         self.trouble = Doorbell()
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
+        self.sealer_counters = SealerCounters()
         self.decode_turn = trio.CapacityLimiter(1)
         self.journal_turn = threading.Lock()
         self.admission = Admission(
@@ -77,6 +82,23 @@ class Process:
         self.intake_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
+
+    def is_busy(self) -> bool:
+        """Whether what can wait should. From any thread."""
+        return bool(
+            self.bulk_counters.active_count
+            or self.decode_turn.borrowed_tokens
+            or self.gate.backlog_bytes > _BUSY_BACKLOG_BYTES
+        )
+
+    def keeping(self) -> Keeping:
+        """What is kept, and for how long. Blocking."""
+        tables = self.opened.control.key_tables()
+        return Keeping.of(
+            self.config.store,
+            idempotency_hours=self.config.intake.idempotency_hours,
+            dedup_hours=[source.dedup_hours for source in tables.sources.values()],
+        )
 
     def statistics(self) -> Mapping[str, Mapping[str, object]]:
         """A snapshot per actor; `console.metrics` turns it into metrics."""
@@ -126,6 +148,8 @@ class Process:
             },
             "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
+            "sealer": self.sealer_counters.statistics(),
+            "rollups": self.opened.rollups.statistics(),
             "queries": self.queries.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {

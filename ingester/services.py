@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import trio
+from msgspec import structs
 
 from .actors.maintenance import save_quotas, save_usage
 from .config import Config
@@ -17,17 +19,24 @@ from .doors.auth import bearer_key
 from .doors.key_ring import UnknownKey
 from .doors.metric_labels import LabelWarning
 from .doors.replay import Replayer
-from .errors import Forbidden, Overloaded, Unauthorized
+from .errors import Forbidden, InvalidField, Overloaded, Unauthorized
+from .journal import JournalWriter
 from .management import Actor, Answer, Links, Management
 from .management.calls import NOBODY
 from .messages import Scope
 from .reject_desk import StoreDesk
+from .safekeeping.backup import BackupSource, back_up, told
+from .safekeeping.check import check_running
+from .safekeeping.copies import Pace
+from .safekeeping.export import export_sql
+from .safekeeping.niced import niced
+from .safekeeping.stream import WorkStream
 from .sandbox.messages import Format
-from .sandbox.queries import Queries
+from .sandbox.queries import EXPORT_LIMITS, Queries
 from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
-from .store.reader import check_parts
+from .store.retention import Keeping, Retention, retention_of
 from .store.store import Store
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
@@ -56,8 +65,10 @@ class ProcessServices:
         control: ControlStore,
         store: Store,
         queries: Queries,
+        journal: JournalWriter,
         problems: Sequence[str],
         next_number: Callable[[], int],
+        keeping: Callable[[], Keeping],
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self._config = config
@@ -66,7 +77,10 @@ class ProcessServices:
         self._admission = admission
         self._control = control
         self._store = store
+        self._journal = journal
+        self._is_backing_up = False
         self._problems = problems
+        self._keeping = keeping
         self._sql = queries
         self._reads = trio.CapacityLimiter(2)
         self.searches = Searches(store, seconds_max=lambda: config().store.query_seconds_max)
@@ -94,6 +108,42 @@ class ProcessServices:
 
     async def query(self, sql: str, format_name: Format = "json") -> QueryStream:
         return await self._sql.ask(sql, format_name)
+
+    async def export(
+        self,
+        *,
+        table: str,
+        format_name: Format,
+        since: str | None,
+        until: str | None,
+        by: str,
+        is_for_spreadsheets: bool,
+    ) -> QueryStream:
+        sql = export_sql(table, since=since, until=until, by=by)
+        limits = structs.replace(EXPORT_LIMITS, is_for_spreadsheets=is_for_spreadsheets)
+        return await self._sql.ask(sql, format_name, limits=limits)
+
+    async def backup(self, directory: str, *, with_secrets: bool) -> QueryStream:
+        target = Path(directory)
+        if not target.is_absolute():
+            raise InvalidField("directory", f"directory must be absolute; got {directory!r}")
+        if self._is_backing_up:
+            raise Overloaded("a backup is under way already; wait for its end", retry_after_s=30)
+        self._is_backing_up = True
+        source = BackupSource(
+            store=self._store,
+            data_dir=Path(self._config().store.data_dir),
+            next_seq=lambda: self._journal.next_seq,
+            keep_above=self._journal.keep_above,
+        )
+
+        def work(pace: Pace) -> Mapping[str, object]:
+            return told(*back_up(source, target, with_secrets=with_secrets, pace=pace))
+
+        def at_end() -> None:
+            self._is_backing_up = False
+
+        return WorkStream(work, at_end=at_end)
 
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
@@ -191,8 +241,21 @@ class ProcessServices:
         return self._config().console.public_url
 
     async def check(self) -> list[str]:
-        found = await self._read(lambda: check_parts(self._store))
-        return [*self._problems, *found]
+        data_dir = Path(self._config().store.data_dir)
+        return await self._read(
+            lambda: niced(lambda: check_running(self._store, data_dir, at_start=self._problems))
+        )
+
+    async def retention(self) -> Retention:
+        def read() -> Retention:
+            return retention_of(
+                self._store.sealed.all_files(),
+                self._keeping(),
+                stored_bytes=self._store.stored_bytes(),
+                now=time.time(),
+            )
+
+        return await self._read(read)
 
     async def _read(self, read: Callable[[], T]) -> T:
         """Read the store; one that is found broken is reopened for the next who asks."""

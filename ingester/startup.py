@@ -34,6 +34,7 @@ from .store.increments import Increments
 from .store.lock import FolderLock
 from .store.reader import kept_reject_bytes, read_dedup_keys, read_keys
 from .store.rejects import RejectBudget
+from .store.rollups import Rollups
 from .store.store import Store
 
 __all__ = ["Opened", "close", "open_all"]
@@ -56,6 +57,7 @@ class Opened(Struct):
     control: ControlStore
     store: Store
     increments: Increments
+    rollups: Rollups
     writer: JournalWriter
     numbers: RequestNumbers
     idempotency: IdempotencyKeys
@@ -86,7 +88,7 @@ def open_all(config: Config) -> Opened:
         # Not "the file is new": a first start may have ended between the two.
         first_run = None if control.list_sources() else control.create_source(FIRST_SOURCE)
         setup = control.ensure_admin()
-        store = Store(data_dir, config.store)
+        store = Store(data_dir, config.store, control)
         store.open()
         undo.callback(store.close)
         opened = _open_rest(config, data_dir, lock, control, store, first_run, setup)
@@ -128,11 +130,13 @@ def _open_rest(
     idempotency.restore(read_keys(store, keys_max=keys_max, hours=hours))
     hour = int(time.time()) // HOUR_S
     quotas = HourQuotas(hour, control.hour_counts(hour))
+    rollups = Rollups(store)
     return Opened(
         lock=lock,
         control=control,
         store=store,
-        increments=_open_increments(store, data_dir),
+        increments=_open_increments(store, data_dir, rollups),
+        rollups=rollups,
         writer=JournalWriter.open(
             journal_dir,
             config.journal,
@@ -179,8 +183,8 @@ def _replay(
                 time.sleep(_REPLAY_WAIT_S)
 
 
-def _open_increments(store: Store, data_dir: Path) -> Increments:
-    increments = Increments(store, data_dir / "export")
+def _open_increments(store: Store, data_dir: Path, rollups: Rollups) -> Increments:
+    increments = Increments(store, data_dir / "export", rollups)
     increments.open()
     return increments
 
@@ -194,7 +198,15 @@ def close(opened: Opened) -> None:
         closing.callback(opened.increments.close)
         closing.callback(opened.writer.close)
         _checkpoint(opened.store)
+        _checkpoint_rollups(opened.rollups)
         opened.writer.delete_applied(opened.store.ledger.applied_seq, now=time.time())
+
+
+def _checkpoint_rollups(rollups: Rollups) -> None:
+    try:
+        rollups.maybe_checkpoint(bytes_min=1)
+    except StoreError as error:
+        _log.warning("checkpoint of the rollups failed", reason=str(error))
 
 
 def _close_store(store: Store) -> None:

@@ -4,7 +4,7 @@
 intake server ─► handler ─┬─ journal gate (bytes) ─► journal ─(∞, bounded by the gate)─► loader
                           └─ uploads (0) ─► bulk worker × bulk_uploads_max
                                             each: pieces (4) ─► decode ─ slices (1) ─► insert
-maintenance, console: beside them, restarted when they fail
+maintenance, sealer, rollups, console: beside them, restarted when they fail
 ```
 
 Drain, in this order: not ready ► doors stop accepting ► open requests finish within
@@ -32,7 +32,7 @@ import trio
 from msgspec import Struct
 
 from . import startup
-from .actors import journal, loader, maintenance
+from .actors import journal, loader, maintenance, rollups, sealer
 from .actors.bulk import worker as bulk
 from .actors.bulk.worker import BulkWorkerContext
 from .actors.tls import Certificates
@@ -96,6 +96,8 @@ async def serve(
                     upkeep.start_soon(_keep_running, "maintenance", process, _maintenance)
                     upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
                     upkeep.start_soon(_keep_running, "queries", process, _queries)
+                    upkeep.start_soon(_keep_running, "sealer", process, _sealer)
+                    upkeep.start_soon(_keep_running, "rollups", process, _rollups)
                     await _run_core(process, addresses, announce, signals, reload)
                     upkeep.cancel_scope.cancel()
                 await maintenance.save_quotas(opened.control, opened.quotas)
@@ -246,8 +248,28 @@ async def _maintenance(process: Process) -> None:
     )
 
 
+async def _sealer(process: Process) -> None:
+    await sealer.run(
+        store=process.opened.store,
+        rejects=process.opened.rejects,
+        keeping=process.keeping,
+        is_busy=process.is_busy,
+        has_room=lambda: not process.disk.is_half_gone,
+        counters=process.sealer_counters,
+    )
+
+
 async def _queries(process: Process) -> None:
     await process.queries.run()
+
+
+async def _rollups(process: Process) -> None:
+    await rollups.run(
+        rollups=process.opened.rollups,
+        store=process.opened.store,
+        config=lambda: process.config.store,
+        has_room=lambda: not process.disk.is_half_gone,
+    )
 
 
 async def _clean_journal(process: Process) -> None:
@@ -315,8 +337,10 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         control=process.opened.control,
         store=process.opened.store,
         queries=process.queries,
+        journal=process.opened.writer,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
+        keeping=process.keeping,
         statistics=process.statistics,
     )
     async with services.searches.running(stop):

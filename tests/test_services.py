@@ -13,11 +13,13 @@ import trio
 from ingester import services as services_module
 from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
+from ingester.journal import JournalWriter
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.messages import RequestNumbers
 from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
+from ingester.store.retention import Keeping
 from ingester.store.store import Store
 from tests.doors.rig import Rig, open_rig
 
@@ -35,8 +37,10 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 control=control,
                 store=cast(Store, None),
                 queries=cast(Queries, None),
+                journal=cast(JournalWriter, None),
                 problems=[],
                 next_number=RequestNumbers().next,
+                keeping=lambda: Keeping(days={}),
                 statistics=dict,
             )
             yield services, control, rig

@@ -38,7 +38,7 @@ from ..store.parts import WIDE_TABLES
 from ..store.rejects import RejectBudget
 from ..store.store import Store
 
-__all__ = ["LoaderCounters", "load_batch", "load_requests", "run"]
+__all__ = ["LoaderCounters", "load_batch", "load_requests", "load_runs", "run"]
 
 _log = structlog.get_logger()
 
@@ -201,6 +201,17 @@ def load_requests(
         end = len(requests) if requests_max is None else position + requests_max
         _load_or_halve(store, first_seq + position, requests[position:end], dead_letters, counters)
         position += len(requests[position:end])
+
+
+def load_runs(
+    store: Store,
+    first_seq: int,
+    requests: Sequence[SmallRequest],
+    dead_letters: Path,
+    counters: LoaderCounters,
+) -> None:
+    """Load what a repair has found to be missing, whatever the ledger's newest sequence is."""
+    _load_or_halve(store, first_seq, requests, dead_letters, counters)
 
 
 def _load_or_halve(

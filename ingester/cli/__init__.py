@@ -39,6 +39,10 @@ class LazyGroup(click.Group):
         "audit": "member:audit",
         "rejects": "rejects:rejects",
         "check": "check:check",
+        "backup": "backup:backup",
+        "restore": "backup:restore",
+        "export": "export:export",
+        "retention": "retention:retention",
         "config": "settings:config",
     })
 

@@ -28,20 +28,28 @@ from werkzeug.exceptions import HTTPException
 import ingester
 from ingester.console.auth import actor_of, address_of, refuse_cross_site, set_session
 from ingester.console.connection import ConsoleLimits
+from ingester.console.guard import is_local_admin
 from ingester.console.metrics import METRICS_CONTENT_TYPE
 from ingester.console.openapi import openapi_json
 from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
 from ingester.console.results import result_response
-from ingester.console.routes import CheckAnswer, MetricWarnings, Query, Status
+from ingester.console.routes import BackUp, CheckAnswer, Export, MetricWarnings, Query, Status
 from ingester.console.search import add_search_routes
 from ingester.console.services import Services
 from ingester.doors.router import NotReady, Ready
-from ingester.errors import InvalidField, Overloaded, RequestError, StoreBusy, Unauthorized
+from ingester.errors import (
+    Forbidden,
+    InvalidField,
+    Overloaded,
+    RequestError,
+    StoreBusy,
+    Unauthorized,
+)
 from ingester.management import ROUTES, Answer, Route
 from ingester.management.calls import NOBODY
 from ingester.management.dispatch import decode_body
 from ingester.messages import ErrorBody
-from ingester.sandbox.messages import FORMATS, maybe_format
+from ingester.sandbox.messages import EXPORT_FORMATS, FORMATS, maybe_format
 
 __all__ = ["make_app"]
 
@@ -178,6 +186,10 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
         problems = await services.check()
         return _json(CheckAnswer(ok=not problems, problems=problems))
 
+    @app.get("/api/v1/store/retention")
+    async def store_retention() -> Response:
+        return _json(await services.retention())
+
     @app.post("/api/v1/query")
     async def query() -> Response:
         body = decode_body(cast(bytes, await request.get_data(cache=False)), Query)
@@ -186,6 +198,35 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
             known = ", ".join(FORMATS)
             raise InvalidField("format", f"format must be one of {known}; got {body.format!r}")
         return await result_response(await services.query(body.sql, format_name))
+
+    @app.post("/api/v1/export")
+    async def export() -> Response:
+        body = decode_body(cast(bytes, await request.get_data(cache=False)), Export)
+        format_name = maybe_format(body.format)
+        if format_name not in EXPORT_FORMATS:
+            known = ", ".join(EXPORT_FORMATS)
+            raise InvalidField("format", f"format must be one of {known}; got {body.format!r}")
+        stream = await services.export(
+            table=body.table,
+            format_name=format_name,
+            since=body.since,
+            until=body.until,
+            by=body.by,
+            is_for_spreadsheets=body.spreadsheet,
+        )
+        return await result_response(stream)
+
+    @app.post("/api/v1/backup")
+    async def backup() -> Response:
+        if not is_local_admin(request.scope):
+            raise Forbidden(
+                "a backup writes files on the server's machine: start it there, with"
+                " `ingester backup DIR`"
+            )
+        body = decode_body(cast(bytes, await request.get_data(cache=False)), BackUp)
+        return await result_response(
+            await services.backup(body.directory, with_secrets=body.with_secrets)
+        )
 
 
 def _add_management_routes(app: QuartTrio, services: Services) -> None:

@@ -16,12 +16,16 @@ from ingester.doors.router import NotReady, Ready
 from ingester.doors.viewer import ViewerRequest
 from ingester.management.calls import NeededRole
 from ingester.management.requests import AcceptInvitation, SetUp, SignIn
-from ingester.sandbox.messages import CONTENT_TYPES, FORMATS
+from ingester.sandbox.messages import CONTENT_TYPES, EXPORT_FORMATS, FORMATS
+from ingester.store.retention import Retention
+from ingester.store.schema import VIEW_NAMES
 
 __all__ = [
     "CONSOLE_ROUTES",
+    "BackUp",
     "CheckAnswer",
     "ConsoleRoute",
+    "Export",
     "MetricWarnings",
     "Query",
     "QueryRows",
@@ -39,6 +43,27 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     sql: Annotated[str, Meta(min_length=1)]
     format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMATS)})] = "json"
+
+
+class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rows of a table that arrived (`by` received_at) or happened (`by` time) from `since` up
+    to before `until`; without them all. `spreadsheet`: texts in CSV that a spreadsheet would take
+    for formulas get an apostrophe in front.
+    """
+
+    table: Annotated[str, Meta(extra_json_schema={"enum": list(VIEW_NAMES)})]
+    format: Annotated[str, Meta(extra_json_schema={"enum": list(EXPORT_FORMATS)})] = "ndjson"
+    since: str | None = None
+    until: str | None = None
+    by: Literal["received_at", "time"] = "received_at"
+    spreadsheet: bool = False
+
+
+class BackUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A folder of the server's machine, as an absolute path."""
+
+    directory: Annotated[str, Meta(min_length=1)]
+    with_secrets: bool = False
 
 
 class QueryRows(Struct, frozen=True, kw_only=True):
@@ -195,6 +220,14 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         errors=(503,),
     ),
     ConsoleRoute(
+        method="GET",
+        pattern="/api/v1/store/retention",
+        name="store_retention",
+        summary="What is kept how long, and which rows are removed next.",
+        answer=Retention,
+        errors=(503,),
+    ),
+    ConsoleRoute(
         method="POST",
         pattern="/api/v1/query",
         name="query",
@@ -203,6 +236,30 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         other_types=tuple(CONTENT_TYPES[name] for name in FORMATS if name != "json"),
         request=Query,
         errors=(400, 422, 503),
+    ),
+    ConsoleRoute(
+        method="POST",
+        pattern="/api/v1/export",
+        name="export",
+        summary="Stream all rows of a table within a span of time.",
+        content_type=CONTENT_TYPES["ndjson"],
+        other_types=tuple(CONTENT_TYPES[name] for name in EXPORT_FORMATS if name != "ndjson"),
+        request=Export,
+        errors=(422, 503),
+    ),
+    ConsoleRoute(
+        method="POST",
+        pattern="/api/v1/backup",
+        name="backup",
+        summary=(
+            "Copy everything that is stored into a folder of the server's machine; only through"
+            " control.sock (`ingester backup`). The answer is lines: progress, at last `done` or"
+            " `error`."
+        ),
+        content_type=CONTENT_TYPES["ndjson"],
+        request=BackUp,
+        role="admin",
+        errors=(409, 422, 503),
     ),
     *_page("login", "sign in", SignIn, (401, 422, 503)),
     *_page("setup", "set up this server", SetUp, (401, 409, 422, 503)),

@@ -23,6 +23,7 @@ from ingester.doors.metric_labels import LabelWarning
 from ingester.management import Actor, Answer
 from ingester.sandbox.messages import Format
 from ingester.search import Searches
+from ingester.store.retention import Retention
 
 __all__ = ["Document", "QueryStream", "Services"]
 
@@ -66,6 +67,21 @@ class Services(Protocol):
     async def query(self, sql: str, format_name: Format) -> QueryStream:
         """One read-only SELECT over the public schema, run where it cannot hurt. Close it."""
 
+    async def export(
+        self,
+        *,
+        table: str,
+        format_name: Format,
+        since: str | None,
+        until: str | None,
+        by: str,
+        is_for_spreadsheets: bool,
+    ) -> QueryStream:
+        """All rows of a table within a span, streamed; one at a time. Close it."""
+
+    async def backup(self, directory: str, *, with_secrets: bool) -> QueryStream:
+        """Copy everything into a folder of this machine, told line by line. Close it."""
+
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
     ) -> Actor:
@@ -94,6 +110,9 @@ class Services(Protocol):
 
     def public_url(self) -> str:
         """The console's own address as configured, "" when it is not."""
+
+    async def retention(self) -> Retention:
+        """What is kept how long, and which rows are removed next."""
 
     async def check(self) -> list[str]:
         """Problems found in the data folder, in sentences; empty when all is well."""

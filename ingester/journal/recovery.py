@@ -30,16 +30,24 @@ from ingester.protocol.frames import (
     scan_frames,
 )
 
-__all__ = ["Recovery", "RecoveryReport", "recover"]
+__all__ = ["Gap", "Recovery", "RecoveryReport", "recover"]
 
 _READ_BYTES: Final = 1024 * 1024
+
+
+class Gap(Struct, frozen=True):
+    """Records `first_seq` to `last_seq` cannot be read; `where` says since which place, and why."""
+
+    where: str
+    first_seq: int
+    last_seq: int
 
 
 class RecoveryReport(Struct, kw_only=True):
     """What a recovery saw so far; whole when its iteration has ended.
 
-    `problems` are losses; a torn tail is not one. Skipped segments were wholly applied, so only
-    their headers were read.
+    `problems` are losses; a torn tail is not one. `gaps` are those of them that have sequences.
+    Skipped segments were wholly applied, so only their headers were read.
     """
 
     segment_count: int = 0
@@ -50,6 +58,7 @@ class RecoveryReport(Struct, kw_only=True):
     torn_tail_bytes: int = 0
     torn_tail: str = ""
     problems: list[str] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
 
 
 class _Extent(Struct, frozen=True):
@@ -89,6 +98,16 @@ class Recovery:
         return self._next_seq
 
     @property
+    def first_seq(self) -> int | None:
+        """Where the oldest segment that can be read begins."""
+        return next((x.first_seq for x in self._extents if x.first_seq is not None), None)
+
+    @property
+    def last_stop(self) -> str:
+        """Where and why the newest scan has ended."""
+        return self._last_stop
+
+    @property
     def newest_used(self) -> tuple[Path, int] | None:
         """The newest segment and how many of its bytes are not trailing zeros; once read."""
         assert self._next_seq is not None
@@ -112,6 +131,7 @@ class Recovery:
         missing_from = max(self._expected, self._after_seq + 1)
         if first_seq > missing_from:
             where = self._last_stop or f"{path.name}, offset 0: the journal begins here"
+            self.report.gaps.append(Gap(where, missing_from, first_seq - 1))
             self.report.problems.append(
                 f"{where}; records {missing_from} to {first_seq - 1} are lost"
             )

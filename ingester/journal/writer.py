@@ -122,6 +122,8 @@ class JournalWriter:
         self._closed: list[_Closed] = []
         self._spare = Spare(calls, directory, config.segment_bytes, start)
         self._is_open = True
+        # Records above it are needed by somebody who copies.
+        self._kept_above: int | None = None
         self._groups_appended = self._groups_failed = 0
         self._records_appended = self._bytes_appended = self._segments_started = 0
         self._last_error = ""
@@ -204,6 +206,17 @@ class JournalWriter:
             self._spare.begin()
         return first_seq, seq - 1
 
+    def keep_above(self, seq: int | None) -> None:
+        """Delete no segment with records above `seq` until told otherwise (None): a backup reads
+        them behind what it has read of the store. Any thread may call it.
+        """
+        self._kept_above = seq
+
+    @property
+    def next_seq(self) -> int:
+        """Every record below it is durable. Any thread may ask."""
+        return self._next_seq
+
     def delete_applied(self, applied_seq: int, *, now: float) -> int:
         """Unlink the oldest closed segments; returns how many.
 
@@ -211,6 +224,8 @@ class JournalWriter:
         the retention, or the closed ones together are over their bound. In order, because a younger
         header may void the records of an older segment.
         """
+        if self._kept_above is not None:
+            applied_seq = min(applied_seq, self._kept_above)
         retention_s = self._config.retention_hours * 3600
         closed_bytes = sum(segment.byte_count for segment in self._closed)
         deleted = 0

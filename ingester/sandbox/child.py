@@ -19,14 +19,15 @@ import sys
 import threading
 import types
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
 
-from ..store.schema import PART_DDL, VIEW_NAMES, view_ddl
+from ..store.rollup_schema import ROLLUP_VIEW_NAMES, exported_table_ddl, rollup_view_ddl
+from ..store.schema import PART_DDL, VIEW_NAMES, parquet_relation, view_ddl
 from .allowed import refuse_unless_allowed
 from .confine import confine
 from .formats import BinaryResult, make_text_result
@@ -134,6 +135,8 @@ def _ready_connection() -> Any:
     for statement in PART_DDL:
         statement = statement.replace("{part}", _BASE)
         connection.execute(re.sub(r" USING COMPRESSION \w+", "", statement))
+    for statement in exported_table_ddl(_BASE):
+        connection.execute(statement)
     return connection
 
 
@@ -185,7 +188,18 @@ def _prepare(connection: Any, request: QueryRequest) -> None:
     connection.execute(f"SET threads = {request.threads}")
     for statement in view_ddl([_BASE], files, VIEW_NAMES):
         connection.execute(statement)
+    for statement in rollup_view_ddl(lambda table: _relation(table, files), "memory.main"):
+        connection.execute(statement)
     connection.execute("SET lock_configuration = true")
+
+
+def _relation(table: str, files: Mapping[str, Sequence[Path]]) -> str:
+    """An exported table of rollups; empty where the query does not name it. The empty one in front
+    gives the types.
+    """
+    found = files.get(table)
+    rows = f"SELECT * FROM {_BASE}.{table}"
+    return f"({rows} UNION ALL SELECT * FROM {parquet_relation(found)})" if found else f"({rows})"
 
 
 def _list_literal(texts: Sequence[str]) -> str:
@@ -207,7 +221,9 @@ def _run(
     )
     if tree["error"]:
         raise _refused(tree, request.sql)
-    refuse_unless_allowed(tree, request.sql, tables=VIEW_NAMES, catalogue=catalogue)
+    refuse_unless_allowed(
+        tree, request.sql, tables=VIEW_NAMES + ROLLUP_VIEW_NAMES, catalogue=catalogue
+    )
     statements = connection.extract_statements(request.sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise QueryRefused("one SELECT is taken")
@@ -219,7 +235,12 @@ def _run(
     if request.format in {"parquet", "arrow"}:
         _write_binary(connection, request, output, counted)
     else:
-        result = make_text_result(request.format, columns, type_names)
+        result = make_text_result(
+            request.format,
+            columns,
+            type_names,
+            is_for_spreadsheets=request.is_for_spreadsheets,
+        )
         output.write(result.begin())
         while rows := connection.fetchmany(_FETCH_ROWS):
             counted.add(len(rows))

@@ -34,7 +34,11 @@ class TextResult(Protocol):
     def end(self) -> bytes: ...
 
 
-def make_text_result(format_name: Format, columns: list[str], types: list[str]) -> TextResult:
+def make_text_result(
+    format_name: Format, columns: list[str], types: list[str], *, is_for_spreadsheets: bool = False
+) -> TextResult:
+    if format_name == "csv" and is_for_spreadsheets:
+        return _SpreadsheetCsv(columns, types)
     kinds: dict[str, Callable[[list[str], list[str]], TextResult]] = {
         "json": _Json,
         "ndjson": _Ndjson,
@@ -97,6 +101,15 @@ class _Csv:
 
     def _lines(self, rows: Sequence[Row]) -> bytes:
         text = "".join(",".join(map(csv_field, row)) + "\r\n" for row in rows)
+        return text.encode("utf-8", "replace")
+
+
+class _SpreadsheetCsv(_Csv):
+    def _lines(self, rows: Sequence[Row]) -> bytes:
+        text = "".join(
+            ",".join(csv_field(value, is_for_spreadsheets=True) for value in row) + "\r\n"
+            for row in rows
+        )
         return text.encode("utf-8", "replace")
 
 

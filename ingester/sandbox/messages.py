@@ -23,6 +23,7 @@ from ..errors import IngesterError, RequestError
 
 __all__ = [
     "CONTENT_TYPES",
+    "EXPORT_FORMATS",
     "FORMATS",
     "FRAME_HEADER",
     "Failure",
@@ -40,6 +41,8 @@ __all__ = [
 
 Format = Literal["json", "csv", "ndjson", "parquet", "arrow"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+# What an export is written in.
+EXPORT_FORMATS: tuple[Format, ...] = ("parquet", "csv", "ndjson")
 CONTENT_TYPES: dict[Format, str] = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8; header=present",
@@ -83,6 +86,7 @@ class QueryRequest(Struct, frozen=True, kw_only=True):
     threads: int = 1
     rows_max: int = 1_000_000
     result_bytes_max: int = 1024 * 1024 * 1024
+    is_for_spreadsheets: bool = False
 
     def __repr__(self) -> str:
         count = sum(map(len, self.files.values()))

@@ -11,8 +11,9 @@ from ..config import StoreConfig
 from ..store.database import StoreBroken
 from ..store.increments import Increments
 from ..store.offline import opened_store
+from ..store.rollups import Rollups
 from .messages import Format
-from .queries import Queries
+from .queries import AskLimits, Queries
 
 __all__ = ["query"]
 
@@ -23,10 +24,12 @@ async def query(
     sql: str,
     format_name: Format,
     write: Callable[[bytes], object],
+    limits: AskLimits | None = None,
 ) -> None:
     """Raises what `Queries.ask` does, and NotFound or StoreBusy for the folder."""
     with opened_store(data_dir, config) as store:
-        increments = Increments(store, data_dir / "export")
+        rollups = await trio.to_thread.run_sync(Rollups, store)
+        increments = Increments(store, data_dir / "export", rollups)
         await trio.to_thread.run_sync(increments.open)
 
         def recover(error: StoreBroken) -> None:
@@ -34,7 +37,7 @@ async def query(
 
         queries = Queries(increments, lambda: config, on_broken=recover)
         try:
-            async with await queries.ask(sql, format_name) as answer:
+            async with await queries.ask(sql, format_name, limits=limits) as answer:
                 while piece := await answer.receive():
                     write(piece)
         finally:

@@ -9,6 +9,8 @@
 4. Up to 16 MiB the outcome is known before the first byte is given out: errors up to there have a
    status, later ones (QueryCut) end the answer in the middle.
 
+An export is a query with `EXPORT_LIMITS` and a place of its own: one at a time.
+
 `run` keeps one process ready, started before it is needed; without it a query starts its own.
 """
 
@@ -23,7 +25,7 @@ from types import TracebackType
 import msgspec
 import structlog
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ..config import StoreConfig
 from ..errors import IngesterError, Overloaded, StoreBusy
@@ -40,7 +42,7 @@ from .messages import (
 )
 from .process import QueryProcess
 
-__all__ = ["Answer", "Queries", "QueryCounters"]
+__all__ = ["EXPORT_LIMITS", "Answer", "AskLimits", "Queries", "QueryCounters"]
 
 _log = structlog.get_logger()
 
@@ -52,10 +54,24 @@ CLIENT_SECONDS_MAX = 60.0
 SQL_BYTES_MAX = 512 * 1024
 
 _RETRY_AFTER_S = 2
+_EXPORT_RETRY_AFTER_S = 30
 _WATCH_EVERY_S = 5.0
 _SPARE_FAILED_WAIT_S = 5.0
 # Most queries are over by then. A start beside one would take its processor: 0.2 s of it.
 _SPARE_AFTER_S = 0.25
+
+
+class AskLimits(Struct, frozen=True, kw_only=True):
+    """Bounds that differ from those of an ordinary query."""
+
+    seconds_max: float
+    rows_max: int
+    result_bytes_max: int
+    is_for_spreadsheets: bool = False
+
+
+# It is streamed, so only its time needs a bound.
+EXPORT_LIMITS = AskLimits(seconds_max=8 * 3600.0, rows_max=1 << 62, result_bytes_max=1 << 62)
 
 
 class _Crashed(QueryRefused):
@@ -89,6 +105,7 @@ class Queries:
         self._on_broken = on_broken
         self._has_room = has_room
         self._places = trio.CapacityLimiter(RUNNING_MAX)
+        self._export_place = trio.CapacityLimiter(1)
         self._exports = trio.CapacityLimiter(1)
         self._spare: QueryProcess | None = None
         self._spare_is_wanted = trio.Event()
@@ -122,11 +139,17 @@ class Queries:
                 for answer in tuple(self._open):
                     await answer.aclose()
 
-    async def ask(self, sql: str, format_name: Format = "json") -> Answer:
-        """The answer, begun. Close it. Raises QueryRefused, QueryTimeout, Overloaded, StoreBusy."""
+    async def ask(
+        self, sql: str, format_name: Format = "json", *, limits: AskLimits | None = None
+    ) -> Answer:
+        """The answer, begun. Close it. Raises QueryRefused, QueryTimeout, Overloaded, StoreBusy.
+
+        With `limits` it is an export.
+        """
         if len(sql.encode("utf-8", "replace")) > SQL_BYTES_MAX:
             raise QueryRefused(f"a query has at most {SQL_BYTES_MAX // 1024} KiB")
-        answer = Answer(self, format_name, self._config().query_seconds_max)
+        seconds_max = self._config().query_seconds_max if limits is None else limits.seconds_max
+        answer = Answer(self, format_name, seconds_max, limits)
         await self._take_place(answer)
         try:
             self._open.add(answer)
@@ -149,6 +172,15 @@ class Queries:
     async def _take_place(self, answer: Answer) -> None:
         if self._is_stopping:
             raise Overloaded("the server is stopping", retry_after_s=_RETRY_AFTER_S)
+        if answer._limits is not None:
+            try:
+                self._export_place.acquire_on_behalf_of_nowait(answer)
+            except trio.WouldBlock:
+                raise Overloaded(
+                    "an export is running already; try again when it is done",
+                    retry_after_s=_EXPORT_RETRY_AFTER_S,
+                ) from None
+            return
         with trio.move_on_after(WAIT_SECONDS_MAX) as waiting:
             if self._places.statistics().tasks_waiting < WAITING_MAX:
                 await self._places.acquire_on_behalf_of(answer)
@@ -175,10 +207,12 @@ class Queries:
         if spare is not None:
             await spare.aclose()
 
-    async def _hold(self, gives_up_at: float) -> Holding:
+    async def _hold(self, gives_up_at: float, sql: str) -> Holding:
         try:
             return await trio.to_thread.run_sync(
-                lambda: self._increments.hold(gives_up_at=gives_up_at, has_room=self._has_room),
+                lambda: self._increments.hold(
+                    gives_up_at=gives_up_at, has_room=self._has_room, sql=sql
+                ),
                 limiter=self._exports,
             )
         except StoreBroken as error:
@@ -194,7 +228,8 @@ class Queries:
 
     def _closed(self, answer: Answer) -> None:
         self._open.discard(answer)
-        self._places.release_on_behalf_of(answer)
+        places = self._places if answer._limits is None else self._export_place
+        places.release_on_behalf_of(answer)
 
     def _count(self, error: BaseException) -> None:
         if isinstance(error, QueryTimeout):
@@ -210,8 +245,15 @@ class Queries:
 class Answer:
     """The bytes of one result. `receive` until b"", then or before `aclose`; or `async with`."""
 
-    def __init__(self, queries: Queries, format_name: Format, seconds_max: float) -> None:
+    def __init__(
+        self,
+        queries: Queries,
+        format_name: Format,
+        seconds_max: float,
+        limits: AskLimits | None = None,
+    ) -> None:
         self._queries = queries
+        self._limits = limits
         self._format = format_name
         self._seconds_max = seconds_max
         self._seconds_left = seconds_max
@@ -265,7 +307,7 @@ class Answer:
         with self._timed() as scope:
             gives_up_at = time.monotonic() + self._seconds_left
             with suppress(ExportLate):
-                self._holding = await self._queries._hold(gives_up_at)
+                self._holding = await self._queries._hold(gives_up_at, sql)
                 self._process = await self._queries._take_process()
                 request = QueryRequest(
                     sql=sql,
@@ -274,6 +316,13 @@ class Answer:
                     cpu_seconds_max=math.ceil(self._seconds_max) + 5,
                     memory_bytes_max=config.query_memory_bytes_max,
                 )
+                if self._limits is not None:
+                    request = structs.replace(
+                        request,
+                        rows_max=self._limits.rows_max,
+                        result_bytes_max=self._limits.result_bytes_max,
+                        is_for_spreadsheets=self._limits.is_for_spreadsheets,
+                    )
                 with suppress(trio.BrokenResourceError):  # it died: the pipe's end tells it
                     await self._process.ask(request)
                 self._first = await self._first_piece()

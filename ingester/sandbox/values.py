@@ -51,6 +51,7 @@ _PLAIN_TYPES = frozenset({
 _INT_BITS_PLAIN = 63
 
 # RFC 4180, and what readers tend to strip.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _CSV_QUOTED = re.compile(r'[",\r\n]|^\s|\s$|^$')
 # A timestamp beyond the years of Python's calendar comes as text.
 _FAR_TIMESTAMP = re.compile(r"(\d{4,}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?(?:\+00)?")
@@ -94,11 +95,16 @@ def json_value(value: object) -> object:
     return str(value)
 
 
-def csv_field(value: object) -> str:
-    """One field of a CSV line, of a value that was converted."""
+def csv_field(value: object, *, is_for_spreadsheets: bool = False) -> str:
+    """One field of a CSV line, of a value that was converted. Spreadsheets take a text that begins
+    with one of a few characters for a formula, and run it: for them it gets an apostrophe in front
+    (OWASP, CSV injection). Numbers are left alone.
+    """
     if value is None:
         return ""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if is_for_spreadsheets and isinstance(value, str) and text.startswith(_FORMULA_STARTS):
+        text = f"'{text}"
     if _CSV_QUOTED.search(text) is None:
         return text
     return '"' + text.replace('"', '""') + '"'

@@ -2,7 +2,8 @@
 
 1. It ends at its deadline (`SearchTookTooLong`) and when it is cancelled, whichever is first. An
    interrupt is lost between two statements, so a watch repeats it until the reading is over.
-2. Every statement reads the parts and files of one snapshot; rows committed meanwhile may be seen.
+2. Every statement reads the parts and files of one snapshot, which stay until the end, sealed or
+   joined meanwhile or not; rows committed meanwhile may be seen.
 3. Blocking. One thread runs it; `cancel` may be called by any.
 """
 
@@ -88,12 +89,11 @@ class Reading:
         """Raises SearchTookTooLong, SearchCancelled; StoreBusy and StoreBroken as the store."""
         stop = stop or Stop()
         ends_at = time.monotonic() + seconds_max
-        snapshot = store.snapshot()
-        with store.database.lease() as lease:
+        with store.hold() as held, store.database.lease() as lease:
             watch = threading.Thread(target=_watch, args=(lease, stop, ends_at), daemon=True)
             watch.start()
             try:
-                yield cls(lease, snapshot, now or datetime.now(UTC), stop, ends_at)
+                yield cls(lease, held.snapshot, now or datetime.now(UTC), stop, ends_at)
             except StoreBroken:
                 raise
             except StoreBusy as error:

@@ -69,11 +69,13 @@ class Searches:
                 with suppress(trio.RunFinishedError):
                     token.run_sync_soon(self._ring_all, idempotent=True)
 
-        self._store.commit_listeners = (ring,)
+        self._store.commit_listeners = (*self._store.commit_listeners, ring)
         try:
             yield
         finally:
-            self._store.commit_listeners = ()
+            self._store.commit_listeners = tuple(
+                each for each in self._store.commit_listeners if each is not ring
+            )
             self._threads.close()
             self._tail_threads.close()
 

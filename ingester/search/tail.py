@@ -103,7 +103,8 @@ def start_of(reading: Reading) -> Position:
     """Behind the last commit before the last minutes."""
     before = (reading.now - _BEGIN_SPAN).replace(tzinfo=None)
     union = " UNION ALL ".join(
-        f"SELECT commit_number, committed_at FROM {part}.applied" for part in reading.snapshot.parts
+        f"SELECT commit_number, committed_at FROM {source}"
+        for source in reading.snapshot.ledgers_before(before)
     )
     ((last,),) = reading.rows(
         f"SELECT max(commit_number) FROM ({union}) WHERE committed_at < ?", [before]
@@ -161,10 +162,11 @@ def _rows(
 
 def _batches(reading: Reading, after: Position, rows_max: int) -> _Batches:
     """The newest batches behind `after`, its own commit included, up to `rows_max` rows."""
+    sources, unknown = reading.snapshot.ledgers_from(after.commit_number)
     union = " UNION ALL ".join(
-        f"SELECT batch_id, commit_number, row_count FROM {part}.applied "
+        f"SELECT batch_id, commit_number, row_count FROM {source} "
         "WHERE lane NOT IN ('carry', 'wide')"
-        for part in reading.snapshot.parts
+        for source in sources
     )
     found = reading.rows(
         f"SELECT batch_id, commit_number, row_count FROM ({union}) "
@@ -186,7 +188,7 @@ def _batches(reading: Reading, after: Position, rows_max: int) -> _Batches:
             ids.append(batch_id)
             commit_numbers.append(commit_number)
     last = cast(int, found[0][1]) if found else None
-    return _Batches(ids, commit_numbers, unread, last)
+    return _Batches(ids, commit_numbers, unread + unknown, last)
 
 
 def _matching(

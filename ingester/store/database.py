@@ -30,6 +30,7 @@ import duckdb
 
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
+from .holds import Holds
 
 __all__ = [
     "Cursor",
@@ -106,6 +107,7 @@ class Lease:
         self._cursor = cursor
         self.generation = generation
         self.is_in_use = False
+        self.epoch = 0
 
     @contextmanager
     def using(self) -> Iterator[Cursor]:
@@ -136,9 +138,15 @@ class Database:
     """One in-memory instance to which the parts are attached."""
 
     def __init__(
-        self, config: StoreConfig, temp_directory: Path, attach: Callable[[Cursor], None]
+        self,
+        config: StoreConfig,
+        temp_directory: Path,
+        attach: Callable[[Cursor], None],
+        holds: Holds | None = None,
     ) -> None:
         self._config = config
+        # Whoever uses a cursor may read what is published then until the use ends.
+        self._holds = holds or Holds()
         self._temp_directory = temp_directory
         self._attach = attach
         self._idle = threading.Condition()
@@ -250,10 +258,12 @@ class Database:
                 raise StoreBroken("the store was reopened", lease.generation)
             assert not lease.is_in_use, "one thread at a time"
             lease.is_in_use = True
+            lease.epoch = self._holds.enter()
 
     def _leave(self, lease: Lease) -> None:
         with self._idle:
             lease.is_in_use = False
+            self._holds.leave(lease.epoch)
             self._idle.notify_all()
 
     def _forget(self, lease: Lease) -> None:

@@ -1,6 +1,6 @@
 """Increments: the rows of open parts as Parquet files, for readers that must not open a part.
 
-The query process (`sandbox/`) reads upload files as they lie and everything else here: of each
+The query process (`sandbox/`) reads upload and sealed files as they lie and all else here: of each
 table of each part the rows behind those exported before, written when a query asks, so that it
 sees all that was queryable when it was asked. Files stay for the next query.
 
@@ -8,12 +8,14 @@ sees all that was queryable when it was asked. Files stay for the next query.
    a transaction sees are those with `rowid` below their number. So a file is a range of row ids,
    and the ranges of a table follow each other without a gap.
 2. One snapshot a part: rows and the list of upload files come from one read transaction.
-3. A file joins its older neighbour while that one is less than twice as large, up to
+3. Rollups are exported by the same means, those that a query names, after the steps that are due
+   were done: of each generation the rows behind those exported before.
+4. A file joins its older neighbour while that one is less than twice as large, up to
    `_FILE_ROWS_MAX`: their number grows with the logarithm of the queries, and a row is written
    again as rarely.
-4. A file that a reader holds (`Holding`) is not removed; one that was replaced goes with its last
+5. A file that a reader holds (`Holding`) is not removed; one that was replaced goes with its last
    reader. Nothing of a key or a credential is written.
-5. At a clean close the files are synced and listed in `index.json`; the next opening takes them
+6. At a clean close the files are synced and listed in `index.json`; the next opening takes them
    over and removes the list. Without a list, all files go: after a crash nobody knows how whole
    they are.
 
@@ -28,7 +30,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -37,7 +39,11 @@ from msgspec import Struct
 
 from ..errors import StoreBusy, StoreError
 from .database import Cursor
+from .niced import niced
 from .parts import Part, sync_directory
+from .rollup_file import ROLLUPS
+from .rollup_schema import EXPORTED_COLUMNS, tables_named_in
+from .rollups import Rollups
 from .schema import VIEW_NAMES
 from .store import Store
 from .upload_files import table_of
@@ -55,6 +61,10 @@ _GROUP_BYTES_MAX = 8 * 1024 * 1024
 _FETCH_ROWS = 2_048
 # Exporting must not take the processor from the doors.
 _NICE = 10
+# How long a query waits for rollups of what was committed just before.
+_CATCH_UP_S = 2.0
+# The number of the part that rollups are exported as; parts count from 1.
+_ROLLUPS_NUMBER = 0
 
 _NOT_EXPORTED = {"requests": "EXCLUDE (credential, fingerprint)"}
 _DICTIONARY_COLUMNS = frozenset({
@@ -71,10 +81,19 @@ _DICTIONARY_COLUMNS = frozenset({
     "service",
     "source",
     "unit",
+    "module",
+    "product",
+    "feature",
+    "key",
 })
-_STATISTICS_COLUMNS = frozenset({"created_at", "time", "received_at", "request_number", "batch_id"})
-
-T = TypeVar("T")
+_STATISTICS_COLUMNS = frozenset({
+    "bucket",
+    "created_at",
+    "time",
+    "received_at",
+    "request_number",
+    "batch_id",
+})
 
 
 class ExportLate(StoreBusy):
@@ -99,6 +118,7 @@ class Holding(Struct, frozen=True):
 
     files: dict[str, list[str]]
     ranges: list[_Range]
+    epoch: int
 
     def __repr__(self) -> str:
         return f"Holding({sum(map(len, self.files.values()))} files)"
@@ -120,8 +140,9 @@ class _Bounds(Struct, frozen=True):
 class Increments:
     """The folder of exported rows. Every method blocks; safe from several threads."""
 
-    def __init__(self, store: Store, directory: Path) -> None:
+    def __init__(self, store: Store, directory: Path, rollups: Rollups | None = None) -> None:
         self._store = store
+        self._rollups = rollups
         self._directory = directory.absolute()
         self._turn = threading.Lock()
         self._held = threading.Lock()
@@ -160,16 +181,24 @@ class Increments:
             partial.rename(self._directory / _INDEX)
             sync_directory(self._directory)
 
-    def hold(self, *, gives_up_at: float, has_room: Callable[[], bool] = lambda: True) -> Holding:
-        """All rows that are visible now, as files. `gives_up_at` is of `time.monotonic`. Without
-        room on the disk no file is written: then only rows exported before can be had.
+    def hold(
+        self, *, gives_up_at: float, has_room: Callable[[], bool] = lambda: True, sql: str = ""
+    ) -> Holding:
+        """All rows that are visible now, as files, and of rollups those that `sql` may name.
+        `gives_up_at` is of `time.monotonic`. Without room on the disk no file is written: then only
+        rows exported before can be had.
 
         Raises StoreBusy (ExportLate at the deadline), StoreBroken.
         """
         with self._turn:
-            return _niced(lambda: self._hold(_Bounds(gives_up_at, has_room)))
+            return niced(
+                lambda: self._hold(_Bounds(gives_up_at, has_room), tables_named_in(sql)),
+                nice=_NICE,
+                name="increments",
+            )
 
     def release(self, holding: Holding) -> None:
+        self._store.holds.leave(holding.epoch)
         with self._held:
             for entry in holding.ranges:
                 entry.holders -= 1
@@ -186,17 +215,27 @@ class Increments:
             "exported_rows_total": self.exported_row_count,
         }
 
-    def _hold(self, bounds: _Bounds) -> Holding:
+    def _hold(self, bounds: _Bounds, tables: set[str]) -> Holding:
         files: dict[str, list[str]] = {name: [] for name in VIEW_NAMES}
         held: list[_Range] = []
-        parts = self._store.parts.parts
-        self._forget_parts({part.number for part in parts})
-        for part in parts:
-            self._read_part(part, files, held, bounds)
+        now = self._store.take_hold()
+        try:
+            self._forget_parts({_ROLLUPS_NUMBER, *(part.number for part in now.parts)})
+            for part in now.parts:
+                self._read_part(part, files, held, bounds)
+            # Last: they have columns more, and the first file of a view tells which there are.
+            for table in VIEW_NAMES:
+                paths = now.snapshot.sealed_within(table, "received_at", None, None)
+                files[table] += map(str, paths)
+            if tables and self._rollups is not None:
+                self._read_rollups(self._rollups, tables, files, held, bounds)
+        except BaseException:
+            self._store.holds.leave(now.epoch)
+            raise
         with self._held:
             for entry in held:
                 entry.holders += 1
-        return Holding(files, held)
+        return Holding(files, held, now.epoch)
 
     def _read_part(
         self, part: Part, files: dict[str, list[str]], held: list[_Range], bounds: _Bounds
@@ -213,16 +252,48 @@ class Increments:
                     ((count,),) = cursor.execute(
                         f"SELECT count(*) FROM {part.name}.{table}"
                     ).fetchall()
-                    self._extend(cursor, part, table, count, bounds)
+                    source = f"SELECT * {_NOT_EXPORTED.get(table, '')} FROM {part.name}.{table}"
+                    self._extend(cursor, (part.number, table), source, count, bounds)
                     ranges = self._ranges.get((part.number, table), [])
                     files[table] += [str(self._path(entry)) for entry in ranges]
                     held += ranges
             finally:
                 cursor.execute("ROLLBACK")
 
-    def _extend(self, cursor: Cursor, part: Part, table: str, count: int, bounds: _Bounds) -> None:
-        """Export what is missing up to row `count`, joined with small files before it."""
-        ranges = self._ranges.setdefault((part.number, table), [])
+    def _read_rollups(
+        self,
+        rollups: Rollups,
+        tables: set[str],
+        files: dict[str, list[str]],
+        held: list[_Range],
+        bounds: _Bounds,
+    ) -> None:
+        # A step that fails is tried again by its actor; what is told is then a little older.
+        with suppress(StoreError):
+            rollups.catch_up(gives_up_at=min(bounds.gives_up_at, time.monotonic() + _CATCH_UP_S))
+        with self._store.database.lease() as lease, lease.using() as cursor:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            try:
+                generations = self._store.rollup_file.exported_generations(cursor)
+                self._forget_generations(set(generations.values()))
+                for table in sorted(tables):
+                    # Which file of rollups, and which generation: rows of others are other rows.
+                    key = (_ROLLUPS_NUMBER, generations[table])
+                    name = f"{ROLLUPS}.{generations[table].partition('-')[0]}"
+                    ((count,),) = cursor.execute(f"SELECT count(*) FROM {name}").fetchall()
+                    source = f"SELECT {EXPORTED_COLUMNS.get(table, '*')} FROM {name}"
+                    self._extend(cursor, key, source, count, bounds)
+                    ranges = self._ranges.get(key, [])
+                    files[table] = [str(self._path(entry)) for entry in ranges]
+                    held += ranges
+            finally:
+                cursor.execute("ROLLBACK")
+
+    def _extend(
+        self, cursor: Cursor, key: tuple[int, str], source: str, count: int, bounds: _Bounds
+    ) -> None:
+        """Export what is missing of `source` up to row `count`, joined with small files before."""
+        ranges = self._ranges.setdefault(key, [])
         if ranges and ranges[-1].end > count:
             # Never seen; a table that lost rows is read anew rather than trusted.
             self._replace(ranges, 0, [])
@@ -239,7 +310,8 @@ class Increments:
             first = last.first
         for start in range(first, count, _FILE_ROWS_MAX):
             bounds.check()
-            entry = self._export(cursor, part, table, start, min(count, start + _FILE_ROWS_MAX))
+            end = min(count, start + _FILE_ROWS_MAX)
+            entry = self._export(cursor, key, source, start, end)
             # What is joined fits into one file, so the first one replaces all of it.
             self._replace(ranges, keep, [entry])
             keep += 1
@@ -252,22 +324,24 @@ class Increments:
                     self._path(entry).unlink(missing_ok=True)
             ranges[keep:] = new
 
-    def _export(self, cursor: Cursor, part: Part, table: str, first: int, end: int) -> _Range:
+    def _export(
+        self, cursor: Cursor, key: tuple[int, str], source: str, first: int, end: int
+    ) -> _Range:
+        part_number, table = key
         self._next_number += 1
-        name = f"{part.number:06d}-{table}-{self._next_number:x}{_SUFFIX}"
+        name = f"{part_number:06d}-{table}-{self._next_number:x}{_SUFFIX}"
         path = self._directory / name
         try:
             # The bounds are constants: only the row groups between them are read.
             reader = cursor.execute(
-                f"SELECT * {_NOT_EXPORTED.get(table, '')} FROM {part.name}.{table} "
-                f"WHERE rowid >= {first} AND rowid < {end}"
+                f"{source} WHERE rowid >= {first} AND rowid < {end}"
             ).to_arrow_reader(_FETCH_ROWS)
             try:
                 count = _write(path, reader)
             finally:
                 reader.close()
             if count != end - first:
-                raise StoreError(f"{table} of {part.name}: {count} rows, not {end - first}")
+                raise StoreError(f"{table} of part {part_number}: {count} rows, not {end - first}")
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, OSError):
@@ -276,7 +350,7 @@ class Increments:
         self.exported_row_count += count
         return _Range(
             name=name,
-            part_number=part.number,
+            part_number=part_number,
             table=table,
             first=first,
             end=end,
@@ -289,6 +363,14 @@ class Increments:
             self._replace(self._ranges[key], 0, [])
             with self._held:
                 del self._ranges[key]
+
+    def _forget_generations(self, kept: set[str]) -> None:
+        """Those before, which were merged into others."""
+        for key in [key for key in self._ranges if key[0] == _ROLLUPS_NUMBER]:
+            if key[1] not in kept:
+                self._replace(self._ranges[key], 0, [])
+                with self._held:
+                    del self._ranges[key]
 
     def _path(self, entry: _Range) -> Path:
         return self._directory / entry.name
@@ -317,6 +399,7 @@ def _write(path: Path, reader: Any) -> int:
             use_dictionary=sorted(names & _DICTIONARY_COLUMNS),
             write_statistics=sorted(names & _STATISTICS_COLUMNS),
             store_schema=False,
+            write_page_checksum=True,
         ) as writer,
     ):
         for batch in reader:
@@ -353,24 +436,3 @@ def _read_index(path: Path) -> list[_Range]:
     except (OSError, msgspec.DecodeError):
         return []
     return sorted(listed, key=lambda entry: (entry.part_number, entry.table, entry.first))
-
-
-def _niced(call: Callable[[], T]) -> T:
-    """Run it in a thread of its own: a thread of the pool would stay nice."""
-    result: list[T] = []
-    raised: list[BaseException] = []
-
-    def work() -> None:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        try:
-            result.append(call())
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=work, name="increments")
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
-    return result[0]

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from .control.sealed_files import SealedPart
 from .database import Cursor
 
-__all__ = ["AppliedBatch", "Ledger", "is_applied", "read_ledger", "write_applied"]
+__all__ = ["AppliedBatch", "Ledger", "is_applied", "marks_of", "read_ledger", "write_applied"]
 
 
 class AppliedBatch(Struct, frozen=True):
@@ -70,6 +71,17 @@ class Ledger:
         for batch in batches:
             self.applied_seq = max(self.applied_seq, batch.last_seq)
             self.request_number_max = max(self.request_number_max, batch.request_number_max)
+
+
+def marks_of(parts: Iterable[SealedPart]) -> Ledger:
+    """What sealed parts knew, should no open one carry it forward any more."""
+    ledger = Ledger()
+    for part in parts:
+        ledger.batch_id = max(ledger.batch_id, part.batch_high)
+        ledger.commit_number = max(ledger.commit_number, part.commit_high)
+        ledger.applied_seq = max(ledger.applied_seq, part.seq_high)
+        ledger.request_number_max = max(ledger.request_number_max, part.request_high)
+    return ledger
 
 
 def read_ledger(cursor: Cursor, parts: Iterable[str]) -> Ledger:

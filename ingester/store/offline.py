@@ -1,22 +1,24 @@
 """Reading a stopped server's folder, for commands.
 
 Opens the store as the server would, under the folder's lock. What the journal holds beyond the
-store is not loaded here (`check` says so); the next start does that.
+store is not loaded here; the next start does that.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..config import StoreConfig
 from ..errors import NotFound
+from .control import ControlStore
 from .lock import FolderLock
-from .reader import check_parts
+from .retention import Keeping, Retention, retention_of
 from .store import Store
 
-__all__ = ["check", "opened_store"]
+__all__ = ["opened_store", "retention"]
 
 
 @contextmanager
@@ -37,7 +39,16 @@ def opened_store(data_dir: Path, config: StoreConfig) -> Iterator[Store]:
         lock.release()
 
 
-def check(data_dir: Path, config: StoreConfig) -> list[str]:
-    """Problems in plain sentences; empty when all is well."""
+def retention(data_dir: Path, config: StoreConfig, *, idempotency_hours: int) -> Retention:
+    """What is kept, and what the next start will remove first."""
+    control = ControlStore.open(data_dir / "control.sqlite")
+    try:
+        sources = control.key_tables().sources.values()
+        hours = [source.dedup_hours for source in sources]
+    finally:
+        control.close()
+    keeping = Keeping.of(config, idempotency_hours=idempotency_hours, dedup_hours=hours)
     with opened_store(data_dir, config) as store:
-        return check_parts(store)
+        return retention_of(
+            store.sealed.all_files(), keeping, stored_bytes=store.stored_bytes(), now=time.time()
+        )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,11 +28,11 @@ from .ledger import AppliedBatch, write_applied
 from .pinned import PINNED_ROWS, TailRows
 from .schema import PART_DDL, SCHEMA_VERSION, VERSION_DDL
 
-__all__ = ["WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
+__all__ = ["ATTACH_OPTIONS", "WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
 
 # 16,384 rows: an unfilled row group stays in memory until its transaction commits, so small ones
 # bound memory; measured 2026-11-21, one thread: as fast as 122,880 within the noise.
-_ATTACH_OPTIONS = "ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0'"
+ATTACH_OPTIONS = "ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0'"
 
 
 # The tables with strings of any length, and how long they are.
@@ -60,6 +61,8 @@ class Part:
         self.name = f"part_{number:06d}"
         self.created_at = time.time()
         self.has_rows = False
+        # Transactions that have begun in it, and not ended.
+        self.transaction_count = 0
         # Names of its upload files, and of those that cannot be read; replaced, never changed.
         self.upload_files: tuple[str, ...] = ()
         self.unreadable_files: tuple[str, ...] = ()
@@ -93,13 +96,25 @@ class PartFiles:
     def newest(self) -> Part:
         return self.parts[-1]
 
-    def attach_all(self, cursor: Cursor) -> None:
+    def attach_all(
+        self,
+        cursor: Cursor,
+        sealed: Collection[int] = (),
+        carried: AppliedBatch | None = None,
+        commit_number: int = 0,
+    ) -> None:
         """Attach every part; make the first one if there is none.
 
-        The newest file may be what a crash left of a part under way.
+        The newest file may be what a crash left of a part under way. Of the numbers in `sealed`
+        there are no parts any more, only files that nobody has removed yet.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        found = self._find()
+        found = []
+        for part in self._find():
+            if part.number in sealed:
+                _remove(part)
+            else:
+                found.append(part)
         for part in found[:-1]:
             self._attach_trimmed(cursor, part)
             if not self._maybe_read_info(cursor, part):
@@ -107,7 +122,9 @@ class PartFiles:
         if found and not self._attach_newest(cursor, found[-1]):
             found.pop()
         if not found:
-            found.append(self.create(cursor, AppliedBatch(0, "carry", 0, 0, 0, 0), 0, number=1))
+            number = max(sealed, default=0) + 1
+            marks = AppliedBatch(0, "carry", 0, 0, 0, 0) if carried is None else carried
+            found.append(self.create(cursor, marks, commit_number, number=number))
         self.parts = tuple(found)
 
     def create(
@@ -140,6 +157,19 @@ class PartFiles:
     def append(self, part: Part) -> None:
         """`part` takes what comes from now on."""
         self.parts = (*self.parts, part)
+
+    def forget(self, number: int) -> None:
+        """The part is sealed. It stays attached until `remove`."""
+        self.parts = tuple(part for part in self.parts if part.number != number)
+
+    def remove(self, cursor: Cursor, number: int) -> int:
+        """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had."""
+        part = Part(self._path(number), number)
+        size = part.file_bytes() + part.wal_bytes()
+        cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
+        _remove(part)
+        sync_directory(self.directory)
+        return size
 
     def discard(self, cursor: Cursor, part: Part) -> None:
         """Undo `create`. What cannot be undone now, the next opening finds, and removes or uses."""
@@ -181,7 +211,7 @@ class PartFiles:
 
     def _attach(self, cursor: Cursor, part: Part) -> None:
         path = str(part.path).replace("'", "''")
-        cursor.execute(f"ATTACH '{path}' AS {part.name} ({_ATTACH_OPTIONS})")
+        cursor.execute(f"ATTACH '{path}' AS {part.name} ({ATTACH_OPTIONS})")
 
     def _attach_trimmed(self, cursor: Cursor, part: Part) -> None:
         self._attach(cursor, part)

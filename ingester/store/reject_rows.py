@@ -4,7 +4,7 @@ A page is found by its keys first and its lines are fetched then: a sort that ca
 64 KiB would read all of them. Pages go by (request number, line number), which is the order of
 arrival, so that a cursor is the id of the last row.
 
-Reads the parts' tables, not the public view: a replay needs two columns that the view has not.
+Reads parts and sealed files, not the public view: a replay needs columns that the view has not.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from msgspec import Struct
 
 from ..messages import RejectReason
 from ..protocol.ndjson import EXCERPT_BYTES_MAX
 from .database import Cursor
+from .relations import Held
+from .schema import parquet_relation
 from .store import Store
 
 __all__ = [
@@ -134,11 +137,11 @@ def reject_page(
     if after is not None:
         where += f" AND (request_number, line_number) {sign} (?, ?)"
         values += after
-    sql = (
-        f"SELECT request_number, line_number FROM ({_all_parts(store, 'rejects')}) WHERE {where} "
-        f"ORDER BY request_number {order}, line_number {order} LIMIT ?"
-    )
-    with store.database.lease() as lease, lease.using() as cursor:
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
+        sql = (
+            f"SELECT request_number, line_number FROM ({_rejects(held, wanted)}) WHERE {where} "
+            f"ORDER BY request_number {order}, line_number {order} LIMIT ?"
+        )
         keys: list[RejectKey] = cursor.execute(sql, [*values, limit + 1]).fetchall()
         has_more = len(keys) > limit
         del keys[limit:]
@@ -147,7 +150,7 @@ def reject_page(
         for start in range(0, len(keys), _ROWS_AT_ONCE):
             if byte_count >= PAGE_BYTES_MAX:
                 return RejectPage(rejects, True)
-            found = _fetch(store, cursor, keys[start : start + _ROWS_AT_ONCE])
+            found = _fetch(held, cursor, keys[start : start + _ROWS_AT_ONCE])
             byte_count += sum(len(reject.line) for reject in found)
             rejects += found
     return RejectPage(rejects, has_more)
@@ -156,21 +159,21 @@ def reject_page(
 def find_rejects(store: Store, keys: Sequence[RejectKey]) -> list[StoredReject]:
     """Those of `keys` that are kept, in the order of `keys`."""
     rejects: list[StoredReject] = []
-    with store.database.lease() as lease, lease.using() as cursor:
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
         for start in range(0, len(keys), _ROWS_AT_ONCE):
-            rejects += _fetch(store, cursor, keys[start : start + _ROWS_AT_ONCE])
+            rejects += _fetch(held, cursor, keys[start : start + _ROWS_AT_ONCE])
     return rejects
 
 
 def count_rejects(store: Store, wanted: RejectFilter) -> list[RejectCount]:
     """By door, source and reason; the most first."""
     where, values = _conditions(wanted)
-    sql = (
-        "SELECT door, source, reason, count(*) AS kept, epoch_us(max(received_at)) "
-        f"FROM ({_all_parts(store, 'rejects')}) WHERE {where} "
-        "GROUP BY ALL ORDER BY kept DESC, door, source, reason"
-    )
-    with store.database.lease() as lease, lease.using() as cursor:
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
+        sql = (
+            "SELECT door, source, reason, count(*) AS kept, epoch_us(max(received_at)) "
+            f"FROM ({_rejects(held, wanted)}) WHERE {where} "
+            "GROUP BY ALL ORDER BY kept DESC, door, source, reason"
+        )
         rows = cursor.execute(sql, values).fetchall()
     return [
         RejectCount(door=door, source=source, reason=reason, kept=kept, newest_at_us=newest)
@@ -182,12 +185,15 @@ def stored_requests(store: Store, numbers: Collection[int], key_prefix: str) -> 
     """Those of the requests that are stored; the idempotency key of each ends with its own id."""
     if not numbers:
         return set()
-    sql = (
-        f"SELECT request_number FROM ({_all_parts(store, 'requests')}) "
-        "WHERE request_number IN (SELECT unnest(?::BIGINT[])) "
-        "AND idempotency_key = ? || printf('%016x', request_number)"
-    )
-    with store.database.lease() as lease, lease.using() as cursor:
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
+        files = held.snapshot.sealed_within(
+            "requests", "request_number", min(numbers), max(numbers)
+        )
+        sql = (
+            f"SELECT request_number FROM ({_relation(held, 'requests', files)}) "
+            "WHERE request_number IN (SELECT unnest(?::BIGINT[])) "
+            "AND idempotency_key = ? || printf('%016x', request_number)"
+        )
         return {number for (number,) in cursor.execute(sql, [list(numbers), key_prefix]).fetchall()}
 
 
@@ -202,10 +208,24 @@ _COLUMNS = (
 )
 
 
-def _all_parts(store: Store, table: str) -> str:
-    return " UNION ALL ".join(
-        f"SELECT {_TABLES[table]} FROM {part.name}.{table}" for part in store.parts.parts
-    )
+def _rejects(held: Held, wanted: RejectFilter) -> str:
+    """The sealed files that may hold one of `wanted` among them."""
+    number = wanted.request_number
+    if number is not None:
+        files = held.snapshot.sealed_within("rejects", "request_number", number, number)
+    else:
+        low, high = (
+            None if time is None else _in_utc(time) for time in (wanted.since, wanted.until)
+        )
+        files = held.snapshot.sealed_within("rejects", "received_at", low, high)
+    return _relation(held, "rejects", files)
+
+
+def _relation(held: Held, table: str, files: Sequence[Path]) -> str:
+    sources = [f"{part}.{table}" for part in held.snapshot.parts]
+    if files:
+        sources.append(parquet_relation(files))
+    return " UNION ALL ".join(f"SELECT {_TABLES[table]} FROM {source}" for source in sources)
 
 
 def _conditions(wanted: RejectFilter) -> tuple[str, list[object]]:
@@ -231,16 +251,27 @@ def _in_utc(time: datetime) -> datetime:
         return datetime.min if time.year == 1 else datetime.max
 
 
-def _fetch(store: Store, cursor: Cursor, keys: Sequence[RejectKey]) -> list[StoredReject]:
-    """In the order of `keys`. A request and its rejects lie in the same part."""
+def _fetch(held: Held, cursor: Cursor, keys: Sequence[RejectKey]) -> list[StoredReject]:
+    """In the order of `keys`. A request and its rejects lie in the same part; sealed rejects know
+    the credential themselves.
+    """
     numbers, lines = [key[0] for key in keys], [key[1] for key in keys]
+    sources = [
+        f"{_COLUMNS} FROM {part}.rejects r JOIN k USING (request_number, line_number) "
+        f"LEFT JOIN {part}.requests q USING (request_number)"
+        for part in held.snapshot.parts
+    ]
+    files = held.snapshot.sealed_within("rejects", "request_number", min(numbers), max(numbers))
+    if files:
+        columns = _COLUMNS.replace("q.credential", "r.credential")
+        sources.append(
+            f"{columns} FROM {parquet_relation(files)} r JOIN k USING (request_number, line_number)"
+        )
     found: dict[RejectKey, StoredReject] = {}
-    for part in store.parts.parts:
+    for source in sources:
         rows = cursor.execute(
             "WITH k AS (SELECT unnest(?::BIGINT[]) AS request_number, "
-            "unnest(?::BIGINT[]) AS line_number) "
-            f"SELECT {_COLUMNS} FROM {part.name}.rejects r JOIN k USING (request_number, "
-            f"line_number) LEFT JOIN {part.name}.requests q USING (request_number)",
+            f"unnest(?::BIGINT[]) AS line_number) SELECT {source}",
             [numbers, lines],
         ).fetchall()
         found.update((reject.key, reject) for reject in _rejects_of(rows))

@@ -7,7 +7,9 @@ Why not the public views: they name every upload file, and a file costs its foot
    commit up to its `commit_number` is missing in it.
 2. A relation has the columns of the public view, the two numbers that an id is made of, and a
    `place` (`arm_number`, `file_name`, `place`) by which its rows can be fetched again.
-3. Files are left out by the statistics in their footers; one without statistics stays in.
+3. Upload files are left out by the statistics in their footers (one without stays in), sealed
+   files by what the manifest says of them.
+4. What a snapshot names may go once it was sealed, or joined with others; `Store.hold` keeps it.
 """
 
 from __future__ import annotations
@@ -21,12 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 
+from .control.sealed_files import SealedFile, SealedPart
 from .parts import Part
 from .schema import parquet_relation
+from .sealed import that_may_hold
 from .upload_files import table_of
 
 __all__ = [
     "FILES",
+    "Held",
     "Snapshot",
     "Span",
     "arm_of_files",
@@ -43,20 +48,67 @@ _ID = "printf('%016x-%d', request_number, line_number) AS id"
 
 
 class Snapshot(Struct, frozen=True):
-    """Parts by their attached names, oldest first; upload files by table."""
+    """Parts by their attached names, oldest first; upload files and sealed ones by table."""
 
     commit_number: int
     parts: tuple[str, ...]
     files: Mapping[str, tuple[Path, ...]]
+    sealed_directory: Path = Path()
+    sealed: Mapping[str, tuple[SealedFile, ...]] = {}
+    sealed_parts: Mapping[int, SealedPart] = {}
 
     def files_of(self, table: str) -> tuple[Path, ...]:
-        return self.files.get(table, ())
+        return (*self.files.get(table, ()), *self.sealed_within(table, "received_at", None, None))
 
     def files_within(
         self, table: str, column: str, low: object | None, high: object | None
     ) -> tuple[Path, ...]:
         """Files that may hold a row with `low <= column <= high`; None is open."""
-        return tuple(path for path in self.files_of(table) if _may_hold(path, column, low, high))
+        uploads = self.files.get(table, ())
+        return (
+            *(path for path in uploads if _may_hold(path, column, low, high)),
+            *self.sealed_within(table, column, low, high),
+        )
+
+    def sealed_within(
+        self, table: str, column: str, low: object | None, high: object | None
+    ) -> tuple[Path, ...]:
+        """The sealed ones among them: the manifest knows, and no file is opened."""
+        return tuple(
+            self.sealed_directory / file.name
+            for file in that_may_hold(self.sealed.get(table, ()), column, low, high)
+        )
+
+    def ledgers_from(self, commit_number: int) -> tuple[list[str], int]:
+        """Relations with the ledger of all commits from this one on, those of the parts first; and
+        how many rows were committed since of which no ledger is kept.
+        """
+        found = [f"{part}.applied" for part in self.parts]
+        parts = [n for n, part in self.sealed_parts.items() if part.commit_high >= commit_number]
+        if not parts:
+            return found, 0
+        files = [file for file in self.sealed.get("applied", ()) if file.last_part >= min(parts)]
+        if files:
+            found.append(parquet_relation([self.sealed_directory / file.name for file in files]))
+        kept = {n for file in files for n in range(file.first_part, file.last_part + 1)}
+        return found, sum(self.sealed_parts[n].row_count for n in parts if n not in kept)
+
+    def ledgers_before(self, moment: datetime) -> list[str]:
+        """Relations that have the last commit before `moment`."""
+        found = [f"{part}.applied" for part in self.parts]
+        files = that_may_hold(self.sealed.get("applied", ()), "committed_at", None, moment)
+        if files:
+            last = max(files, key=lambda file: file.time_low_us)
+            found.append(parquet_relation([self.sealed_directory / last.name]))
+        return found
+
+
+class Held(Struct, frozen=True):
+    """What there is to read at one moment, and stays until readers of `epoch` have left."""
+
+    epoch: int
+    snapshot: Snapshot
+    parts: tuple[Part, ...]
 
 
 class Span(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The store: transactions into the open part, the commit gate, checkpoints, rotation, recovery.
+"""The store: the open parts and sealed files, the commit gate, checkpoints, rotation, recovery.
 
 Everything here blocks and is called from worker threads. One commit gate per process is held only
 to take commit numbers, write `applied`, COMMIT and publish; inserts run outside it. Who waits for
@@ -6,11 +6,9 @@ whom: commit turn ► a cursor in use ► gate. A reopening waits for cursors in
 else; nobody waits for a reopening with a cursor in use.
 
 What a caller may rely on
-1. `Transaction.commit` either returns (rows and ledger are durable), raises StoreBusy or StoreError
-   (nothing was stored), or raises StoreFailed (it could not be found out: answer nobody). A commit
-   error is "unknown" until the ledger has been read.
-2. StoreBroken is raised with the generation to hand to `recover`, once the transaction is closed.
-3. A transaction ends in the part it began in, also when the store rotates meanwhile.
+1. StoreBroken is raised with the generation to hand to `recover`, once the transaction is closed.
+2. `snapshot`, and what a `hold` names, is all that is committed at that moment and each row of it
+   once: in a part, or in the sealed files that replaced it. What a hold names stays until its end.
 """
 
 from __future__ import annotations
@@ -18,24 +16,26 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import numpy as np
-import pyarrow as pa
 
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
+from .control.sealed_files import SealedFile, SealedFiles, SealedPart
 from .cursors import Cursors
-from .database import Cursor, Database, StoreBroken, StoreOutOfMemory
-from .ledger import AppliedBatch, Ledger, is_applied, read_ledger, write_applied
-from .parts import WIDE_TABLES, Part, PartFiles
+from .database import Cursor, Database, StoreBroken
+from .holds import Holds
+from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, write_applied
+from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
-from .relations import Snapshot, files_by_table
+from .relations import Held, Snapshot, files_by_table
+from .rollup_file import RollupFile
 from .schema import VIEW_NAMES, view_ddl
+from .sealed import SealedData
+from .transaction import Transaction
 from .upload_files import UploadFile, remove_unlisted
 
 __all__ = ["Store", "Transaction"]
@@ -49,24 +49,12 @@ _FIND_OUT_EVERY_S = 0.1
 _MERGED_BYTES_MAX = 32 * 1024 * 1024
 
 
-class _Feed:
-    """What DuckDB scans for an insert: whatever table is put in `table`.
-
-    Registered once a transaction, before it begins: a registration inside one stays in its undo
-    log and keeps every slice alive until commit (measured: 800 MB for 1 M rows, with it 320).
-    """
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self.table = schema.empty_table()
-
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
-        return self.table.__arrow_c_stream__(requested_schema)
-
-
 class Store:
     """Open parts under `data_dir/open`."""
 
-    def __init__(self, data_dir: Path, config: StoreConfig) -> None:
+    def __init__(
+        self, data_dir: Path, config: StoreConfig, manifest: SealedFiles | None = None
+    ) -> None:
         self.config = config
         self.parts = PartFiles(data_dir / "open")
         self._temp_directory = data_dir / "tmp"
@@ -79,7 +67,10 @@ class Store:
         self._open_transactions = 0
         self.ledger = Ledger()
         self.cursors = Cursors()
-        self.database = Database(config, self._temp_directory, self._attach)
+        self.holds = Holds()
+        self.sealed = SealedData(data_dir, self.holds, manifest)
+        self.rollup_file = RollupFile(data_dir / "rollups.duckdb")
+        self.database = Database(config, self._temp_directory, self._attach, self.holds)
         self.commit_count = 0
         # Called behind the commit gate, by the thread that commits: to ring a bell, no more.
         self.commit_listeners: tuple[Callable[[], None], ...] = ()
@@ -99,6 +90,7 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
+        self.sealed.close()
 
     def recover(self, generation: int) -> None:
         """Attach and open everything again after StoreBroken."""
@@ -118,16 +110,22 @@ class Store:
     def _attach(self, cursor: Cursor) -> None:
         # Upload files are never changed once they can be seen.
         cursor.execute("SET GLOBAL parquet_metadata_cache = true")
-        self.parts.attach_all(cursor)
+        self.sealed.read()
+        self.ledger.rise(marks_of(self.sealed.parts.values()))
+        self.parts.attach_all(
+            cursor, self.sealed.parts, self.ledger.carry(), self.ledger.commit_number
+        )
         self.uploads_directory.mkdir(mode=0o700, exist_ok=True)
         listed = {name for part in self.parts.parts for name in part.upload_files}
-        unreadable = set(remove_unlisted(self.uploads_directory, listed))
+        retired = {path.removeprefix("uploads/") for path in self.sealed.retired_paths}
+        unreadable = set(remove_unlisted(self.uploads_directory, listed, retired - listed))
         for part in self.parts.parts:
             part.unreadable_files = tuple(name for name in part.upload_files if name in unreadable)
         self._rolled_back.clear()
         names = [part.name for part in self.parts.parts]
         self._make_views(cursor, self.parts.parts)
         self.ledger.rise(read_ledger(cursor, names))
+        self.rollup_file.attach(cursor)
 
     @property
     def is_space_owed(self) -> bool:
@@ -238,6 +236,9 @@ class Store:
         newest = self.parts.newest
         return {
             "parts": len(self.parts.parts),
+            "sealed_files": len(self.sealed.all_files()),
+            "sealed_file_bytes": sum(file.byte_count for file in self.sealed.all_files()),
+            "sealed_parts_total": len(self.sealed.parts),
             "part_file_bytes": newest.file_bytes(),
             "part_wal_bytes": newest.wal_bytes(),
             "upload_files": sum(len(part.upload_files) for part in self.parts.parts),
@@ -252,17 +253,93 @@ class Store:
         }
 
     def snapshot(self) -> Snapshot:
-        """What a search reads. Waits for the commit or the checkpoint under way."""
+        """What there is to read now. Waits for the commit or the checkpoint under way."""
         with self._gate:
-            names = tuple(part.name for part in self.parts.parts)
-            files = files_by_table(self.parts.parts, self.uploads_directory)
-            return Snapshot(self.ledger.commit_number, names, files)
+            return self._snapshot()
+
+    @contextmanager
+    def hold(self) -> Iterator[Held]:
+        """A snapshot; nothing of what it names goes until the end."""
+        held = self.take_hold()
+        try:
+            yield held
+        finally:
+            self.holds.leave(held.epoch)
+
+    def take_hold(self) -> Held:
+        """The same, until `holds.leave(held.epoch)`."""
+        with self._gate:
+            return Held(self.holds.enter(), self._snapshot(), self.parts.parts)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            self.ledger.commit_number,
+            tuple(part.name for part in self.parts.parts),
+            files_by_table(self.parts.parts, self.uploads_directory),
+            self.sealed.directory,
+            self.sealed.files,
+            self.sealed.parts,
+        )
+
+    def parts_to_seal(self) -> list[Part]:
+        """Rotated parts into which nothing is written any more, oldest first."""
+        with self._count_lock:
+            rotated = self.parts.parts[:-1]
+            return [part for part in rotated if not part.transaction_count]
+
+    def publish_sealed(
+        self,
+        *,
+        added: Sequence[SealedFile] = (),
+        part: SealedPart | None = None,
+        dropped: Sequence[SealedFile] = (),
+        paths: Sequence[str] = (),
+    ) -> None:
+        """Change the manifest, and what readers find: all of it or nothing, at one moment. `part`
+        is read no more, nor are the files `dropped`; `paths`: what else goes with them, below the
+        data folder.
+
+        Raises StoreBusy (nothing has changed), StoreBroken (it has, and is seen once the store was
+        opened again), StoreFailed.
+        """
+        number = None if part is None else part.part_number
+        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+            self.sealed.swap(added=added, part=part, dropped=dropped, paths=paths)
+            if number is not None:
+                self.parts.forget(number)
+            try:
+                self._make_views(cursor, self.parts.parts)
+            except duckdb.Error as error:
+                raise StoreBroken(str(error), self.database.generation) from error
+            finally:
+                self.sealed.retire(dropped=dropped, paths=paths, part_number=number)
+
+    def stored_bytes(self) -> int:
+        """Of the parts, their upload files, and the sealed files."""
+        open_bytes = sum(
+            part.file_bytes() + part.wal_bytes() + part.upload_bytes for part in self.parts.parts
+        )
+        return open_bytes + sum(file.byte_count for file in self.sealed.all_files())
+
+    def remove_unread(self) -> int:
+        """Remove parts and files that were replaced and that nobody reads; bytes given back."""
+        freed_bytes = 0
+        numbers = self.sealed.parts_to_detach()
+        for number in numbers:
+            with self.database.lease() as lease, lease.using() as cursor:
+                freed_bytes += self.parts.remove(cursor, number)
+        return freed_bytes + self.sealed.unlink_unread(numbers)
 
     def _make_views(
         self, cursor: Cursor, parts: Sequence[Part], names: Sequence[str] = VIEW_NAMES
     ) -> None:
         """All of the public views, or none: one over a lost part would break every query."""
-        files = files_by_table(parts, self.uploads_directory)
+        files = {
+            table: tuple(self.sealed.path(file) for file in found)
+            for table, found in self.sealed.files.items()
+        }
+        for table, paths in files_by_table(parts, self.uploads_directory).items():
+            files[table] = (*paths, *files.get(table, ()))
         cursor.execute("BEGIN")
         try:
             for statement in view_ddl([part.name for part in parts], files, names):
@@ -326,9 +403,18 @@ class Store:
         bytes_max = min(_MERGED_BYTES_MAX, self.config.memory_bytes_max // 2)
         return any(part.tail[table].widest_with(rows) > bytes_max for table, rows in pinned.items())
 
-    def _count_transaction(self, change: int) -> None:
+    def _enter_newest(self) -> Part:
+        """The part that a transaction begins in, which is not sealed until it has left."""
         with self._count_lock:
-            self._open_transactions += change
+            self._open_transactions += 1
+            part = self.parts.newest
+            part.transaction_count += 1
+            return part
+
+    def _leave(self, part: Part) -> None:
+        with self._count_lock:
+            self._open_transactions -= 1
+            part.transaction_count -= 1
 
     def _was_applied(self, part: Part, batch: AppliedBatch, error: StoreError) -> bool:
         """Read the ledger after a COMMIT that raised `error`.
@@ -351,152 +437,3 @@ class Store:
                 raise
             except StoreError as other:
                 raise StoreFailed(f"the ledger cannot be read: {other}") from other
-
-
-class Transaction:
-    """Rows on their way into one part. Use as a context manager; leaving it rolls back."""
-
-    def __init__(self, store: Store, lane: str) -> None:
-        self._store = store
-        self.lane = lane
-        self._feeds: dict[str, _Feed] = {}
-        self._pinned: dict[str, PinnedRows] = {}
-        self._lease = store.database.lease()
-        self._part = store.parts.newest
-        self._is_open = False
-        self._upload: UploadFile | None = None
-        store._count_transaction(1)
-
-    def __enter__(self) -> Transaction:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._rollback()
-        if self._upload is not None:
-            self._upload.discard()
-        self._lease.close()
-        self._store._count_transaction(-1)
-
-    def prepare(self, table: str, schema: pa.Schema) -> None:
-        """Say what will be inserted; before the first `insert`."""
-        assert not self._is_open
-        feed = _Feed(schema)
-        with self._lease.using() as cursor:
-            cursor.register(f"feed_{table}", feed)
-        self._feeds[table] = feed
-        if table in WIDE_TABLES:
-            self._pinned[table] = PinnedRows()
-
-    def count_pinned(self, table: str, lengths: np.ndarray[Any, Any]) -> int:
-        """Take note of the strings of rows that will be inserted; what must be held at once now."""
-        pinned = self._pinned[table]
-        pinned.add(lengths)
-        return pinned.widest_bytes
-
-    def insert(
-        self, table: str, rows: pa.Table, constants: dict[str, str | int] | None = None
-    ) -> None:
-        """Insert `rows` (columns named as in `table`) plus the same constants in every row.
-
-        A constant timestamp is given in microseconds, under a name that ends in `_us`.
-        """
-        feed = self._feeds[table]
-        constants = constants or {}
-        targets = [*rows.column_names, *(key.removesuffix("_us") for key in constants)]
-        values = [
-            *rows.column_names,
-            *("make_timestamp(?)" if key.endswith("_us") else "?" for key in constants),
-        ]
-        statement = (
-            f"INSERT INTO {self._part.name}.{table} ({', '.join(targets)}) "
-            f"SELECT {', '.join(values)} FROM feed_{table}"
-        )
-        with self._lease.using() as cursor:
-            self._maybe_begin(cursor)
-            feed.table = rows
-            try:
-                cursor.execute(statement, list(constants.values()))
-            except duckdb.Error:
-                self._store._has_leaked = True
-                raise
-            finally:
-                feed.table = rows.schema.empty_table()
-
-    def write_upload(
-        self,
-        table: str,
-        rows: pa.Table,
-        constants: Mapping[str, str | int],
-        *,
-        request_number: int,
-    ) -> None:
-        """The same as `insert`, but into the transaction's upload file; one table has one."""
-        if self._upload is None:
-            self._upload = UploadFile(
-                self._store.uploads_directory, self._part.number, request_number, table
-            )
-            self._upload_request_number = request_number
-        assert self._upload.table == table
-        self._upload.write(rows, constants)
-
-    def commit(self, batches: Sequence[AppliedBatch]) -> None:
-        """Make the rows durable and visible, with their ledger rows."""
-        assert batches
-        try:
-            # Outside the commit turn: a large file takes its time to sync.
-            if self._upload is not None:
-                self._upload.finish()
-            store = self._store
-            with store._commit_turn:
-                store._make_room(self._part, self._pinned)
-                with self._lease.using() as cursor:
-                    self._maybe_begin(cursor)
-                    if self._upload is not None:
-                        self._list_upload(self._upload, cursor)
-                    store._commit(self._part, batches, self._upload, self._pinned, cursor)
-                    self._is_open = False
-                    self._upload = None
-        except StoreError as error:
-            self._find_out(batches, error)
-
-    def _list_upload(self, upload: UploadFile, cursor: Cursor) -> None:
-        """The row that names the file, which is durable by now."""
-        cursor.execute(
-            f"INSERT INTO {self._part.name}.upload_files VALUES (?, ?, ?, ?)",
-            [upload.path.name, self._upload_request_number, upload.row_count, upload.byte_count],
-        )
-
-    def _maybe_begin(self, cursor: Cursor) -> None:
-        if not self._is_open:
-            cursor.execute("BEGIN")
-            self._is_open = True
-
-    def _rollback(self) -> None:
-        if not self._is_open:
-            return
-        self._is_open = False
-        self._store._rolled_back.add(self._part.name)
-        # An invalid part has nothing left to roll back, a failed COMMIT has done it already.
-        with suppress(StoreError), self._lease.using() as cursor:
-            cursor.execute("ROLLBACK")
-
-    def _find_out(self, batches: Sequence[AppliedBatch], error: StoreError) -> None:
-        """A COMMIT that raised may have happened. Returns if it did, raises StoreBusy if not."""
-        self._rollback()
-        self._lease.close()
-        # Until the ledger has been read the file may be listed: it is left alone.
-        upload, self._upload = self._upload, None
-        if self._store._was_applied(self._part, batches[0], error):
-            database = self._store.database
-            with database.lease() as lease, lease.using() as cursor, self._store._gate:
-                self._store._note_applied(self._part, batches, self._pinned)
-                if upload is not None:
-                    self._store._publish(self._part.name, upload, cursor)
-            return
-        if upload is not None:
-            upload.discard()
-        if isinstance(error, StoreBusy):
-            kind = StoreOutOfMemory if isinstance(error, StoreOutOfMemory) else StoreBusy
-            raise kind(f"the commit failed: {error}") from error
-        else:
-            raise error

@@ -26,6 +26,7 @@ from ingester.management import Answer as Managed
 from ingester.management.calls import NOBODY
 from ingester.sandbox.messages import Format, QueryCut
 from ingester.store.control import ControlStore, MemberRole
+from ingester.store.retention import Retention
 
 
 class QueryError(RequestError):
@@ -127,6 +128,13 @@ class FakeServices:
                 raise StoreBusy("the store is being opened again")
         return FakeStream(['{"columns":["n","x"],"types":["BIGINT","DOUBLE"],"rows":[[1,null]]}'])
 
+    async def export(self, *, table: str, format_name: Format, **_span: object) -> FakeStream:
+        self.formats.append(format_name)
+        return FakeStream([f'{{"table":"{table}"}}\n'])
+
+    async def backup(self, directory: str, *, with_secrets: bool) -> FakeStream:
+        return FakeStream(['{"copied_bytes":1}\n', '{"done":{}}\n'])
+
     async def authenticate(
         self, authorization: bytes | None, session_secret: str | None, address: str
     ) -> Actor:
@@ -160,6 +168,9 @@ class FakeServices:
 
     def public_url(self) -> str:
         return self.url
+
+    async def retention(self) -> Retention:
+        return Retention(days={"events": 7}, stored_bytes=1, store_bytes_max=0, purges=[])
 
     async def check(self) -> list[str]:
         return self.problems

@@ -152,6 +152,16 @@ async def test_status_shows_what_is_no_number_as_text(console: Console) -> None:
     assert answer.document["actors"] == {"store": {"path": "open/1", "nan": None}}
 
 
+async def test_retention_is_told(console: Console) -> None:
+    answer = await console.control("GET", "/api/v1/store/retention")
+    assert answer.document == {
+        "days": {"events": 7},
+        "stored_bytes": 1,
+        "store_bytes_max": 0,
+        "purges": [],
+    }
+
+
 async def test_check_reports_problems(console: Console) -> None:
     assert (await console.control("GET", "/api/v1/check")).document == {"ok": True, "problems": []}
     console.services.problems = ["segment 2 is cut"]

@@ -26,6 +26,7 @@ from ingester.sandbox.process import QueryProcess
 from ingester.sandbox.queries import Queries, _refusal
 from ingester.store.increments import Increments
 from ingester.store.ledger import AppliedBatch
+from ingester.store.rollups import Rollups
 from ingester.store.store import Store
 from tests.store.stores import load, opened, value
 
@@ -108,13 +109,14 @@ class Asking:
 
 @asynccontextmanager
 async def open_asking(
-    folder: Path, *, with_spare: bool = False, **settings: Any
+    folder: Path, *, with_spare: bool = False, with_rollups: bool = False, **settings: Any
 ) -> AsyncIterator[Asking]:
     config = {"query_seconds_max": 20, **settings}
     with opened(folder) as store:
         load(store, 1, 3)
         add_events(store, 2, 5)
-        increments = Increments(store, folder / "export")
+        rollups = Rollups(store) if with_rollups else None
+        increments = Increments(store, folder / "export", rollups)
         increments.open()
         queries = Queries(
             increments,

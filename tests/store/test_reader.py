@@ -72,19 +72,17 @@ def test_a_full_disk_does_not_refuse_the_lock(
 
 def test_a_stopped_folder_is_read_under_its_lock(tmp_path: Path) -> None:
     config = StoreConfig(data_dir=str(tmp_path))
-    with pytest.raises(NotFound):
-        offline.check(tmp_path, config)
+    with pytest.raises(NotFound), offline.opened_store(tmp_path, config):
+        pass
     with opened(tmp_path) as store:
         load(store, 1, 5)
     with offline.opened_store(tmp_path, config) as store:
         assert value(store, "SELECT count(*) FROM requests") == 5
-    assert offline.check(tmp_path, config) == []
     lock = FolderLock(tmp_path)
     lock.acquire()
-    with pytest.raises(StoreBusy):
-        offline.check(tmp_path, config)
+    with pytest.raises(StoreBusy), offline.opened_store(tmp_path, config):
+        pass
     lock.release()
-    assert offline.check(tmp_path, config) == []
 
 
 def _rejects(*sizes: int) -> list[LineReject]:

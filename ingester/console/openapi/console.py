@@ -16,7 +16,7 @@ from ingester.console.openapi.parts import (
     header_references,
 )
 from ingester.console.openapi.schemas import Json, Schemas
-from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, ConsoleRoute, Query
+from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, ConsoleRoute, Export, Query
 from ingester.management import ROUTES, Route
 from ingester.management import requests as sent
 from ingester.management.calls import NeededRole, Nothing
@@ -35,6 +35,7 @@ __all__ = [
 # Bodies that are taken as they stand by a server that is new; typed, so that they cannot be wrong.
 EXAMPLES: dict[type[Struct], Struct] = {
     Query: Query(sql="SELECT action, count(*) FROM events GROUP BY ALL"),
+    Export: Export(table="events", since="2026-11-20", until="2026-11-21"),
     sent.CreateSource: sent.CreateSource(name="shop", requests_per_hour=10_000),
     sent.PatchSource: sent.PatchSource(lenient_session=True),
     sent.CreateToken: sent.CreateToken(service="checkout", environment="production"),
@@ -137,10 +138,12 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
     operation: Json = {
         "operationId": route.name,
         "summary": route.summary,
-        "tags": ["data" if route.name == "query" else _tag(route)],
+        "tags": ["data" if route.name in ("query", "export", "backup") else _tag(route)],
         "security": [] if route.role == "anyone" else _SIGNED_IN,
         "responses": responses,
     }
+    if text := _ROLES[route.role]:
+        operation["description"] = text
     if route.request is not None:
         operation["requestBody"] = _body(route.request, route.request_type, schemas)
     return operation

@@ -1,7 +1,7 @@
-"""The control store: keys, members, usage, quotas and replays; SQLite beside the event data.
+"""The control store: keys, members, usage, quotas, replays and the manifest of sealed files.
 
-Small facts that change one at a time, and secrets, are kept out of DuckDB: single-row updates are
-what it is worst at, and no query of a user can reach them here.
+SQLite beside the event data. Small facts that change one at a time, and secrets, are kept out of
+DuckDB: single-row updates are what it is worst at, and no query of a user can reach them here.
 
 Invariants:
 
@@ -48,6 +48,7 @@ from ingester.store.control.members import (
 )
 from ingester.store.control.quotas import Quotas
 from ingester.store.control.replays import ReplayCount, ReplayMark, Replays, ReplaySubject
+from ingester.store.control.sealed_files import SealedFile, SealedFiles, SealedPart
 from ingester.store.control.secret_box import NotRetrievable
 from ingester.store.control.sources import (
     SourceExists,
@@ -86,6 +87,8 @@ __all__ = [
     "ReplayCount",
     "ReplayMark",
     "ReplaySubject",
+    "SealedFile",
+    "SealedPart",
     "Session",
     "SignedIn",
     "SourceExists",
@@ -103,5 +106,7 @@ __all__ = [
 ]
 
 
-class ControlStore(Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, Tables):
+class ControlStore(
+    Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, SealedFiles, Tables
+):
     """The opened file, with what each resource's module adds. Blocking."""

@@ -1,0 +1,319 @@
+"""`check --repair`: what can be rebuilt is rebuilt; what cannot is said. Nothing is deleted.
+
+1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`).
+2. A damaged part becomes a new one with all rows that can still be read of it; of a missing one
+   nothing can. Uploads whose files are there are listed again.
+3. Then the journal's records that are nowhere applied are loaded as the loader does, so their rows
+   are the same as before and there once: a record counts as applied when its request is stored.
+4. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere.
+5. Rows of uploads that are in no file, and control data, come from a backup only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from msgspec import Struct, field
+
+from ..actors.loader import LoaderCounters, load_runs
+from ..config import Config
+from ..errors import NotFound
+from ..journal.check import SET_ASIDE_MARK
+from ..journal.recovery import recover
+from ..protocol.requests import SmallRequest, decode_entry, entry_from_bytes
+from ..store.control import ControlStore
+from ..store.control.copying import control_problems, maybe_manifest
+from ..store.lock import FolderLock
+from ..store.parts import sync_directory
+from ..store.rebuilt_part import RebuiltPart
+from ..store.repairing import (
+    PartMarks,
+    adopt_sealed,
+    mark_lost,
+    marks_before,
+    stored_numbers,
+    stored_numbers_of_folder,
+)
+from ..store.salvage import Saved, ledger_rows, listing_rows, salvage
+from ..store.store import Store
+from .check import FolderCheck, look_at_folder
+
+__all__ = ["Repair", "repair_folder"]
+
+# Records are loaded in transactions of so many, or of so many bytes.
+_RECORDS = 16_384
+_BYTES = 16 * 1024 * 1024
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Repair(Struct, kw_only=True):
+    """`done` and `lost` in sentences; `problems` are what a check says afterwards."""
+
+    done: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def repair_folder(config: Config) -> Repair:
+    """Raises NotFound, StoreBusy when a server has the folder, StoreFailed."""
+    data_dir = Path(config.store.data_dir)
+    if not data_dir.is_dir():
+        raise NotFound(f"{data_dir} holds no data")
+    lock = FolderLock(data_dir)
+    lock.acquire()
+    try:
+        return _Run(config, data_dir).run()
+    finally:
+        lock.release()
+
+
+class _Run:
+    """One repair under way."""
+
+    def __init__(self, config: Config, data_dir: Path) -> None:
+        self._config = config
+        self._data_dir = data_dir
+        self._stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        self._repair = Repair()
+        # The journal's records are loaded from here on.
+        self._load_from = 0
+
+    def run(self) -> Repair:
+        repair, before = self._repair, look_at_folder(self._data_dir)
+        if not before.problems:
+            return repair
+        self._control()
+        # Rows for queries are written anew: row ids of a part that is made anew are others.
+        (self._data_dir / "export" / "index.json").unlink(missing_ok=True)
+        self._lost_files(before)
+        self._parts(before)
+        self._rows()
+        self._segments()
+        repair.problems = look_at_folder(self._data_dir).problems
+        return repair
+
+    def _control(self) -> None:
+        path = self._data_dir / "control.sqlite"
+        if not control_problems(path):
+            return
+        for suffix in ("", "-wal", "-shm"):
+            self._set_aside(path.with_name(f"{path.name}{suffix}"))
+        ControlStore.open(path).close()
+        self._repair.lost.append(
+            "control.sqlite was made anew: sources, keys, members and settings come from a backup"
+            " only (`ingester restore`, or put its file back)"
+        )
+
+    def _lost_files(self, before: FolderCheck) -> None:
+        """A damaged file in a view would break every query; without it the others are read."""
+        for name in before.parts.lost_files:
+            path = self._data_dir / (name if name.startswith("sealed/") else f"uploads/{name}")
+            if path.exists():
+                self._set_aside(path)
+            self._repair.lost.append(f"{path.name}: its rows come from a backup only")
+
+    def _parts(self, before: FolderCheck) -> None:
+        """New files in the place of damaged and missing parts."""
+        parts = before.parts
+        numbers = sorted({*parts.damaged, *parts.missing})
+        if not numbers:
+            return
+        sound = [n for n in self._numbers() if n not in numbers]
+        stored = stored_numbers_of_folder(self._data_dir, sound)
+        wanted, replayed_from = self._records_wanted(stored)
+        # Of older ones, behind damage of the journal too, what is saved of the part stays.
+        self._load_from = replayed_from
+        marks = marks_before(self._data_dir, sound)
+        for number in numbers:
+            self._part(number, marks, wanted, replayed_from)
+
+    def _part(self, number: int, marks: PartMarks, wanted: Numbers, replayed_from: int) -> None:
+        directory, uploads = self._data_dir / "open", self._data_dir / "uploads"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        path = directory / f"{number:06d}.duckdb"
+        partial = directory / f"{number:06d}.rebuilding"
+        for leaving in directory.glob(f"{partial.name}*"):
+            leaving.unlink()
+        saved = Saved()
+        files = sorted(uploads.glob(f"{number:06d}-*.parquet"))
+        with RebuiltPart(partial, number) as rebuilt:
+            if path.exists():
+                saved = salvage(
+                    path, rebuilt, without=wanted, replayed_from=replayed_from, uploads=files
+                )
+            if not saved.has_ledger:
+                rebuilt.insert("applied", marks.carry(number))
+                if saved.batches:
+                    rebuilt.insert("applied", ledger_rows(saved.batches, marks.commit_number + 1))
+                    marks.commit_number += len(saved.batches)
+            listed = self._list_again(files, rebuilt, saved, marks)
+            rebuilt.finish()
+        for suffix in ("", ".wal"):
+            self._set_aside(path.with_name(f"{path.name}{suffix}"))
+        partial.rename(path)
+        sync_directory(directory)
+        self._tell(number, saved, listed)
+
+    def _list_again(
+        self,
+        files: Sequence[Path],
+        rebuilt: RebuiltPart,
+        saved: Saved,
+        marks: PartMarks,
+    ) -> int:
+        count = 0
+        for path in files:
+            known = saved.ledger | saved.batches.keys()
+            try:
+                tables, batch_count = listing_rows(path, marks.commit_number + 1, without=known)
+            except (OSError, pa.ArrowException):
+                if path.name not in saved.listed:
+                    self._set_aside(path)
+                    self._repair.lost.append(f"uploads/{path.name}: its rows are in a backup only")
+                continue
+            if not rebuilt.has_request(tables["requests"]):
+                rebuilt.insert("requests", tables["requests"])
+            if path.name in saved.listed:
+                continue
+            marks.commit_number += batch_count
+            rebuilt.insert("upload_files", tables["upload_files"])
+            rebuilt.insert("applied", tables["applied"])
+            count += 1
+        return count
+
+    def _tell(self, number: int, saved: Saved, listed: int) -> None:
+        done, lost = self._repair.done, self._repair.lost
+        rows = sum(saved.rows[table] for table in ("events", "logs", "metrics"))
+        done.append(
+            f"open/{number:06d}.duckdb: a new part was made; {rows:,} rows were saved from the old"
+            f" one, {len(saved.listed) + listed} upload files are listed"
+        )
+        for lane, count in saved.lost_batch_rows.items():
+            what = "uploads" if lane == "bulk" else "small requests that the journal has no more"
+            lost.append(
+                f"open/{number:06d}.duckdb: {count:,} rows of {what} cannot be read; they come from"
+                " a backup only"
+            )
+        if saved.lost_requests > 0:
+            lost.append(
+                f"open/{number:06d}.duckdb: what is told of {saved.lost_requests:,} requests is"
+                " lost, their idempotency keys too"
+            )
+        if saved.lost_rows["rejects"]:
+            lost.append(
+                f"open/{number:06d}.duckdb: up to {saved.lost_rows['rejects']:,} refused lines"
+                " cannot be read; those the journal has are there again"
+            )
+        if not saved.has_ledger:
+            lost.append(
+                f"open/{number:06d}.duckdb: its ledger is lost; rows of uploads that had no file of"
+                " their own come from a backup only"
+            )
+
+    def _rows(self) -> None:
+        """What the journal holds that is nowhere stored, and what the manifest does not know."""
+        store = Store(self._data_dir, self._config.store)
+        store.open()
+        with closing(store):
+            adopted, refused = adopt_sealed(store)
+            if adopted:
+                self._repair.done.append(f"{adopted} sealed files are in the manifest again")
+            self._repair.lost += refused
+            loaded = self._load(store)
+            if loaded:
+                self._repair.done.append(f"{loaded:,} requests were loaded from the journal")
+            for first, last in mark_lost(store):
+                self._repair.lost.append(
+                    f"what became of journal records {first} to {last} is not known: neither the"
+                    " journal has them nor the ledger"
+                )
+            store.checkpoint()
+
+    def _load(self, store: Store) -> int:
+        counters, loaded = LoaderCounters(), 0
+        dead_letters = self._data_dir / "dead-letter"
+        for first_seq, requests in self._runs():
+            numbers = np.array([r.entry.request_number for r in requests], np.int64)
+            stored = np.isin(numbers, stored_numbers(store, numbers))
+            for start, end in _false_runs(stored):
+                load_runs(store, first_seq + start, requests[start:end], dead_letters, counters)
+                loaded += end - start
+        return loaded
+
+    def _runs(self) -> Iterator[tuple[int, list[SmallRequest]]]:
+        """Runs of consecutive records of the whole journal."""
+        first_seq = byte_count = 0
+        run: list[SmallRequest] = []
+        for seq, payload in self._records():
+            if seq < self._load_from:
+                continue
+            is_next = seq == first_seq + len(run)
+            if run and (not is_next or len(run) >= _RECORDS or byte_count >= _BYTES):
+                yield first_seq, run
+                run, byte_count = [], 0
+            if not run:
+                first_seq = seq
+            run.append(decode_entry(entry_from_bytes(payload)))
+            byte_count += run[-1].bytes_raw
+        if run:
+            yield first_seq, run
+
+    def _records(self) -> Iterator[tuple[int, bytes]]:
+        journal = self._data_dir / "journal"
+        first_seq = recover(journal, after_seq=0).first_seq
+        if first_seq is None:
+            return iter(())
+        return iter(recover(journal, after_seq=first_seq - 1))
+
+    def _records_wanted(self, stored: Numbers) -> tuple[Numbers, int]:
+        """The sequence from which on the journal has all records, and the request numbers of those
+        that no sound part has.
+        """
+        numbers: list[int] = []
+        oldest, expected = 1 << 62, 0
+        for seq, payload in self._records():
+            if seq != expected:
+                oldest = seq
+                numbers.clear()
+            expected = seq + 1
+            numbers.append(entry_from_bytes(payload).request_number)
+        found = np.array(numbers, np.int64)
+        return np.setdiff1d(found, stored), oldest
+
+    def _segments(self) -> None:
+        """Segments whose damage hides nothing that is not stored."""
+        after = look_at_folder(self._data_dir)
+        for name in dict.fromkeys(after.journal.damaged):
+            self._set_aside(self._data_dir / "journal" / name)
+
+    def _numbers(self) -> list[int]:
+        manifest = maybe_manifest(self._data_dir / "control.sqlite")
+        sealed = {part.part_number for part in manifest.parts} if manifest else set()
+        found = (p for p in (self._data_dir / "open").glob("*.duckdb") if p.stem.isdecimal())
+        return sorted(int(p.stem) for p in found if int(p.stem) not in sealed)
+
+    def _set_aside(self, path: Path) -> None:
+        if not path.exists():
+            return
+        target = path.with_name(f"{path.name}{SET_ASIDE_MARK}{self._stamp}")
+        path.rename(target)
+        sync_directory(path.parent)
+        self._repair.done.append(f"{path.name} was set aside as {target.name}")
+
+
+def _false_runs(flags: Sequence[bool] | npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Runs that are not set."""
+    start: int | None = None
+    for place, flag in enumerate([*flags, True]):
+        if flag and start is not None:
+            yield start, place
+            start = None
+        elif not flag and start is None:
+            start = place

@@ -1,0 +1,498 @@
+"""Whether the parts and upload files of a store are sound and add up; nothing is changed.
+
+Why two ways to the same questions: beside a running server only its own instance may open a part
+(another descriptor, when closed, would drop DuckDB's lock), and a stopped folder must be looked at
+without what an opening does to it (removing unlisted uploads, migrating). There each part is
+attached read-only to an instance of our own.
+
+1. Every value is read once. DuckDB's blocks and WAL carry checksums, so what reads is what was
+   written; blocks that the running instance holds in memory are not read from the disk again.
+2. Rows, ledger and list of uploads of a part come from one read transaction.
+3. A part or file that cannot be read is a problem with its name; the rest is checked all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Struct, field
+
+from ..errors import StoreBusy, StoreError
+from .control.copying import maybe_manifest
+from .control.sealed_files import Manifest, SealedFile
+from .database import StoreBroken
+from .frozen import frozen
+from .relations import spans_of
+from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
+from .sealed import ENDS, number_of
+from .store import Store
+from .upload_files import table_of
+
+__all__ = [
+    "Interval",
+    "PartsCheck",
+    "check_copied_part",
+    "check_parts",
+    "file_problem",
+    "footer_problem",
+    "inspect_folder",
+    "inspect_store",
+    "parts_read_only",
+    "sequence_gaps",
+]
+
+_TABLES = ("part_info", "applied", "upload_files", "dedup_keys", *VIEW_NAMES)
+# Lanes of `applied` that are no batches.
+_STRANGER = (
+    "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
+    " check --repair` lists it again"
+)
+_MARKS = "('carry', 'wide')"
+_NAMED_MAX = 20
+_PART = re.compile(r"(\d{6})\.duckdb")
+_PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?)?(\.damaged-.+)?")
+_NUMBERED = re.compile(r"(\d{6})-")
+_ADVICE = "; `ingester check --repair` rebuilds from the journal what it still holds"
+
+Rows: TypeAlias = list[tuple[Any, ...]]
+Ask: TypeAlias = Callable[[str], Rows]
+Interval: TypeAlias = tuple[int, int]
+
+
+class _Unreadable(StoreError):
+    """The statement met damage."""
+
+
+class _Part(Struct, frozen=True):
+    """A part as it is attached."""
+
+    number: int
+    name: str
+    file_name: str
+
+
+class PartsCheck(Struct, kw_only=True):
+    """What was found. `damaged` are numbers of parts that cannot be read, or not wholly, and why;
+    `missing` numbers of parts that are not there. `applied` are the intervals of journal sequences
+    in batches, joined and in order, with what lies before the oldest part; `listed` the names of
+    upload files.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    damaged: dict[int, str] = field(default_factory=dict)
+    missing: list[int] = field(default_factory=list)
+    applied: list[Interval] = field(default_factory=list)
+    gaps: list[Interval] = field(default_factory=list)
+    applied_seq: int = 0
+    listed: set[str] = field(default_factory=set)
+    lost_files: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+
+
+def check_parts(store: Store) -> list[str]:
+    """Problems of an open store's rows, ledger and uploads."""
+    found = PartsCheck()
+    _inspect(_open_parts(store), _ask_store(store), store.uploads_directory, found, deep=False)
+    _check_sealed(store, found, deep=False)
+    return found.problems
+
+
+def inspect_store(store: Store) -> PartsCheck:
+    """The same and all else, beside a running server. Raises StoreBusy, StoreBroken."""
+    found = PartsCheck()
+    with store.hold() as held:
+        parts = [_Part(p.number, p.name, p.path.name) for p in held.parts]
+        ask = _ask_store(store)
+        for part in parts:
+            _inspect_part(part, ask, store.uploads_directory, found, deep=True)
+        _check_sealed(store, found, deep=True)
+    # What concerns several parts is asked at one moment: a statement over parts of which one was
+    # touched before a commit, and the next behind it, would see a gap.
+    with frozen(store) as at_once:
+        sound = [
+            _Part(part.number, part.name, f"{part.number:06d}.duckdb")
+            for part in at_once.parts
+            if part.number not in found.damaged
+        ]
+        if sound:
+            _check_numbers(sound, at_once.ask, found)
+            _check_sequences(sound, at_once.ask, found)
+    return found
+
+
+def sequence_gaps(store: Store) -> list[Interval]:
+    """Journal sequences that are in no batch of an open store."""
+    found = PartsCheck()
+    _check_sequences(_open_parts(store), _ask_store(store), found)
+    return found.gaps
+
+
+def inspect_folder(data_dir: Path) -> PartsCheck:
+    """The same on a stopped folder, whose lock the caller holds."""
+    found = PartsCheck()
+    manifest = maybe_manifest(data_dir / "control.sqlite") or Manifest()
+    sealed = {part.part_number for part in manifest.parts}
+    _check_sealed_files(data_dir / "sealed", manifest.files, found, deep=True)
+    _name_sealed_strangers(data_dir / "sealed", manifest, found)
+    with parts_read_only(data_dir, without=sealed) as (connection, parts, refused):
+        for number, reason in refused.items():
+            found.damaged[number] = reason
+            found.problems.append(
+                f"open/{number:06d}.duckdb: the part cannot be opened ({reason}){_ADVICE}"
+            )
+        numbers = {*(part.number for part in parts), *refused}
+        # A part that was the newest is missed only by what else bears its number.
+        hints = _numbers_named(data_dir / "uploads") | _numbers_named(data_dir / "export")
+        found.missing = _missing(numbers, sealed, hints)
+        for number in found.missing:
+            found.problems.append(f"open/{number:06d}.duckdb: the part is missing{_ADVICE}")
+        _name_strangers(data_dir / "open", found)
+
+        def ask(sql: str) -> Rows:
+            try:
+                return connection.execute(sql).fetchall()
+            except duckdb.Error as error:
+                raise _Unreadable(_first_line(error)) from error
+
+        _inspect(parts, ask, (data_dir / "uploads").absolute(), found, deep=True)
+    return found
+
+
+@contextmanager
+def parts_read_only(
+    data_dir: Path, *, without: Collection[int] = ()
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[_Part], dict[int, str]]]:
+    """An instance with every part that can be attached; the others by number, with the reason."""
+    parts: list[_Part] = []
+    refused: dict[int, str] = {}
+    with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
+        for path in sorted((data_dir / "open").glob("*.duckdb")):
+            if (match := _PART.fullmatch(path.name)) is None:
+                continue
+            part = _Part(int(match[1]), f"part_{match[1]}", path.name)
+            if part.number in without:
+                continue
+            quoted = str(path).replace("'", "''")
+            try:
+                connection.execute(f"ATTACH '{quoted}' AS {part.name} (READ_ONLY)")
+                version = connection.execute(
+                    f"SELECT max(schema_version) FROM {part.name}.part_info"
+                ).fetchall()[0][0]
+            except duckdb.Error as error:
+                refused[part.number] = _first_line(error)
+                continue
+            if version is None or version > SCHEMA_VERSION:
+                refused[part.number] = f"it has schema version {version}: a newer release wrote it"
+                continue
+            parts.append(part)
+        yield connection, parts, refused
+
+
+def check_copied_part(
+    connection: duckdb.DuckDBPyConnection, number: int, uploads: Path
+) -> list[str]:
+    """Rows of each batch of a part that was copied against its ledger, footers of its uploads."""
+    found = PartsCheck()
+    name = f"part_{number:06d}"
+    part = _Part(number, name, f"part {number}")
+    _check_batches(part, lambda sql: connection.execute(sql).fetchall(), uploads, found, deep=False)
+    return found.problems
+
+
+def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
+    """What is wrong with a Parquet file of so many rows and bytes; every page is read."""
+    try:
+        size = path.stat().st_size
+        if size != byte_count:
+            return f"it has {size} bytes, not {byte_count}"
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows != row_count:
+                return f"it has {file.metadata.num_rows} rows, not {row_count}"
+            for number in range(file.num_row_groups):
+                file.read_row_group(number)
+    except FileNotFoundError:
+        return "it is missing"
+    except (OSError, pa.ArrowException) as error:
+        return f"it cannot be read ({_first_line(error)})"
+    return None
+
+
+def _check_sealed(store: Store, found: PartsCheck, *, deep: bool) -> None:
+    sealed = store.sealed
+    lost = set(sealed.missing)
+    found.problems += [
+        f"sealed/{name}: it is missing or cut; put it back from a backup" for name in sealed.missing
+    ]
+    found.problems += [f"sealed/{name}: {_STRANGER}" for name in sealed.strangers]
+    files = [file for file in sealed.all_files() if file.name not in lost]
+    _check_sealed_files(sealed.directory, files, found, deep=deep)
+
+
+def _check_sealed_files(
+    directory: Path, files: Iterable[SealedFile], found: PartsCheck, *, deep: bool
+) -> None:
+    for file in files:
+        path = directory / file.name
+        reason = (
+            file_problem(path, file.row_count, file.byte_count) or span_problem(path, file)
+            if deep
+            else footer_problem(path, file.row_count)
+        )
+        if reason is not None:
+            found.lost_files.append(f"sealed/{file.name}")
+            found.problems.append(
+                f"sealed/{file.name}: {reason}; put it back from a backup, {file.row_count} rows"
+                f" of {file.table} are in it"
+            )
+
+
+def _name_sealed_strangers(directory: Path, manifest: Manifest, found: PartsCheck) -> None:
+    known = {file.name for file in manifest.files}
+    known |= {path.removeprefix("sealed/") for path in manifest.removals}
+    for path in sorted(directory.glob("*/*/*")) if directory.is_dir() else ():
+        name = path.relative_to(directory).as_posix()
+        if name in known or name.endswith(".tmp") or ".damaged-" in name:
+            continue
+        found.strangers.append(name)
+        found.problems.append(f"sealed/{name}: {_STRANGER}")
+
+
+def footer_problem(path: Path, row_count: int) -> str | None:
+    try:
+        found = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException):
+        return "it is missing or damaged"
+    return None if found == row_count else f"it has {found} rows, not {row_count}"
+
+
+def span_problem(path: Path, file: SealedFile) -> str | None:
+    """Whether rows lie outside of what the manifest says: a search would not find them."""
+    spans = spans_of(path)
+    for column, (low, high) in ENDS.items():
+        span = spans.get(column)
+        if span is None:
+            continue
+        if getattr(file, low) > number_of(span.low) or getattr(file, high) < number_of(span.high):
+            return f"it holds values of {column} that the manifest does not expect"
+    return None
+
+
+def _open_parts(store: Store) -> list[_Part]:
+    return [_Part(p.number, p.name, p.path.name) for p in store.parts.parts]
+
+
+def _ask_store(store: Store) -> Ask:
+    """Each statement on a lease of its own, so that a reopening never waits for a whole check."""
+
+    def ask(sql: str) -> Rows:
+        try:
+            with store.database.lease() as lease, lease.using() as cursor:
+                return cursor.execute(sql).fetchall()
+        except StoreBroken:
+            raise
+        except StoreBusy as error:
+            if "orrupt" in str(error) or "checksum" in str(error):
+                raise _Unreadable(str(error)) from error
+            raise
+
+    return ask
+
+
+def _inspect(
+    parts: Sequence[_Part], ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool
+) -> None:
+    sound = [part for part in parts if _inspect_part(part, ask, uploads, found, deep=deep)]
+    if sound:
+        _check_numbers(sound, ask, found)
+        if deep:
+            _check_sequences(sound, ask, found)
+
+
+def _inspect_part(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool) -> bool:
+    """Whether it can be read."""
+    if deep and not _is_readable(part, ask, found):
+        return False
+    with suppress(_Unreadable):
+        _check_batches(part, ask, uploads, found, deep=deep)
+    return True
+
+
+def _is_readable(part: _Part, ask: Ask, found: PartsCheck) -> bool:
+    """Read all of its tables; the first that cannot be read counts for the part."""
+    columns: dict[str, list[str]] = {}
+    for table, column in ask(
+        "SELECT table_name, column_name FROM duckdb_columns() "
+        f"WHERE database_name = '{part.name}' ORDER BY column_index"
+    ):
+        columns.setdefault(table, []).append(f'"{column}"')
+    for table in _TABLES:
+        if table not in columns:
+            if table in ("logs", "metrics", "dedup_keys"):
+                continue  # a part of the first schema, which is given them when it is opened
+            reason = f"it has no table {table}"
+        else:
+            try:
+                ask(f"SELECT bit_xor(hash({', '.join(columns[table])})) FROM {part.name}.{table}")
+                continue
+            except _Unreadable as error:
+                reason = f"the table {table} cannot be read: {error}"
+        found.damaged[part.number] = reason
+        found.problems.append(f"open/{part.file_name}: {reason}{_ADVICE}")
+        return False
+    return True
+
+
+def _check_batches(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool) -> None:
+    """Rows of each batch against the ledger, uploads against their list."""
+    listed = ask(f"SELECT file_name, row_count, byte_count FROM {part.name}.upload_files")
+    readable: dict[str, list[Path]] = {}
+    readable_names: list[str] = []
+    for name, row_count, byte_count in listed:
+        found.listed.add(name)
+        path = uploads / name
+        if deep:
+            reason = file_problem(path, row_count, byte_count)
+        else:
+            reason = None if _has_footer(path) else "the upload file is missing or damaged"
+        if reason is None:
+            readable.setdefault(table_of(name), []).append(path)
+            readable_names.append(name)
+        else:
+            found.lost_files.append(name)
+            found.problems.append(
+                f"uploads/{name}: {reason}; put it back from a backup, {row_count} rows are in it"
+            )
+    relations = [
+        relation
+        for table in DATA_TABLES
+        for relation in (
+            f"{part.name}.{table}",
+            *([parquet_relation(readable[table])] if table in readable else []),
+        )
+        if _exists(part, table, ask)
+    ]
+    # Of an upload whose file is damaged, or came after the list was read, neither side is counted.
+    absent = (
+        f"(SELECT request_number FROM {part.name}.upload_files WHERE {_not_in(readable_names)})"
+    )
+    rows = " UNION ALL ".join(
+        f"SELECT batch_id FROM {relation} WHERE request_number NOT IN {absent}"
+        for relation in relations
+    )
+    for batch_id, expected, stored in ask(
+        "SELECT batch_id, coalesce(a.row_count, 0), coalesce(e.rows, 0) FROM "
+        f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "
+        f"WHERE lane NOT IN {_MARKS} AND NOT (lane = 'bulk' AND request_number_max IN {absent}) "
+        "GROUP BY ALL) a FULL JOIN "
+        f"(SELECT batch_id, count(*) AS rows FROM ({rows}) GROUP BY ALL) e "
+        "USING (batch_id) WHERE coalesce(a.row_count, 0) <> coalesce(e.rows, 0) "
+        f"ORDER BY batch_id LIMIT {_NAMED_MAX}"
+    ):
+        found.problems.append(
+            f"{part.file_name}: batch {batch_id} has {stored} rows, the ledger says {expected}"
+        )
+
+
+def _not_in(names: Sequence[str]) -> str:
+    if not names:
+        return "true"
+    quoted = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"file_name NOT IN ({quoted})"
+
+
+def _exists(part: _Part, table: str, ask: Ask) -> bool:
+    found = ask(
+        "SELECT count(*) FROM duckdb_columns() "
+        f"WHERE database_name = '{part.name}' AND table_name = '{table}'"
+    )
+    return bool(found[0][0])
+
+
+def _check_numbers(parts: Sequence[_Part], ask: Ask, found: PartsCheck) -> None:
+    """No request and no number of the ledger may be there twice."""
+    names = " UNION ALL ".join(f"SELECT request_number FROM {part.name}.requests" for part in parts)
+    (repeats,) = ask(f"SELECT count(*) - count(DISTINCT request_number) FROM ({names})")[0]
+    if repeats:
+        found.problems.append(f"{repeats} requests are stored twice")
+    for column in ("commit_number", "batch_id"):
+        names = " UNION ALL ".join(
+            f"SELECT {column} FROM {part.name}.applied WHERE lane NOT IN {_MARKS}" for part in parts
+        )
+        for number, count in ask(
+            f"SELECT {column}, count(*) FROM ({names}) GROUP BY ALL HAVING count(*) > 1 "
+            f"ORDER BY {column} LIMIT {_NAMED_MAX}"
+        ):
+            found.problems.append(f"{column} {number} was used {count} times")
+
+
+def _check_sequences(parts: Sequence[_Part], ask: Ask, found: PartsCheck) -> None:
+    """Journal sequences of the batches follow each other: none is missing, none twice."""
+    names = " UNION ALL ".join(
+        f"SELECT first_seq, last_seq FROM {part.name}.applied "
+        f"WHERE lane NOT IN {_MARKS} AND last_seq > 0"
+        for part in parts
+    )
+    # The oldest part begins with the marks of all that were before it; later ones say nothing.
+    ((before,),) = ask(
+        f"SELECT coalesce(min(last_seq), 0) FROM {parts[0].name}.applied WHERE lane = 'carry'"
+    )
+    if not found.missing or parts[0].number < min(found.missing):
+        found.applied.append((0, before))
+    expected = before + 1
+    for first, last in ask(f"SELECT * FROM ({names}) ORDER BY ALL"):
+        if first > expected:
+            found.gaps.append((expected, first - 1))
+            found.problems.append(
+                f"journal records {expected} to {first - 1} are in no batch of the ledger{_ADVICE}"
+            )
+        elif first < expected and first > before:
+            found.problems.append(f"journal records {first} to {expected - 1} were loaded twice")
+        expected = max(expected, last + 1)
+        if found.applied and first <= found.applied[-1][1] + 1:
+            found.applied[-1] = (found.applied[-1][0], max(last, found.applied[-1][1]))
+        else:
+            found.applied.append((first, last))
+    found.applied_seq = expected - 1
+
+
+def _missing(numbers: set[int], sealed: set[int], hints: set[int]) -> list[int]:
+    """Parts are numbered from 1 without gaps; without any, the first one is missing."""
+    newest = max(numbers | sealed | hints, default=1)
+    return [n for n in range(1, newest + 1) if n not in numbers and n not in sealed]
+
+
+def _numbers_named(directory: Path) -> set[int]:
+    names = (path.name for path in directory.glob("*.parquet"))
+    return {int(match[1]) for match in map(_NUMBERED.match, names) if match is not None}
+
+
+def _name_strangers(directory: Path, found: PartsCheck) -> None:
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if not _PART_COMPANION.fullmatch(path.name):
+            found.problems.append(
+                f"open/{path.name}: this is no part of the store; move it elsewhere"
+            )
+        elif path.name.endswith(".wal") and not path.with_suffix("").exists():
+            found.problems.append(
+                f"open/{path.name}: the part it belongs to is missing; put it back from a backup"
+            )
+
+
+def _has_footer(path: Path) -> bool:
+    try:
+        pq.read_metadata(path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    """Without the paths that such messages have: the sentence names the file already."""
+    return re.sub(r'"?(?:/[^\s\'",;()/]+){2,}"?', "the file", str(error).split("\n", 1)[0])

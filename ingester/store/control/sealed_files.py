@@ -1,0 +1,128 @@
+"""The manifest: which Parquet files hold the rows of sealed parts. It is the truth about them.
+
+1. A change is one transaction (`swap_sealed`): files in, parts and older files out. Whatever a
+   crash leaves is either named by it, or known to lie elsewhere.
+2. What went out is named as a removal until its file is gone.
+3. A name is never given twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from ingester.store.control.file import ControlFile
+
+__all__ = ["Manifest", "SealedFile", "SealedFiles", "SealedPart"]
+
+
+class SealedFile(Struct, frozen=True, kw_only=True):
+    """One file under `sealed/` and what it may hold, ends included; times in microseconds.
+
+    `time` is the event time, by which its rows are sorted. A table without batches or requests has
+    zeros there. `line_bytes`: of refused lines.
+    """
+
+    name: str
+    table: str
+    day: str
+    first_part: int
+    last_part: int
+    row_count: int
+    byte_count: int
+    line_bytes: int = 0
+    time_low_us: int
+    time_high_us: int
+    received_low_us: int
+    received_high_us: int
+    batch_low: int = 0
+    batch_high: int = 0
+    request_low: int = 0
+    request_high: int = 0
+    sealed_at: float
+
+
+class SealedPart(Struct, frozen=True, kw_only=True):
+    """A part that is sealed: its commits, the rows of its batches, and its high water marks."""
+
+    part_number: int
+    commit_low: int
+    commit_high: int
+    row_count: int
+    batch_high: int
+    seq_high: int
+    request_high: int
+    sealed_at: float
+
+
+class Manifest(Struct, frozen=True):
+    """All of it at one moment."""
+
+    files: tuple[SealedFile, ...] = ()
+    parts: tuple[SealedPart, ...] = ()
+    removals: frozenset[str] = frozenset()
+
+
+_FILE_FIELDS = SealedFile.__struct_fields__
+_PART_FIELDS = SealedPart.__struct_fields__
+
+
+class SealedFiles(ControlFile):
+    """The part of the control store that keeps the manifest."""
+
+    def read_manifest(self) -> Manifest:
+        with self._reading() as connection:
+            files = connection.execute(
+                "SELECT name, table_name, day, first_part, last_part, row_count, byte_count,"
+                " line_bytes, time_low_us, time_high_us, received_low_us, received_high_us,"
+                " batch_low, batch_high, request_low, request_high, sealed_at FROM sealed_files"
+                " ORDER BY table_name, day, first_part, last_part, name"
+            ).fetchall()
+            parts = connection.execute(
+                "SELECT part_number, commit_low, commit_high, row_count, batch_high, seq_high,"
+                " request_high, sealed_at FROM sealed_parts ORDER BY part_number"
+            ).fetchall()
+            removals = connection.execute("SELECT path FROM sealed_removals").fetchall()
+        return Manifest(
+            tuple(SealedFile(**dict(zip(_FILE_FIELDS, row, strict=True))) for row in files),
+            tuple(SealedPart(**dict(zip(_PART_FIELDS, row, strict=True))) for row in parts),
+            frozenset(path for (path,) in removals),
+        )
+
+    def swap_sealed(
+        self,
+        *,
+        added: Sequence[SealedFile] = (),
+        part: SealedPart | None = None,
+        dropped: Collection[str] = (),
+        removals: Collection[str] = (),
+    ) -> None:
+        """Files in, and what they replace out: the files `dropped` by name, and one part.
+        `removals` are what is to be unlinked then, as paths below the data folder.
+        """
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO sealed_files VALUES"
+                " (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [msgspec.structs.astuple(file) for file in added],
+            )
+            if part is not None:
+                connection.execute(
+                    "INSERT INTO sealed_parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    msgspec.structs.astuple(part),
+                )
+            for name in dropped:
+                cursor = connection.execute("DELETE FROM sealed_files WHERE name = ?", (name,))
+                assert cursor.rowcount == 1, name
+            connection.executemany(
+                "INSERT OR IGNORE INTO sealed_removals VALUES (?)", [(path,) for path in removals]
+            )
+
+    def forget_removals(self, paths: Collection[str]) -> None:
+        """They are gone."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "DELETE FROM sealed_removals WHERE path = ?", [(path,) for path in paths]
+            )

@@ -1,0 +1,233 @@
+"""What a repair asks of parts and of the open store: what is stored or lost, what to adopt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from msgspec import Struct
+
+from .check import Interval, parts_read_only, sequence_gaps
+from .control.copying import maybe_manifest
+from .control.sealed_files import SealedFile, SealedPart
+from .ledger import AppliedBatch
+from .schema import parquet_relation
+from .sealed_format import SEALED_TABLES, Span
+from .sorting import time_values
+from .store import Store
+
+__all__ = [
+    "PartMarks",
+    "adopt_sealed",
+    "mark_lost",
+    "marks_before",
+    "stored_numbers",
+    "stored_numbers_of_folder",
+]
+
+# Numbers that a lost ledger has given may be known elsewhere (cursors): the next ones lie above
+# all that a part can have had.
+_LEAP = 1_000_000_000
+
+Numbers = npt.NDArray[np.int64]
+
+
+class PartMarks(Struct):
+    """High water marks of what is sound, raised above what was lost."""
+
+    batch_id: int
+    commit_number: int
+    seq_by_part: dict[int, int]
+    request_number: int
+
+    def carry(self, number: int) -> pa.Table:
+        """The first ledger row of a part whose own ledger is lost."""
+        seq = max((s for n, s in self.seq_by_part.items() if n < number), default=0)
+        return pa.table({
+            "batch_id": [self.batch_id],
+            "commit_number": [self.commit_number],
+            "lane": ["carry"],
+            "first_seq": [seq],
+            "last_seq": [seq],
+            "row_count": [0],
+            "request_number_max": [self.request_number],
+            "committed_at": pa.array([int(time.time() * 1e6)], pa.int64()).view(pa.timestamp("us")),
+        })
+
+
+def marks_before(data_dir: Path, sound: Sequence[int]) -> PartMarks:
+    """Of sealed parts and the `sound` open ones."""
+    manifest = maybe_manifest(data_dir / "control.sqlite")
+    sealed = manifest.parts if manifest else ()
+    marks = PartMarks(
+        max((p.batch_high for p in sealed), default=0),
+        max((p.commit_high for p in sealed), default=0),
+        {p.part_number: p.seq_high for p in sealed},
+        max((p.request_high for p in sealed), default=0),
+    )
+    with parts_read_only(data_dir) as (connection, parts, _):
+        for part in parts:
+            if part.number not in sound:
+                continue
+            ((batch, commit, seq, request),) = connection.execute(
+                "SELECT max(batch_id), max(commit_number), max(last_seq), max(request_number_max) "
+                f"FROM {part.name}.applied"
+            ).fetchall()
+            marks.batch_id = max(marks.batch_id, batch)
+            marks.commit_number = max(marks.commit_number, commit)
+            marks.seq_by_part[part.number] = seq
+            marks.request_number = max(marks.request_number, request)
+    marks.batch_id += _LEAP
+    marks.commit_number += _LEAP
+    return marks
+
+
+def stored_numbers_of_folder(data_dir: Path, sound: Sequence[int]) -> Numbers:
+    """Request numbers of the `sound` parts of a stopped folder, and of sealed ones."""
+    found: list[Numbers] = []
+    with parts_read_only(data_dir) as (connection, parts, _):
+        for part in parts:
+            if part.number in sound:
+                rows = connection.execute(f"SELECT request_number FROM {part.name}.requests")
+                found.append(rows.fetchnumpy()["request_number"].astype(np.int64))
+    manifest = maybe_manifest(data_dir / "control.sqlite")
+    for file in manifest.files if manifest else ():
+        if file.table == "requests":
+            table = pq.read_table(data_dir / "sealed" / file.name, columns=["request_number"])
+            found.append(time_values(table, "request_number"))
+    return np.concatenate(found) if found else np.array([], np.int64)
+
+
+def stored_numbers(store: Store, numbers: Numbers) -> Numbers:
+    """Which of these requests are stored."""
+    low, high = int(numbers.min()), int(numbers.max())
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
+        relations = [f"{part}.requests" for part in held.snapshot.parts]
+        files = held.snapshot.sealed_within("requests", "request_number", low, high)
+        if files:
+            relations.append(parquet_relation(files))
+        union = " UNION ALL ".join(f"SELECT request_number FROM {name}" for name in relations)
+        rows = cursor.execute(
+            f"SELECT request_number FROM ({union}) WHERE request_number BETWEEN {low} AND {high}"
+        ).fetchnumpy()
+    return np.asarray(rows["request_number"], np.int64)
+
+
+def mark_lost(store: Store) -> Iterator[Interval]:
+    """Say in the ledger that the records of its gaps are lost, so that each is told once."""
+    for first, last in sequence_gaps(store):
+        with store.begin("small") as transaction:
+            batch_id = store.ledger.take_batch_id()
+            transaction.commit([AppliedBatch(batch_id, "lost", first, last, 0, 0)])
+        yield first, last
+
+
+def adopt_sealed(store: Store) -> tuple[int, list[str]]:
+    """List sealed files that the manifest does not know; how many, and why others were not."""
+    sealed = store.sealed
+    refused: list[str] = []
+    added: list[SealedFile] = []
+    open_numbers = {part.number for part in store.parts.parts}
+    for name in sorted(sealed.strangers, key=_widest_first):
+        file = _maybe_file(sealed.directory, name)
+        if file is None:
+            refused.append(f"sealed/{name}: it cannot be read, and was left where it is")
+            continue
+        covered = range(file.first_part, file.last_part + 1)
+        others = [*sealed.files.get(file.table, ()), *added]
+        if open_numbers.intersection(covered) or any(
+            other.table == file.table
+            and other.day == file.day
+            and other.first_part <= file.last_part
+            and file.first_part <= other.last_part
+            for other in others
+        ):
+            refused.append(
+                f"sealed/{name}: its rows lie elsewhere too, so it was left where it is, unlisted"
+            )
+            continue
+        added.append(file)
+    if added:
+        for number, part in _parts_of(store, added):
+            store.publish_sealed(part=part)
+            assert number not in open_numbers
+        store.publish_sealed(added=added)
+    return len(added), refused
+
+
+def _parts_of(store: Store, added: Iterable[SealedFile]) -> Iterator[tuple[int, SealedPart]]:
+    """What the manifest must say of the parts that these files are made of."""
+    numbers = {n for file in added for n in range(file.first_part, file.last_part + 1)}
+    for number in sorted(numbers - set(store.sealed.parts)):
+        mine = [file for file in added if file.first_part <= number <= file.last_part]
+        yield (
+            number,
+            SealedPart(
+                part_number=number,
+                commit_low=0,
+                commit_high=0,
+                row_count=0,
+                batch_high=max(file.batch_high for file in mine),
+                seq_high=0,
+                request_high=max(file.request_high for file in mine),
+                sealed_at=time.time(),
+            ),
+        )
+
+
+def _widest_first(name: str) -> tuple[str, int]:
+    """A joined file stands for those it was made of."""
+    first, last, _ = name.rpartition("/")[2].split("-", 2)
+    return name.rpartition("/")[0], int(first) - int(last)
+
+
+def _maybe_file(directory: Path, name: str) -> SealedFile | None:
+    """What the manifest says of a file, read from the file."""
+    table_name, day, file_name = name.split("/")
+    table = SEALED_TABLES.get(table_name)
+    path = directory / name
+    if table is None:
+        return None
+    spans = {n: Span() for n in (table.time_column, "received_at", "batch_id", "request_number")}
+    wanted = [column for column in spans if column in table.schema.names]
+    line_bytes = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                rows = file.read_row_group(group)
+                for column in wanted:
+                    spans[column].add(time_values(rows, column))
+                if table_name == "rejects":
+                    line_bytes += sum(len(line) for line in rows.column("line").to_pylist())
+            row_count = file.metadata.num_rows
+        byte_count = path.stat().st_size
+    except (OSError, pa.ArrowException):
+        return None
+    first, last, _ = file_name.split("-", 2)
+    ends = {
+        f"{field}_{end}": getattr(spans[column], end)
+        for field, column in (("batch", "batch_id"), ("request", "request_number"))
+        if column in wanted
+        for end in ("low", "high")
+    }
+    return SealedFile(
+        name=name,
+        table=table_name,
+        day=day,
+        first_part=int(first),
+        last_part=int(last),
+        row_count=row_count,
+        byte_count=byte_count,
+        line_bytes=line_bytes,
+        time_low_us=spans[table.time_column].low,
+        time_high_us=spans[table.time_column].high,
+        received_low_us=spans["received_at"].low,
+        received_high_us=spans["received_at"].high,
+        sealed_at=time.time(),
+        **ends,
+    )

@@ -1,0 +1,188 @@
+"""The file `rollups.duckdb`: attached beside the parts, its tables in generations.
+
+1. A table is only appended to. Merging writes the next generation of it and then names that one in
+   `generations`, in one transaction; what no generation names is removed at the next attaching. An
+   UPDATE or DELETE in place would keep old versions, and a file does not shrink by it.
+2. `rollup_<table>` in the instance's own memory is the generation that counts, and the public
+   relations are made of those: a statement sees one generation, whatever happens beside it.
+3. It is attached and made by the store's own opening, so that every reopening brings it back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import duckdb
+
+from ..errors import StoreFailed
+from .database import Cursor
+from .parts import sync_directory
+from .rollup_schema import TABLES, rollup_view_ddl
+
+__all__ = ["ROLLUPS", "RollupFile", "view_of"]
+
+# The name under which the file is attached.
+ROLLUPS = "rollups"
+_VERSION = 1
+
+
+def view_of(table: str) -> str:
+    """The generation of `table` that counts, as a relation."""
+    return f"memory.main.rollup_{table}"
+
+
+class RollupFile:
+    """Which generations there are. Changed with the turn of `Rollups`, or by an opening."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.generations: Mapping[str, int] = {}
+        # How many rows a generation had when it was made.
+        self.merged_rows: Mapping[str, int] = {}
+        self.salt = ""
+        # Rises with every attaching: whoever is in the midst of a merge begins again.
+        self.attached_count = 0
+
+    def attach(self, cursor: Cursor) -> None:
+        """Attach, make or tidy up, and make the views. Raises StoreFailed: no such file."""
+        path = str(self.path).replace("'", "''")
+        is_new = not self.path.exists()
+        try:
+            cursor.execute(
+                f"ATTACH '{path}' AS {ROLLUPS} (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0')"
+            )
+        except duckdb.Error as error:
+            if "No space" in str(error) or "invalidated" in str(error):
+                raise
+            raise StoreFailed(
+                f"{self.path.name} cannot be opened ({str(error).splitlines()[0]}): move it away "
+                "and start again, it is then made anew from the rows that are stored"
+            ) from error
+        if is_new or not self._has_tables(cursor):
+            self._make(cursor)
+            sync_directory(self.path.parent)
+        self._read(cursor)
+        self._remove_others(cursor)
+        self.make_views(cursor, tuple(TABLES))
+        for statement in rollup_view_ddl(view_of, "memory.main"):
+            cursor.execute(statement)
+        self.attached_count += 1
+
+    def names(self) -> dict[str, str]:
+        """The qualified names of the generations that count."""
+        return {name: self.name_of(name, number) for name, number in self.generations.items()}
+
+    def name_of(self, table: str, generation: int) -> str:
+        return f"{ROLLUPS}.{table}_g{generation}"
+
+    def exported_generations(self, cursor: Cursor) -> dict[str, str]:
+        """By table, as one transaction sees them: a name that no other rows ever had."""
+        rows = cursor.execute(
+            f"SELECT name, max(number) FROM {ROLLUPS}.generations GROUP BY name"
+        ).fetchall()
+        return {table: f"{table}_g{number}-{self.salt}" for table, number in rows}
+
+    def create(self, cursor: Cursor, table: str, generation: int) -> str:
+        """An empty generation, which does not count yet; its qualified name."""
+        name = self.name_of(table, generation)
+        cursor.execute(f"CREATE OR REPLACE TABLE {name} ({TABLES[table].columns})")
+        return name
+
+    def name_generations(self, cursor: Cursor, numbers: Mapping[str, int]) -> None:
+        """Within the transaction that completes them: these count from its commit on."""
+        for table, number in numbers.items():
+            ((count,),) = cursor.execute(
+                f"SELECT count(*) FROM {self.name_of(table, number)}"
+            ).fetchall()
+            cursor.execute(
+                f"INSERT INTO {ROLLUPS}.generations VALUES (?, ?, ?)", [table, number, count]
+            )
+
+    def switch(self, cursor: Cursor, numbers: Mapping[str, int]) -> None:
+        """After that commit: show them, and remove those before."""
+        self._read(cursor)
+        self.make_views(cursor, tuple(numbers))
+        self._remove_others(cursor)
+
+    def make_views(self, cursor: Cursor, tables: tuple[str, ...]) -> None:
+        names = self.names()
+        cursor.execute("BEGIN")
+        for table in tables:
+            cursor.execute(
+                f"CREATE OR REPLACE VIEW {view_of(table)} AS SELECT * FROM {names[table]}"
+            )
+        cursor.execute("COMMIT")
+
+    def file_bytes(self) -> int:
+        return _size(self.path)
+
+    def wal_bytes(self) -> int:
+        return _size(self.path.with_name(self.path.name + ".wal"))
+
+    def _make(self, cursor: Cursor) -> None:
+        cursor.execute("BEGIN")
+        cursor.execute(
+            f"CREATE TABLE {ROLLUPS}.about(schema_version INTEGER, salt VARCHAR, "
+            "created_at TIMESTAMP)"
+        )
+        cursor.execute(
+            f"CREATE TABLE {ROLLUPS}.generations(name VARCHAR, number INTEGER, row_count BIGINT)"
+        )
+        cursor.execute(
+            f"INSERT INTO {ROLLUPS}.about VALUES (?, ?, now() AT TIME ZONE 'UTC')",
+            [_VERSION, os.urandom(8).hex()],
+        )
+        for table in TABLES:
+            self.create(cursor, table, 1)
+            cursor.execute(f"INSERT INTO {ROLLUPS}.generations VALUES (?, 1, 0)", [table])
+        cursor.execute("COMMIT")
+        # Replay of DDL is where WAL faults cluster: leave none of it in the WAL.
+        cursor.execute(f"CHECKPOINT {ROLLUPS}")
+
+    def _has_tables(self, cursor: Cursor) -> bool:
+        ((count,),) = cursor.execute(
+            "SELECT count(*) FROM duckdb_tables() WHERE database_name = ?", [ROLLUPS]
+        ).fetchall()
+        return bool(count)
+
+    def _read(self, cursor: Cursor) -> None:
+        try:
+            ((version, salt),) = cursor.execute(
+                f"SELECT schema_version, salt FROM {ROLLUPS}.about"
+            ).fetchall()
+            rows = cursor.execute(
+                "SELECT name, max(number), arg_max(row_count, number) "
+                f"FROM {ROLLUPS}.generations GROUP BY name"
+            ).fetchall()
+        except (duckdb.CatalogException, ValueError) as error:
+            raise StoreFailed(f"{self.path.name} is not a file of rollups of this store") from error
+        if version != _VERSION or {row[0] for row in rows} != set(TABLES):
+            raise StoreFailed(
+                f"{self.path.name} has schema version {version}, this program knows {_VERSION}: "
+                "start the newer version again, or move the file away"
+            )
+        self.salt = salt
+        self.generations = {row[0]: row[1] for row in rows}
+        self.merged_rows = {row[0]: row[2] for row in rows}
+
+    def _remove_others(self, cursor: Cursor) -> None:
+        kept = {name.removeprefix(f"{ROLLUPS}.") for name in self.names().values()}
+        found = cursor.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE database_name = ?", [ROLLUPS]
+        ).fetchall()
+        removed = [
+            name for (name,) in found if name not in kept and name not in {"about", "generations"}
+        ]
+        for name in removed:
+            cursor.execute(f"DROP TABLE {ROLLUPS}.{name}")
+        if removed:
+            cursor.execute(f"CHECKPOINT {ROLLUPS}")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,340 @@
+"""One step of the rollups in SQL: what rows of some batches add to the partial sums.
+
+Every function takes `rows`, a relation of the rows to be added in parentheses, and the names of the
+tables to append to. It runs in the transaction that also moves the cursor, so all or nothing of it
+happens; temporary tables are of the cursor and made anew by each step.
+
+1. Distinct counts are exact: a member (a user or a session in a group and a bucket) is counted by
+   the step that finds it in no set, which also puts it there. So counts of steps can be added up.
+2. A member is a digest of 128 bits of (source, account, id). 64 bits would not do: among 5·10⁹
+   of them one is expected to be taken for another one, of 128 bits the chance is 4·10⁻²⁰. It
+   is salted with random bytes of this folder, so that nobody can prepare ids that share one.
+3. What a bucket before `horizon` gets is not kept: those were removed (`rollup_retention_days`).
+4. A number that is not finite is none, and neither is one that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from .database import Cursor
+
+__all__ = ["StepTables", "add_events", "add_logs", "add_metrics"]
+
+_ACTIONS = "('feature', 'moduleEnd', 'sessionSync', 'identifyUser', 'identifyAccount')"
+
+_DAY = "date_trunc('day', {})::TIMESTAMP"
+
+
+class StepTables(Struct, frozen=True, kw_only=True):
+    """Where a step appends: qualified names by table, and what is the same in every step."""
+
+    names: Mapping[str, str]
+    salt: str
+    horizon: str
+
+    def __getitem__(self, name: str) -> str:
+        return self.names[name]
+
+
+def add_events(cursor: Cursor, rows: str, tables: StepTables) -> int:
+    """How many rows there were."""
+    _gather(cursor, rows, tables)
+    ((row_count,),) = cursor.execute("SELECT coalesce(sum(n), 0) FROM step_rows").fetchall()
+    if not row_count:
+        return 0
+    _number_groups(cursor, tables)
+    _key(cursor, tables)
+    _append_seen(cursor, tables)
+    for level in _LEVELS:
+        _count_level(cursor, tables, level)
+    _read_payloads(cursor, rows)
+    _add_properties(cursor, tables)
+    _add_features(cursor, tables)
+    _add_details(cursor, tables)
+    return int(row_count)
+
+
+def add_logs(cursor: Cursor, rows: str, tables: StepTables) -> None:
+    cursor.execute(
+        f"INSERT INTO {tables['log_hours']} "
+        "SELECT date_trunc('hour', time) AS bucket, service, environment, level, count(*) "
+        f"FROM {rows} WHERE time >= {tables.horizon} GROUP BY ALL"
+    )
+
+
+def add_metrics(cursor: Cursor, rows: str, tables: StepTables) -> None:
+    order = "(time, request_number, line_number)"
+    latest = ", ".join(
+        f"arg_max({name}, {order})" for name in ("value", "time", "request_number", "line_number")
+    )
+    cursor.execute(
+        f"INSERT INTO {tables['metric_hours']} "
+        "SELECT date_trunc('hour', time) AS bucket, project_id, metric_id, count(*), "
+        f"sum(value), min(value), max(value), {latest} "
+        f"FROM {rows} WHERE time >= {tables.horizon} GROUP BY ALL"
+    )
+    cursor.execute(
+        f"INSERT INTO {tables['metric_labels']} "
+        f"SELECT project_id, metric_id, arg_max(metric_name, {order}), "
+        f"arg_max({{'unit': unit}}, {order}).unit, count(*), min(time), {latest} "
+        f"FROM {rows} GROUP BY ALL"
+    )
+
+
+def _gather(cursor: Cursor, rows: str, tables: StepTables) -> None:
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_rows AS SELECT "
+        "date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, "
+        "session_id, count(*) AS n, "
+        f"min(created_at) AS low, max(created_at) AS high FROM {rows} GROUP BY ALL"
+    )
+
+
+def _append_seen(cursor: Cursor, tables: StepTables) -> None:
+    cursor.execute(
+        f"INSERT INTO {tables['user_seen']} SELECT user, any_value(source), any_value(account_id), "
+        "any_value(user_id), min(low), max(high) FROM step_keyed GROUP BY user"
+    )
+    cursor.execute(
+        f"INSERT INTO {tables['account_seen']} "
+        "SELECT account_gid, min(low), max(high) FROM step_keyed GROUP BY account_gid"
+    )
+
+
+def _number_groups(cursor: Cursor, tables: StepTables) -> None:
+    """`step_groups`: the groups of this step with their numbers; `gid` of (source, account_id,
+    action), `account_gid` of all its actions, `action_gid` of all accounts, `source_gid` of both.
+    """
+    groups = tables["groups"]
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_names AS SELECT source, account_id, action "
+        "FROM (SELECT DISTINCT source, account_id, action FROM step_rows) GROUP BY "
+        "GROUPING SETS ((source, account_id, action), (source, account_id), (source, action), "
+        "(source))"
+    )
+    same = (
+        "known.source = names.source AND known.account_id IS NOT DISTINCT FROM names.account_id "
+        "AND known.action IS NOT DISTINCT FROM names.action"
+    )
+    cursor.execute(
+        f"INSERT INTO {groups} SELECT (SELECT coalesce(max(gid), 0) FROM {groups}) "
+        "+ row_number() OVER (), source, account_id, action FROM step_names AS names "
+        f"ANTI JOIN {groups} AS known ON {same}"
+    )
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_numbers AS SELECT known.* "
+        f"FROM {groups} AS known SEMI JOIN step_names AS names ON {same}"
+    )
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_groups AS SELECT g.*, a.gid AS account_gid, "
+        "x.gid AS action_gid, s.gid AS source_gid FROM step_numbers AS g "
+        "JOIN step_numbers AS a ON a.source = g.source AND a.account_id = g.account_id "
+        "AND a.action IS NULL "
+        "JOIN step_numbers AS x ON x.source = g.source AND x.action = g.action "
+        "AND x.account_id IS NULL "
+        "JOIN step_numbers AS s ON s.source = g.source AND s.action IS NULL "
+        "AND s.account_id IS NULL WHERE g.account_id IS NOT NULL AND g.action IS NOT NULL"
+    )
+
+
+def _digest(tables: StepTables, kind: str, name: str) -> str:
+    """Of somebody or something of an account, whose number stands for its source and id."""
+    return f"md5_number(concat('{tables.salt}{kind}', account_gid, '.', {name}))"
+
+
+def _key(cursor: Cursor, tables: StepTables) -> None:
+    """`step_keyed`: rows by numbers and digests; `step_members`: who is in which group."""
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_keyed AS SELECT bucket, gid, account_gid, source, "
+        f"account_id, user_id, n, low, high, {_digest(tables, 'u', 'user_id')} AS user, "
+        "CASE WHEN session_id IS NOT NULL "
+        f"THEN {_digest(tables, 's', 'session_id')} END AS session "
+        "FROM step_rows JOIN step_groups USING (source, account_id, action)"
+    )
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_members AS SELECT DISTINCT * FROM ("
+        "SELECT bucket, gid, false AS is_session, user AS digest FROM step_keyed UNION ALL "
+        "SELECT bucket, gid, true, session FROM step_keyed) "
+        f"WHERE digest IS NOT NULL AND bucket >= {tables.horizon}"
+    )
+
+
+class _Level(Struct, frozen=True):
+    """Hours or days. `bucket` of an hour; days see what was new in an hour and nothing else."""
+
+    bucket: str
+    candidates: str
+    members: str
+    by_account: str
+    by_source: str
+
+
+_LEVELS = (
+    _Level("bucket", "step_members", "members_hour", "event_hours", "source_hours"),
+    _Level(_DAY.format("bucket"), "step_new", "members_day", "event_days", "source_days"),
+)
+
+
+def _count_level(cursor: Cursor, tables: StepTables, level: _Level) -> None:
+    cursor.execute(
+        f"CREATE OR REPLACE TEMP TABLE step_asked AS SELECT DISTINCT {level.bucket} AS bucket, "
+        f"gid, is_session, digest FROM {level.candidates}"
+    )
+    # The large side is only looked through; a join on the bucket skips what lies elsewhere.
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_known AS SELECT bucket, gid, digest "
+        f"FROM {tables[level.members]} SEMI JOIN step_asked USING (bucket, digest)"
+    )
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_new AS SELECT * FROM step_asked "
+        "ANTI JOIN step_known USING (bucket, gid, digest)"
+    )
+    cursor.execute(
+        f"INSERT INTO {tables[level.members]} SELECT bucket, gid, is_session, digest FROM step_new"
+    )
+    cursor.execute(
+        f"CREATE OR REPLACE TEMP TABLE step_events AS SELECT {level.bucket} AS bucket, gid, "
+        f"account_gid, sum(n) AS events FROM step_keyed WHERE bucket >= {tables.horizon} "
+        "GROUP BY ALL"
+    )
+    counted = "count(*) FILTER (NOT is_session), count(*) FILTER (is_session)"
+    # New to an account: in none of its groups before, and once however many there are now.
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_counts AS "
+        "SELECT bucket, gid, sum(events)::BIGINT AS events, sum(users)::BIGINT AS users, "
+        "sum(sessions)::BIGINT AS sessions FROM ("
+        "SELECT bucket, gid, events, 0 AS users, 0 AS sessions FROM step_events UNION ALL "
+        "SELECT bucket, account_gid, events, 0, 0 FROM step_events UNION ALL "
+        f"SELECT bucket, gid, 0, {counted} FROM step_new GROUP BY ALL UNION ALL "
+        f"SELECT bucket, account_gid, 0, {counted} FROM (SELECT DISTINCT bucket, account_gid, "
+        "is_session, digest FROM step_new JOIN step_groups USING (gid) "
+        "ANTI JOIN step_known USING (bucket, digest)) GROUP BY ALL) GROUP BY ALL"
+    )
+    _count_sources(cursor, tables, level)
+    cursor.execute(
+        f"INSERT INTO {tables[level.by_account]} (bucket, gid, events, users, sessions) "
+        "FROM step_counts"
+    )
+
+
+def _count_sources(cursor: Cursor, tables: StepTables, level: _Level) -> None:
+    """Counts of all accounts together: nobody is in two, so these are sums. An account is new to a
+    bucket that has no row of its group.
+    """
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_accounts AS SELECT bucket, gid, 1 AS accounts "
+        "FROM (SELECT bucket, gid FROM step_counts ANTI JOIN (SELECT DISTINCT bucket, gid "
+        f"FROM {tables[level.by_account]} SEMI JOIN step_counts USING (bucket, gid)) "
+        "USING (bucket, gid))"
+    )
+    cursor.execute(
+        f"INSERT INTO {tables[level.by_source]} "
+        "SELECT bucket, upper_gid, sum(events), sum(users), sum(sessions), sum(accounts) "
+        "FROM step_counts LEFT JOIN step_accounts USING (bucket, gid) JOIN ("
+        "SELECT gid, action_gid AS upper_gid FROM step_groups UNION ALL "
+        "SELECT DISTINCT account_gid, source_gid FROM step_groups) USING (gid) GROUP BY ALL"
+    )
+
+
+def _read_payloads(cursor: Cursor, rows: str) -> None:
+    """`step_said`: what known actions say. Read from the payload here and not when it is decoded,
+    in one pass, as decompressing it is half of the work.
+    """
+    # The amount first, in both spellings where it has two: camelCase wins.
+    found = (
+        "CASE action WHEN 'feature' THEN "
+        "json_extract_string(body, ['$.total', '$.total', '$.module', '$.product', '$.feature']) "
+        "WHEN 'moduleEnd' THEN "
+        "json_extract_string(body, ['$.timeSpent', '$.time_spent', '$.module']) "
+        "WHEN 'sessionSync' THEN "
+        "json_extract_string(body, ['$.activeDuration', '$.active_duration']) END"
+    )
+    said = (
+        "CASE WHEN action IN ('identifyUser', 'identifyAccount') THEN "
+        "{'time': created_at, 'request': request_number, 'line': line_number, "
+        "'details': json_extract(body, '$.details')} END"
+    )
+    amount = "try_cast(coalesce(found[1], found[2]) AS DOUBLE)"
+    cursor.execute(
+        f"CREATE OR REPLACE TEMP TABLE step_said AS SELECT {_DAY.format('created_at')} AS bucket, "
+        "source, account_id, user_id, action, found[3] AS module, found[4] AS product, "
+        f"found[5] AS feature, CASE WHEN isfinite({amount}) THEN {amount} END AS amount, said "
+        "FROM (SELECT source, account_id, user_id, action, created_at, "
+        f"{found} AS found, {said} AS said FROM {rows} WHERE action IN {_ACTIONS})"
+    )
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_account_numbers AS "
+        "SELECT DISTINCT source, account_id, account_gid FROM step_groups"
+    )
+
+
+def _add_properties(cursor: Cursor, tables: StepTables) -> None:
+    """Modules and durations."""
+    cursor.execute(
+        f"INSERT INTO {tables['event_days']} SELECT bucket, account_gid, 0, 0, 0, duration FROM ("
+        "SELECT bucket, source, account_id, sum(amount) AS duration FROM step_said "
+        f"WHERE action = 'sessionSync' AND bucket >= {tables.horizon} GROUP BY ALL) "
+        "JOIN step_account_numbers USING (source, account_id) WHERE duration IS NOT NULL"
+    )
+    cursor.execute(
+        f"INSERT INTO {tables['module_days']} SELECT bucket, source, account_id, module, "
+        "coalesce(sum(amount), 0), count(*) FROM step_said "
+        f"WHERE action = 'moduleEnd' AND module <> '' AND bucket >= {tables.horizon} GROUP BY ALL"
+    )
+
+
+def _add_features(cursor: Cursor, tables: StepTables) -> None:
+    names = ("module", "product", "feature")
+    # What is absent is not what is empty; the lengths keep two different lists from being one text.
+    lengths = ", ".join(f"coalesce(strlen({name}), -1), '.'" for name in names)
+    texts = f"concat({lengths}, {', '.join(names)}, user_id)"
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_features AS SELECT bucket, source, account_id, module, "
+        f"product, feature, total, {_digest(tables, 'f', texts)} AS digest FROM ("
+        "SELECT bucket, source, account_id, user_id, module, product, feature, "
+        "sum(amount) AS total FROM step_said "
+        f"WHERE action = 'feature' AND feature <> '' AND bucket >= {tables.horizon} GROUP BY ALL) "
+        "JOIN step_account_numbers USING (source, account_id)"
+    )
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_new AS SELECT bucket, digest FROM step_features "
+        f"ANTI JOIN (SELECT bucket, digest FROM {tables['feature_members']} "
+        "SEMI JOIN step_features USING (bucket, digest)) USING (bucket, digest)"
+    )
+    cursor.execute(f"INSERT INTO {tables['feature_members']} FROM step_new")
+    cursor.execute(
+        f"INSERT INTO {tables['feature_days']} SELECT bucket, source, account_id, module, product, "
+        "feature, coalesce(sum(total), 0), count(step_new.digest) "
+        "FROM step_features LEFT JOIN step_new USING (bucket, digest) GROUP BY ALL"
+    )
+
+
+def _add_details(cursor: Cursor, tables: StepTables) -> None:
+    """Top-level keys of `details`; of a key that stands there twice the last one counts. Those are
+    taken apart by `json_each`, which takes five times as long as a map, which refuses them.
+    """
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_details AS SELECT "
+        f"CASE WHEN action = 'identifyUser' THEN {_digest(tables, 'u', 'user_id')} END AS person, "
+        "CASE WHEN action = 'identifyAccount' THEN account_gid END AS gid, said.time AS time, "
+        "said.request AS request, said.line AS line, said.details AS details, "
+        "len(list_distinct(json_keys(said.details))) = len(json_keys(said.details)) AS is_plain "
+        "FROM step_said JOIN step_account_numbers USING (source, account_id) "
+        "WHERE said IS NOT NULL AND json_type(said.details) = 'OBJECT'"
+    )
+    # A map has NULL for a JSON null, which must stay: it removes.
+    cursor.execute(
+        f"INSERT INTO {tables['details']} SELECT person, gid, entry.key, "
+        "coalesce(entry.value, 'null'), time, request, line, 0 FROM ("
+        "SELECT person, gid, time, request, line, "
+        "unnest(map_entries(details::MAP(VARCHAR, JSON))) AS entry "
+        "FROM (SELECT * FROM step_details WHERE is_plain))"
+    )
+    cursor.execute(
+        f"INSERT INTO {tables['details']} SELECT person, gid, key, value, time, request, line, "
+        "place FROM (SELECT * FROM step_details WHERE NOT is_plain) AS said, "
+        "LATERAL (SELECT key, value, id AS place FROM json_each(said.details))"
+    )

@@ -1,0 +1,366 @@
+"""Sealing: a part that nothing is written to any more becomes Parquet, a file a table and day.
+
+1. Its rows and those of the upload files that it lists are read once, a piece at a time, sorted
+   (`sorting.py`), written under temporary names, synced, renamed, and the folders synced. Then one
+   transaction of the manifest puts the files in and the part out; readers find the one or the
+   other (`Store.publish_sealed`).
+2. The day is that of arrival: a late row lands in its arrival's file, and the manifest tells which
+   event times a file has, so that searches find it.
+3. Nothing is sealed that is not whole: rows must be as many as the ledger says, and every upload
+   file readable. Such a part stays as it is, and `check` tells why.
+4. Files of one table and day are joined while they are small (`joinable`).
+5. Between two pieces of a tenth of a second or so it `pause`s, which may take its time or end it.
+   No lock and no cursor is held meanwhile.
+6. A crash harms nothing: before the manifest changed the files are orphans, behind it the part is
+   (`sealed.py`).
+
+What lives in parts beside rows: requests with a key and ids of repeats are sealed too and read back
+at a start; so is the ledger, whose marks the next part carries forward; the list of upload files
+ends with them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import StoreBusy, StoreError
+from .control.sealed_files import SealedFile, SealedPart
+from .parts import Part, sync_directory
+from .schema import DATA_TABLES
+from .sealed import TEMPORARY_SUFFIX, sealed_name
+from .sealed_format import SEALED_TABLES, SealedTable, conformed, write_sealed
+from .sorting import RUN_BYTES, RowSorter, merged, time_values
+from .store import Store
+from .upload_files import table_of
+
+__all__ = ["JOINED_BYTES_MAX", "PartNotWhole", "Sealer", "joinable"]
+
+_DAY_US = 86_400 * 10**6
+
+# Rows read from a part at a time: a row group, fewer of long ones. So many neighbours as are
+# fetched are what the store itself must hold (`pinned.py`).
+_CHUNK_ROWS = 16_384
+_CHUNK_BYTES = RUN_BYTES // 4
+_FETCH_ROWS = 2_048
+# A larger file is not joined any more; some 700,000 events.
+JOINED_BYTES_MAX = 64 * 1024 * 1024
+_JOINED_FILES_MAX = 8
+_JOINED_FILES_MIN = 4
+
+
+class PartNotWhole(StoreError):
+    """Rows are missing, or are more than the ledger says: it stays as it is."""
+
+
+def _go_on(_: str) -> None:
+    pass
+
+
+# For tests: called at the named points of a sealing.
+reached: Callable[[str], None] = _go_on
+
+
+def joinable(files: Sequence[SealedFile], today: str) -> list[SealedFile]:
+    """Small files of one table and day that are worth joining now; [] when none are."""
+    groups: dict[tuple[str, str], list[SealedFile]] = {}
+    for file in files:
+        if file.byte_count < JOINED_BYTES_MAX:
+            groups.setdefault((file.table, file.day), []).append(file)
+    for (_, day), group in sorted(groups.items()):
+        count_min = 2 if day < today else _JOINED_FILES_MIN
+        if len(group) >= count_min:
+            group.sort(key=lambda file: (file.byte_count, file.name))
+            return group[:_JOINED_FILES_MAX]
+    return []
+
+
+class Sealer:
+    """Seals and joins, one thing at a time; every method blocks. `pause` raises to end it."""
+
+    def __init__(self, store: Store, *, pause: Callable[[], None] = lambda: None) -> None:
+        self._store = store
+        self._pause = pause
+        self._sealed = store.sealed
+        self._temporary = store.sealed.directory / TEMPORARY_SUFFIX
+        self.row_count = 0
+        self.part_count = 0
+        self.joined_count = 0
+        # Numbers of parts that are not whole.
+        self.stuck: set[int] = set()
+
+    def next_part(self) -> Part | None:
+        """The oldest part that can be sealed now."""
+        for part in self._store.parts_to_seal():
+            if part.number in self.stuck:
+                continue
+            with self._store.database.lease() as lease, lease.using() as cursor:
+                ((last,),) = cursor.execute(
+                    f"SELECT coalesce(max(commit_number), 0) FROM {part.name}.applied"
+                ).fetchall()
+            if not self._store.cursors.have_passed(last):
+                return None  # those behind it wait for the same reader
+            return part
+        return None
+
+    def seal(self, part: Part) -> SealedPart:
+        """Raises PartNotWhole, StoreBusy (nothing was changed), StoreBroken, StoreFailed."""
+        if part.unreadable_files:
+            self.stuck.add(part.number)
+            raise PartNotWhole(f"{part.unreadable_files[0]}: the upload file is missing or damaged")
+        told = self._read_ledger(part)
+        added: list[SealedFile] = []
+        with self._undone(added):
+            counts = {
+                name: self._seal_table(part, table, added) for name, table in SEALED_TABLES.items()
+            }
+            stored = sum(counts[name] for name in DATA_TABLES)
+            if stored != told.row_count:
+                self.stuck.add(part.number)
+                raise PartNotWhole(
+                    f"{part.path.name} has {stored} rows, its ledger says {told.row_count}"
+                )
+            self._rename(added)
+            self._store.publish_sealed(
+                added=added,
+                part=told,
+                paths=[f"uploads/{name}" for name in part.upload_files],
+            )
+        reached("after the manifest")
+        self.part_count += 1
+        self.row_count += sum(counts.values())
+        return told
+
+    def join(self, files: Sequence[SealedFile]) -> SealedFile:
+        """One file instead of several of a table and day; as `seal`."""
+        first = files[0]
+        table = SEALED_TABLES[first.table]
+        added: list[SealedFile] = []
+        with ExitStack() as stack, self._undone(added):
+            sources = []
+            for file in files:
+                opened = stack.enter_context(pq.ParquetFile(self._sealed.path(file)))
+                sources.append(_SealedRows(opened, table))
+                self._pause()
+            parts = [number for file in files for number in (file.first_part, file.last_part)]
+            pieces = self._paused(merged(sources, table.time_column))
+            self._write(table, first.day, min(parts), max(parts), pieces, added)
+            (joined,) = added
+            expected = sum(file.row_count for file in files)
+            if joined.row_count != expected:
+                raise StoreError(f"{joined.name}: {joined.row_count} rows, not {expected}")
+            self._rename(added)
+            self._store.publish_sealed(added=added, dropped=files)
+        reached("after the manifest")
+        self.joined_count += len(files)
+        return joined
+
+    def _read_ledger(self, part: Part) -> SealedPart:
+        with self._store.database.lease() as lease, lease.using() as cursor:
+            ((*row,),) = cursor.execute(
+                "SELECT coalesce(min(commit_number) FILTER (lane NOT IN ('carry', 'wide')), 0), "
+                "max(commit_number), "
+                "coalesce(sum(row_count) FILTER (lane NOT IN ('carry', 'wide')), 0)::BIGINT, "
+                "max(batch_id), max(last_seq), max(request_number_max) "
+                f"FROM {part.name}.applied"
+            ).fetchall()
+        return SealedPart(
+            part_number=part.number,
+            commit_low=row[0],
+            commit_high=row[1],
+            row_count=row[2],
+            batch_high=row[3],
+            seq_high=row[4],
+            request_high=row[5],
+            sealed_at=time.time(),
+        )
+
+    def _seal_table(self, part: Part, table: SealedTable, added: list[SealedFile]) -> int:
+        """Write the rows of one table; how many."""
+        self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sorters: dict[int, RowSorter] = {}
+        row_count = 0
+        with ExitStack() as stack:
+            for rows in self._rows_of(part, table):
+                row_count += rows.num_rows
+                for day, those in _by_day(rows, table.arrival_column):
+                    if day not in sorters:
+                        path = self._temporary / f"{table.name}-{day}.runs"
+                        sorters[day] = RowSorter(table.time_column, path)
+                        stack.callback(sorters[day].close)
+                    sorters[day].add(those)
+                while sum(sorter.held_bytes for sorter in sorters.values()) > RUN_BYTES:
+                    max(sorters.values(), key=lambda sorter: sorter.held_bytes).spill()
+            for day in sorted(sorters):
+                text = datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
+                pieces = self._paused(sorters[day].rows())
+                self._write(table, text, part.number, part.number, pieces, added)
+                sorters[day].close()
+        return row_count
+
+    def _rows_of(self, part: Part, table: SealedTable) -> Iterator[pa.Table]:
+        """Those of the part, then those of its upload files; with a pause behind each piece."""
+        with self._store.database.lease() as lease, lease.using() as cursor:
+            ((count,),) = cursor.execute(
+                f"SELECT count(*) FROM {part.name}.{table.name}"
+            ).fetchall()
+        first, chunk_rows = 0, _FETCH_ROWS
+        while first < count:
+            end = min(count, first + chunk_rows)
+            pieces = self._chunk(part, table, first, end)
+            row_bytes = sum(rows.nbytes for rows in pieces) // (end - first) + 1
+            chunk_rows = min(_CHUNK_ROWS, max(_FETCH_ROWS, _CHUNK_BYTES // row_bytes))
+            first = end
+            yield from pieces
+            del pieces
+            self._pause()
+        for name in part.upload_files:
+            if table_of(name) != table.name:
+                continue
+            with pq.ParquetFile(self._store.uploads_directory / name) as file:
+                for group in range(file.num_row_groups):
+                    yield conformed(file.read_row_group(group, use_threads=False), table)
+                    self._pause()
+
+    def _chunk(self, part: Part, table: SealedTable, first: int, end: int) -> list[pa.Table]:
+        """Rows of the part by their places, which follow each other without a gap."""
+        names = ", ".join(f"t.{name}" for name in table.schema.names)
+        source = f"{part.name}.{table.name} t"
+        if table.name == "rejects":
+            # Which key they came with: the request lies in the same part.
+            names = names.replace("t.credential", "q.credential")
+            source += f" LEFT JOIN {part.name}.requests q ON q.request_number = t.request_number"
+        with self._store.database.lease() as lease, lease.using() as cursor:
+            reader = cursor.execute(
+                f"SELECT {names} FROM {source} WHERE t.rowid >= {first} AND t.rowid < {end}"
+            ).to_arrow_reader(_FETCH_ROWS)
+            try:
+                found = [conformed(pa.Table.from_batches([batch]), table) for batch in reader]
+            finally:
+                reader.close()
+        if sum(rows.num_rows for rows in found) != end - first:
+            raise StoreError(f"{table.name} of {part.name} changed while it was sealed")
+        return found
+
+    def _paused(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for piece in pieces:
+            yield piece
+            self._pause()
+
+    def _write(
+        self,
+        table: SealedTable,
+        day: str,
+        first_part: int,
+        last_part: int,
+        pieces: Iterable[pa.Table],
+        added: list[SealedFile],
+    ) -> None:
+        """One file under its temporary name, durable; it joins `added`."""
+        name = sealed_name(table.name, day, first_part, last_part, time.time_ns())
+        path = self._sealed.directory / (name + TEMPORARY_SUFFIX)
+        with _busy_errors():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                told = write_sealed(descriptor, path, table, pieces)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
+        added.append(
+            SealedFile(
+                name=name,
+                table=table.name,
+                day=day,
+                first_part=first_part,
+                last_part=last_part,
+                sealed_at=time.time(),
+                **told,
+            )
+        )
+
+    def _rename(self, added: Sequence[SealedFile]) -> None:
+        reached("before the rename")
+        directory = self._sealed.directory
+        with _busy_errors():
+            for file in added:
+                path = self._sealed.path(file)
+                path.with_name(path.name + TEMPORARY_SUFFIX).rename(path)
+            days = {self._sealed.path(file).parent for file in added}
+            for folder in (*days, *{day.parent for day in days}, directory, directory.parent):
+                sync_directory(folder)
+        reached("before the manifest")
+
+    @contextmanager
+    def _undone(self, added: Sequence[SealedFile]) -> Iterator[None]:
+        """Remove what was written, unless the manifest has it."""
+        try:
+            yield
+        except BaseException:
+            for file in added:
+                path = self._sealed.path(file)
+                path.with_name(path.name + TEMPORARY_SUFFIX).unlink(missing_ok=True)
+            with suppress(StoreError):  # then they are orphans, and the next start looks
+                listed = {file.name for file in self._sealed.manifest.read_manifest().files}
+                for file in added:
+                    if file.name not in listed:
+                        self._sealed.path(file).unlink(missing_ok=True)
+            raise
+
+
+class _SealedRows:
+    """A sealed file as sorted rows, to be merged with others."""
+
+    def __init__(self, file: pq.ParquetFile, table: SealedTable) -> None:
+        self._file = file
+        self._table = table
+        self.lows = [self._low(group) for group in range(file.num_row_groups)]
+
+    def read(self, group: int) -> pa.Table:
+        names = self._table.schema.names
+        return conformed(
+            self._file.read_row_group(group, columns=names, use_threads=False), self._table
+        )
+
+    def _low(self, group: int) -> int:
+        column = self._table.time_column
+        rows = self._file.read_row_group(group, columns=[column], use_threads=False)
+        return int(time_values(rows, column)[0])
+
+
+def _by_day(rows: pa.Table, arrival: str) -> Iterator[tuple[int, pa.Table]]:
+    """By the day they came, as days since 1970."""
+    days: np.ndarray[Any, np.dtype[np.int64]] = time_values(rows, arrival) // _DAY_US
+    if not len(days):
+        return
+    if days[0] == days[-1] and bool(np.all(days == days[0])):
+        yield int(days[0]), rows
+        return
+    for day in np.unique(days):
+        yield int(day), rows.filter(pa.array(days == day))
+
+
+@contextmanager
+def _busy_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreBusy(f"a sealed file cannot be written: {error.strerror or error}") from error
+
+
+def remove_temporary(directory: Path) -> None:
+    """What a crash has left of sorting."""
+    for path in (directory / TEMPORARY_SUFFIX).glob("*.runs"):
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,214 @@
+"""Repair: rows of small requests come back from the journal exactly once; nothing is deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingester import startup
+from ingester.safekeeping.check import check_folder
+from ingester.safekeeping.repair import Repair, repair_folder
+from ingester.startup import Opened
+from ingester.store.check import check_parts
+from tests.actors.requests import small_request
+from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests, upload
+
+Rows = dict[str, list[tuple[Any, ...]]]
+Damage = Callable[[Path], None]
+
+
+def _flip(offset: int) -> Damage:
+    def flip(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[offset % len(data)] ^= 0x10
+        path.write_bytes(data)
+
+    return flip
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+@contextmanager
+def _started(folder: Path) -> Iterator[Opened]:
+    opened = startup.open_all(config_of(folder))
+    try:
+        yield opened
+    finally:
+        startup.close(opened)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
+    folder = filled(tmp_path_factory.mktemp("sound") / "data")
+    with _started(folder) as opened:
+        return folder, everything(opened.store)
+
+
+@pytest.fixture
+def folder(sound: tuple[Path, Rows], tmp_path: Path) -> Path:
+    shutil.copytree(sound[0], tmp_path / "data")
+    return tmp_path / "data"
+
+
+def _repaired(folder: Path) -> Repair:
+    """Nothing is gone, and what a server does afterwards is sound."""
+    before = {path.stat().st_ino: path for path in folder.rglob("*.*") if path.is_file()}
+    found = repair_folder(config_of(folder))
+    after = {path.stat().st_ino for path in folder.rglob("*.*") if path.is_file()}
+    gone = [path for inode, path in before.items() if inode not in after]
+    assert {path.parent.name for path in gone} <= {"export"}, gone
+    return found
+
+
+def _rows(folder: Path) -> Rows:
+    with _started(folder) as opened:
+        assert opened.problems == []
+        assert check_parts(opened.store) == []
+        found = everything(opened.store)
+        acknowledge(opened, requests(range(9_000, 9_010)))
+        upload(opened.store, 9_100)
+    assert check_folder(folder) == []
+    return found
+
+
+def test_a_sound_folder_is_left_alone(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert repair_folder(config_of(folder)) == Repair()
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {p: c for p, c in after.items() if p.name != "lock"} == {
+        p: c for p, c in before.items() if p.name != "lock"
+    }
+
+
+@pytest.mark.parametrize("name", ["000001", "000002"])
+@pytest.mark.parametrize("damage", [_cut, _remove, _flip(4096 + 100)])
+def test_a_lost_part_is_made_anew_from_the_journal_and_its_uploads(
+    folder: Path, sound: tuple[Path, Rows], name: str, damage: Damage
+) -> None:
+    damage(folder / "open" / f"{name}.duckdb")
+    if check_folder(folder) == []:
+        pytest.skip("the second header counts")
+    found = _repaired(folder)
+    assert found.problems == []
+    assert len(list((folder / "open").glob("*.damaged-*"))) == (damage is not _remove)
+    rows = _rows(folder)
+    wanted = sound[1]
+    assert rows["events"] == wanted["events"]
+    assert rows["rejects"] == wanted["rejects"]
+    assert [row[0] for row in rows["requests"]] == [row[0] for row in wanted["requests"]]
+    assert repair_folder(config_of(folder)) == Repair(), "a second time there is nothing to do"
+
+
+@pytest.mark.parametrize("part", ["000001", "000002"])
+def test_damage_of_any_block_of_a_part_is_repaired(
+    folder: Path, sound: tuple[Path, Rows], part: str
+) -> None:
+    path = folder / "open" / f"{part}.duckdb"
+    size = path.stat().st_size
+    counted = 0
+    for number, offset in enumerate(range(3 * 4096 + 9, size, 256 * 1024)):
+        copy = folder.with_name(f"copy-{number}")
+        shutil.copytree(folder, copy)
+        _flip(offset)(copy / "open" / path.name)
+        if check_folder(copy) == []:
+            continue  # a block that is not in use
+        counted += 1
+        found = _repaired(copy)
+        assert found.problems == []
+        rows = _rows(copy)
+        assert rows["events"] == sound[1]["events"], found
+        assert rows["rejects"] == sound[1]["rejects"]
+        assert [r[0] for r in rows["requests"]] == [r[0] for r in sound[1]["requests"]]
+    assert counted >= 2
+
+
+def test_all_parts_may_be_lost(folder: Path, sound: tuple[Path, Rows]) -> None:
+    for path in (folder / "open").iterdir():
+        path.unlink()
+    assert _repaired(folder).problems == []
+    assert _rows(folder)["events"] == sound[1]["events"]
+
+
+def test_rows_that_the_journal_has_no_more_are_saved_from_the_damaged_part(folder: Path) -> None:
+    """Or are told as lost: never silence, never twice."""
+    for path in (folder / "journal").glob("*.seg"):
+        path.unlink()
+    path = folder / "open" / "000001.duckdb"
+    total = 0
+    for number, offset in enumerate(range(3 * 4096 + 9, path.stat().st_size, 256 * 1024)):
+        copy = folder.with_name(f"copy-{number}")
+        shutil.copytree(folder, copy)
+        _flip(offset)(copy / "open" / path.name)
+        if check_folder(copy) == []:
+            continue
+        found = _repaired(copy)
+        assert found.problems == []
+        rows = _rows(copy)
+        assert len(rows["events"]) == len(set(rows["events"]))
+        if len(rows["events"]) < 10_998 or len(rows["requests"]) < 501:
+            assert found.lost, "rows are gone without a word"
+        total += 1
+    assert total
+
+
+def test_keys_and_ids_still_join_behind_a_repair(folder: Path) -> None:
+    _remove(folder / "open" / "000002.duckdb")
+    assert _repaired(folder).problems == []
+    with _started(folder) as opened:
+        assert opened.idempotency.statistics()
+        (found,) = [row for row in everything(opened.store)["requests"] if row[9] == "key-450"]
+        assert found[0] == f"{450:016x}"
+        assert opened.numbers.next() > 1_002
+
+
+def test_a_damaged_segment_whose_rows_are_stored_is_set_aside(folder: Path) -> None:
+    path = sorted((folder / "journal").glob("*.seg"))[0]
+    _flip(path.stat().st_size // 2)(path)
+    found = _repaired(folder)
+    assert found.problems == []
+    assert [p.name for p in (folder / "journal").glob("*.damaged-*")]
+    assert len(_rows(folder)["events"]) == 10_998
+
+
+def test_records_that_are_nowhere_are_told_once(folder: Path) -> None:
+    """Acknowledged, not loaded, and their segment is gone."""
+    opened = startup.open_all(config_of(folder))
+    acknowledge(opened, [small_request(5_000)], load_too=False)
+    opened.writer.close()
+    opened.store.close()
+    opened.control.close()
+    opened.lock.release()
+    (folder / "journal" / max(p.name for p in (folder / "journal").glob("*.seg"))).unlink()
+    with _started(folder) as opened:
+        acknowledge(opened, requests(range(6_000, 6_005)))
+    assert check_folder(folder) == []
+
+
+def test_control_data_cannot_be_rebuilt_and_that_is_said(folder: Path) -> None:
+    _cut(folder / "control.sqlite")
+    found = _repaired(folder)
+    assert found.problems == []
+    assert any("control.sqlite was made anew" in sentence for sentence in found.lost)
+    assert list(folder.glob("control.sqlite.damaged-*"))
+    assert len(_rows(folder)["events"]) == 10_998
+
+
+def test_a_lost_upload_file_stays_named(folder: Path) -> None:
+    path = next((folder / "uploads").glob("000001-*"))
+    _cut(path)
+    found = _repaired(folder)
+    assert any(path.name in sentence for sentence in found.lost)
+    assert [problem.partition(":")[0] for problem in found.problems] == [f"uploads/{path.name}"]
+    with _started(folder) as opened:
+        assert len(everything(opened.store)["events"]) == 5_998
