@@ -325,6 +325,7 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         control=process.opened.control,
         store=process.opened.store,
         queries=process.queries,
+        rollups=process.opened.rollups,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
         statistics=process.statistics,

@@ -18,6 +18,7 @@ from ingester.messages import RequestNumbers
 from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
+from ingester.store.rollups import Rollups
 from ingester.store.store import Store
 from tests.doors.rig import Rig, open_rig
 
@@ -35,6 +36,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 control=control,
                 store=cast(Store, None),
                 queries=cast(Queries, None),
+                rollups=cast(Rollups, None),
                 problems=[],
                 next_number=RequestNumbers().next,
                 statistics=dict,

@@ -135,8 +135,11 @@ class Rollups:
             if not step.row_count and not step.waiting_row_count:
                 # A number in between was taken by a commit that failed.
                 return asked_at
-        if self.commit_number >= wanted:
-            return asked_at
+        return asked_at if self.commit_number >= wanted else self.complete_up_to
+
+    @property
+    def complete_up_to(self) -> datetime:
+        """When the last commit that is in was begun."""
         at = self.committed_at
         return datetime.min.replace(tzinfo=UTC) if at is None else at.replace(tzinfo=UTC)
 
