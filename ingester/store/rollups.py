@@ -135,8 +135,11 @@ class Rollups:
             if not step.row_count and not step.waiting_row_count:
                 # A number in between was taken by a commit that failed.
                 return asked_at
-        if self.commit_number >= wanted:
-            return asked_at
+        return asked_at if self.commit_number >= wanted else self.complete_up_to
+
+    @property
+    def complete_up_to(self) -> datetime:
+        """When the last commit that is in was begun."""
         at = self.committed_at
         return datetime.min.replace(tzinfo=UTC) if at is None else at.replace(tzinfo=UTC)
 
@@ -211,13 +214,13 @@ class Rollups:
         """Make everything anew from the rows that are stored; how many there were. Meanwhile the
         old sums are read; they are replaced at once.
         """
-        with self._turn, self._using() as cursor:
+        with self._turn, self._store.hold() as held, self._using() as cursor:
             self._merge = None
+            snapshot = held.snapshot
             horizon = self._progress(cursor).horizon
             numbers = {table: number + 1 for table, number in self._file.generations.items()}
             with self._transaction(cursor):
                 names = {table: self._file.create(cursor, table, n) for table, n in numbers.items()}
-            snapshot = self._store.snapshot()
             tables = StepTables(names=names, salt=self._file.salt, horizon=horizon)
             later = _batches(cursor, snapshot.parts, snapshot.commit_number, 2**62)
             row_count = 0
@@ -271,8 +274,8 @@ class Rollups:
         return step
 
     def _step(self) -> Step:
-        snapshot = self._store.snapshot()
-        with self._using() as cursor:
+        with self._store.hold() as held, self._using() as cursor:
+            snapshot = held.snapshot
             progress = self._progress(cursor)
             waiting = _batches(
                 cursor, snapshot.parts, progress.commit_number, snapshot.commit_number
