@@ -45,6 +45,8 @@ class Process:
             [data_dir / "journal", data_dir / "open"], config.store.disk_reserve_bytes
         )
         self.trouble = Doorbell()
+        # Rung after a transaction that has appended to the outbox.
+        self.outbox = Doorbell()
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
