@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from .actors.bulk.worker import BulkCounters
+from .actors.delivery import DeliveryCounters
 from .actors.intake import IntakeServer
 from .actors.tls import Certificates
 from .config import Config
@@ -47,6 +48,7 @@ class Process:
         self.trouble = Doorbell()
         # Rung after a transaction that has appended to the outbox.
         self.outbox = Doorbell()
+        self.delivery_counters = DeliveryCounters()
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
@@ -129,6 +131,7 @@ class Process:
             "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
             "queries": self.queries.statistics(),
+            "delivery": self.delivery_counters.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {
                 "kept_bytes": self.opened.rejects.kept_bytes,

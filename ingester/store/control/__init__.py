@@ -29,6 +29,14 @@ from ingester.store.control.connections import (
     ProjectInfo,
     Tier,
 )
+from ingester.store.control.deliveries import (
+    Attempted,
+    Deliveries,
+    Due,
+    DueDelivery,
+    TargetRow,
+)
+from ingester.store.control.destinations import DestinationInfo, Destinations, RouteInfo
 from ingester.store.control.keys import (
     RESERVED_SEGMENTS,
     KeyInfo,
@@ -71,10 +79,14 @@ __all__ = [
     "PASSWORD_CHARACTERS_MIN",
     "RESERVED_SEGMENTS",
     "TIERS",
+    "Attempted",
     "AuditEntry",
     "ConnectionInfo",
     "ConnectionKey",
     "ControlStore",
+    "DestinationInfo",
+    "Due",
+    "DueDelivery",
     "Invitation",
     "KeyInfo",
     "KeyTables",
@@ -86,11 +98,13 @@ __all__ = [
     "ReplayCount",
     "ReplayMark",
     "ReplaySubject",
+    "RouteInfo",
     "Session",
     "SignedIn",
     "SourceExists",
     "SourceInfo",
     "SourceKeys",
+    "TargetRow",
     "Tier",
     "TokenInfo",
     "TokenKey",
@@ -103,5 +117,17 @@ __all__ = [
 ]
 
 
-class ControlStore(Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, Tables):
+class ControlStore(
+    Sources,
+    Tokens,
+    Connections,
+    Members,
+    Audit,
+    Usage,
+    Quotas,
+    Replays,
+    Tables,
+    Destinations,
+    Deliveries,
+):
     """The opened file, with what each resource's module adds. Blocking."""
