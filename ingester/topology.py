@@ -341,6 +341,7 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         queries=process.queries,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
+        outbox=process.outbox,
         statistics=process.statistics,
     )
     async with services.searches.running(stop):

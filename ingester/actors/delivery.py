@@ -34,7 +34,8 @@ from msgspec import Struct
 
 from ingester.config import DeliveryConfig
 from ingester.delivery.addresses import parse_networks
-from ingester.delivery.client import Client, Exchange, Target, make_tls_context
+from ingester.delivery.client import Client, make_tls_context
+from ingester.delivery.exchange import Exchange, Target
 from ingester.delivery.schedule import Delivered, Final, Gone, Outcome, Retry, judged
 from ingester.errors import StoreBusy
 from ingester.flow import Doorbell

@@ -20,15 +20,20 @@ from typing import Self
 
 import httpcore2
 import trio
-from msgspec import Struct
 
 from ingester.delivery.addresses import Network
-from ingester.delivery.bodies import DestinationType
-from ingester.delivery.settings import DestinationSettings, decoded_user_info, target_url
+from ingester.delivery.exchange import Exchange, Target
+from ingester.delivery.settings import (
+    CREDENTIAL_HEADERS,
+    REDACTED,
+    DestinationSettings,
+    decoded_user_info,
+    target_url,
+)
 from ingester.delivery.signing import signature_headers
 from ingester.delivery.ssrf import AddressRefused, CheckedBackend, Resolve, make_resolve
 
-__all__ = ["ANSWER_BYTES_MAX", "Client", "Exchange", "Target", "make_tls_context"]
+__all__ = ["ANSWER_BYTES_MAX", "Client", "make_tls_context"]
 
 ANSWER_BYTES_MAX = 64 * 1024
 CONNECTIONS_MAX = 8
@@ -43,23 +48,6 @@ _ANSWER_SECONDS_MAX = 5.0
 _DROPPED_HEADERS = frozenset({"content-type", "content-encoding"})
 
 _USER_AGENT = "ingester"
-
-
-class Target(Struct, frozen=True, kw_only=True):
-    """A destination as the client needs it."""
-
-    type: DestinationType
-    settings: DestinationSettings
-
-
-class Exchange(Struct, frozen=True, kw_only=True):
-    """What came back. `status` None: nothing did, and `error` says why."""
-
-    status: int | None
-    headers: Mapping[str, str]
-    answer: bytes
-    latency_ms: float
-    error: str | None = None
 
 
 def make_tls_context(ca_file: str = "") -> ssl.SSLContext:
@@ -108,9 +96,9 @@ class Client:
         headers: dict[str, str] = {}
         answer = bytearray()
         error: str | None = None
+        sent_headers, content = self._request(event_id, body)
         with trio.move_on_after(seconds_max) as deadline:
             try:
-                sent_headers, content = self._request(event_id, body)
                 async with self._pool.stream(
                     "POST", self._url, headers=sent_headers, content=content
                 ) as response:
@@ -136,6 +124,10 @@ class Client:
             answer=bytes(answer),
             latency_ms=(time.monotonic() - started) * 1000,
             error=error,
+            sent_headers=[
+                (name, REDACTED if name.lower() in CREDENTIAL_HEADERS else value)
+                for name, value in sent_headers
+            ],
         )
 
     def _request(self, event_id: str, body: bytes) -> tuple[list[tuple[str, str]], bytes]:

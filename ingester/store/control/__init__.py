@@ -36,6 +36,12 @@ from ingester.store.control.deliveries import (
     DueDelivery,
     TargetRow,
 )
+from ingester.store.control.delivery_list import (
+    AttemptInfo,
+    DeliveryInfo,
+    DeliveryList,
+    DeliveryState,
+)
 from ingester.store.control.destinations import DestinationInfo, Destinations, RouteInfo
 from ingester.store.control.keys import (
     RESERVED_SEGMENTS,
@@ -79,11 +85,14 @@ __all__ = [
     "PASSWORD_CHARACTERS_MIN",
     "RESERVED_SEGMENTS",
     "TIERS",
+    "AttemptInfo",
     "Attempted",
     "AuditEntry",
     "ConnectionInfo",
     "ConnectionKey",
     "ControlStore",
+    "DeliveryInfo",
+    "DeliveryState",
     "DestinationInfo",
     "Due",
     "DueDelivery",
@@ -129,5 +138,6 @@ class ControlStore(
     Tables,
     Destinations,
     Deliveries,
+    DeliveryList,
 ):
     """The opened file, with what each resource's module adds. Blocking."""
