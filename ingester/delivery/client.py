@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -179,7 +180,7 @@ def _decoded(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def _sentence(failure: BaseException) -> str:
-    """The innermost reason: `[Errno 111] Connection refused`, a certificate's fault."""
+    """The innermost reason: `Connection refused`, a certificate's fault."""
     cause: BaseException | None = failure
     text = str(failure)
     while cause is not None:
@@ -187,9 +188,12 @@ def _sentence(failure: BaseException) -> str:
             return f"TLS: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
             return f"TLS: {cause.reason or cause}"
-        if isinstance(cause, OSError) and cause.strerror:
-            text = cause.strerror
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+            text = os.strerror(cause.errno)
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        else:
+            cause = cause.__cause__ or cause.__context__
     return text or _NAMES.get(type(failure), type(failure).__name__)
 
 

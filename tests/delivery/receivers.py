@@ -44,6 +44,7 @@ class Receiver:
     def __init__(self, behaviours: list[Behaviour]) -> None:
         self.received: list[Received] = []
         self.connection_count = 0
+        self.streams: list[trio.abc.Stream] = []
         self.url = ""
         self._behaviours = behaviours
         self._came = trio.Condition()
@@ -57,13 +58,14 @@ class Receiver:
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Requests of one connection. The n-th request meets the n-th behaviour, then the last."""
         self.connection_count += 1
+        self.streams.append(stream)
         pending = b""
         async with stream:
             while True:
                 while b"\r\n\r\n" not in pending:
                     try:
                         piece = await stream.receive_some(65536)
-                    except (trio.BrokenResourceError, ssl.SSLError):
+                    except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
                         return
                     if not piece:
                         return

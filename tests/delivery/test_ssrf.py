@@ -28,7 +28,6 @@ CORPUS = [
     "http://0177.0.0.1/",
     "http://0/",
     "http://localhost/",
-    "http://localhost./",
     "http://[::1]/",
     "http://[::ffff:127.0.0.1]/",
     "http://[0:0:0:0:0:ffff:7f00:1]/",
