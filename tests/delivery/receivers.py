@@ -44,7 +44,6 @@ class Receiver:
     def __init__(self, behaviours: list[Behaviour]) -> None:
         self.received: list[Received] = []
         self.connection_count = 0
-        self.streams: list[trio.abc.Stream] = []
         self.url = ""
         self._behaviours = behaviours
         self._came = trio.Condition()
@@ -58,7 +57,6 @@ class Receiver:
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Requests of one connection. The n-th request meets the n-th behaviour, then the last."""
         self.connection_count += 1
-        self.streams.append(stream)
         pending = b""
         async with stream:
             while True:
