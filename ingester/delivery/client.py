@@ -22,6 +22,7 @@ from typing import Self
 import httpcore2
 import trio
 
+import ingester
 from ingester.delivery.addresses import Network
 from ingester.delivery.exchange import Exchange, Target
 from ingester.delivery.settings import (
@@ -46,9 +47,9 @@ _KEEP_ALIVE_SECONDS = 2.0
 # For the body of an answer whose status has come.
 _ANSWER_SECONDS_MAX = 5.0
 
-_DROPPED_HEADERS = frozenset({"content-type", "content-encoding"})
+_DROPPED_HEADERS = frozenset({"accept-encoding", "content-type", "content-encoding"})
 
-_USER_AGENT = "ingester"
+_USER_AGENT = f"ingester/{ingester.__version__}"
 
 
 def make_tls_context(ca_file: str = "") -> ssl.SSLContext:
@@ -122,7 +123,7 @@ class Client:
         return Exchange(
             status=status,
             headers=headers,
-            answer=bytes(answer),
+            answer=_masked(bytes(answer), self._target.settings),
             latency_ms=(time.monotonic() - started) * 1000,
             error=error,
             sent_headers=[
@@ -133,11 +134,10 @@ class Client:
 
     def _request(self, event_id: str, body: bytes) -> tuple[list[tuple[str, str]], bytes]:
         settings = self._target.settings
-        headers = [
-            ("User-Agent", _USER_AGENT),
-            ("Accept-Encoding", "identity"),
-            ("Content-Type", "application/json"),
-        ]
+        own = _own_headers(settings)
+        headers = [("Accept-Encoding", "identity"), ("Content-Type", "application/json")]
+        if not any(name.lower() == "user-agent" for name, _ in own):
+            headers.append(("User-Agent", _USER_AGENT))
         content = body
         if self._target.type == "incident_io":
             headers.append(("Authorization", f"Bearer {settings.api_token}"))
@@ -146,7 +146,7 @@ class Client:
             headers += signature_headers(
                 event_id, body, signed_at_s=now_s, secrets=settings.secrets(now_s)
             )
-            headers += _own_headers(settings)
+            headers += own
             if settings.gzip:
                 # Without a time in it: the same bytes for every attempt.
                 content = gzip.compress(body, mtime=0)
@@ -165,6 +165,25 @@ def _own_headers(settings: DestinationSettings) -> list[tuple[str, str]]:
     if info is not None and not any(name.lower() == "authorization" for name, _ in own):
         own.append(("Authorization", f"Basic {base64.b64encode(info.encode()).decode()}"))
     return own
+
+
+def _masked(answer: bytes, settings: DestinationSettings) -> bytes:
+    """A receiver that repeats what it was sent must not bring our secrets into the log."""
+    info = decoded_user_info(settings.url or "")
+    hidden = [
+        settings.api_token,
+        info,
+        None if info is None else base64.b64encode(info.encode()).decode(),
+        *(
+            value
+            for name, value in (settings.headers or {}).items()
+            if name.lower() in CREDENTIAL_HEADERS
+        ),
+    ]
+    for secret in hidden:
+        if secret:
+            answer = answer.replace(secret.encode(), REDACTED.encode())
+    return answer
 
 
 async def _read(response: httpcore2.Response, answer: bytearray) -> None:

@@ -228,6 +228,18 @@ async def test_a_throttling_receiver_pauses_its_whole_lane(rig: Rig) -> None:
     assert rig.states() == {"pending": 5}
 
 
+async def test_a_person_who_asks_lifts_a_pause(rig: Rig) -> None:
+    async with receiving(answer(429, Retry_After="3600"), answer(200)) as receiver:
+        to = [rig.destination(receiver.url)]
+        async with running(rig):
+            rig.append(revision(), to=to)
+            await rig.wait_attempts(1)
+            rig.control.resend_failed(0.0)
+            rig.counters.lifts_pauses = True
+            rig.bell.ring()
+            await rig.wait_states(delivered=1)
+
+
 async def test_told_to_stop_it_ends_what_is_under_way_and_begins_nothing(rig: Rig) -> None:
     begun, go_on = trio.Event(), trio.Event()
 

@@ -170,6 +170,20 @@ async def test_headers_user_info_and_gzip_are_sent_and_shown_without_credentials
     assert "dXNlcjpwQHNz" not in str(exchange.sent_headers)
 
 
+async def test_a_receiver_that_repeats_our_secrets_does_not_bring_them_into_the_log() -> None:
+    async def echo(_receiver: Receiver, received: Received, stream: trio.abc.Stream) -> None:
+        body = f"you sent {received.headers}".encode()
+        head = f"HTTP/1.1 500 X\r\nContent-Length: {len(body)}\r\n\r\n"
+        await stream.send_all(head.encode() + body)
+
+    async with receiving(echo) as receiver:
+        url = receiver.url.replace("http://", "http://user:pass@")
+        exchange = await send(url, headers={"X-Api-Key": "hidden", "X-Team": "data"})
+    assert b"hidden" not in exchange.answer
+    assert b"dXNlcjpwYXNz" not in exchange.answer
+    assert b"data" in exchange.answer
+
+
 async def test_the_same_body_is_compressed_to_the_same_bytes() -> None:
     async with receiving() as receiver:
         for _ in range(2):

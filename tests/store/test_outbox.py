@@ -207,8 +207,12 @@ def test_old_messages_are_removed_unless_someone_waits_for_them(rig: Rig) -> Non
     [one] = due(rig)
     assert rig.control.prune_messages(4e9) == 0
     record(rig, one, Delivered())
+    assert rig.control.prune_messages(4e9) == 0, "the incident is open: its end must reach them"
+    rig.append(revision(kind="resolved", step=1), to=to)
+    [one] = due(rig)
+    record(rig, one, Delivered())
     assert rig.control.prune_messages(0.0) == 0
-    assert rig.control.prune_messages(4e9) == 1
+    assert rig.control.prune_messages(4e9) == 2
     for table in ("messages", "deliveries", "attempts"):
         assert rig.rows(f"SELECT count(*) FROM {table}") == [(0,)]
 
