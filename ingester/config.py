@@ -13,6 +13,7 @@ __all__ = [
     "RETENTION_TABLES",
     "Config",
     "ConsoleConfig",
+    "DeliveryConfig",
     "IntakeConfig",
     "JournalConfig",
     "LogConfig",
@@ -106,6 +107,18 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return {table.strip(): int(text) for table, _, text in days}
 
 
+class DeliveryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Delivery of incidents: where to, how long, until when."""
+
+    allow_networks: tuple[str, ...] = ()
+    tls_ca_file: str = ""
+    timeout_seconds_max: int = 15
+    concurrency_per_destination_max: int = 4
+    incident_io_events_per_minute: int = 120
+    disable_hours: int = 120
+    keep_days: int = 30
+
+
 class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The console door: web console, JSON API, metrics."""
 
@@ -137,5 +150,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     journal: JournalConfig = field(default_factory=JournalConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     console: ConsoleConfig = field(default_factory=ConsoleConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     log: LogConfig = field(default_factory=LogConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

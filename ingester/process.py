@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from .actors.bulk.worker import BulkCounters
+from .actors.delivery import DeliveryCounters
 from .actors.intake import IntakeServer
 from .actors.sealer import Load, SealerCounters
 from .actors.tls import Certificates
@@ -53,6 +54,9 @@ class Process:
             [data_dir / "journal", data_dir / "open"], config.store.disk_reserve_bytes
         )
         self.trouble = Doorbell()
+        # Rung after a transaction that has appended to the outbox.
+        self.outbox = Doorbell()
+        self.delivery_counters = DeliveryCounters()
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.sealer_counters = SealerCounters()
@@ -162,6 +166,7 @@ class Process:
             "sealer": self.sealer_counters.statistics(),
             "rollups": self.opened.rollups.statistics(),
             "queries": self.queries.statistics(),
+            "delivery": self.delivery_counters.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {
                 "kept_bytes": self.opened.rejects.kept_bytes,

@@ -11,8 +11,10 @@ import pytest
 import trio
 
 from ingester import services as services_module
+from ingester.actors.delivery import DeliveryCounters
 from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
+from ingester.flow import Doorbell
 from ingester.journal import JournalWriter
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.messages import RequestNumbers
@@ -43,6 +45,8 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 problems=[],
                 next_number=RequestNumbers().next,
                 keeping=lambda: Keeping(days={}),
+                outbox=Doorbell(),
+                delivery=DeliveryCounters(),
                 statistics=dict,
             )
             yield services, control, rig

@@ -17,7 +17,7 @@ from ..lql.compiler import compile_query
 from ..lql.parser import parse
 from ..lql.times import maybe_instant
 
-__all__ = ["matches"]
+__all__ = ["matches", "regex_found"]
 
 _local = threading.local()
 
@@ -41,6 +41,12 @@ def matches(query: str, log: Mapping[str, object]) -> bool:
         [*row, *compiled.params],
     ).fetchone()
     return found is not None and bool(found[0])
+
+
+def regex_found(pattern: str, text: str) -> bool:
+    """Whether RE2 finds `pattern` in `text`: linear in time, whatever the pattern."""
+    row = _connection().execute("SELECT regexp_matches(?, ?)", [text, pattern]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _connection() -> duckdb.DuckDBPyConnection:

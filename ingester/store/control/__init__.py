@@ -29,6 +29,20 @@ from ingester.store.control.connections import (
     ProjectInfo,
     Tier,
 )
+from ingester.store.control.deliveries import (
+    Attempted,
+    Deliveries,
+    Due,
+    DueDelivery,
+    TargetRow,
+)
+from ingester.store.control.delivery_list import (
+    AttemptInfo,
+    DeliveryInfo,
+    DeliveryList,
+    DeliveryState,
+)
+from ingester.store.control.destinations import DestinationInfo, Destinations, RouteInfo
 from ingester.store.control.keys import (
     RESERVED_SEGMENTS,
     KeyInfo,
@@ -72,10 +86,17 @@ __all__ = [
     "PASSWORD_CHARACTERS_MIN",
     "RESERVED_SEGMENTS",
     "TIERS",
+    "AttemptInfo",
+    "Attempted",
     "AuditEntry",
     "ConnectionInfo",
     "ConnectionKey",
     "ControlStore",
+    "DeliveryInfo",
+    "DeliveryState",
+    "DestinationInfo",
+    "Due",
+    "DueDelivery",
     "Invitation",
     "KeyInfo",
     "KeyTables",
@@ -87,6 +108,7 @@ __all__ = [
     "ReplayCount",
     "ReplayMark",
     "ReplaySubject",
+    "RouteInfo",
     "SealedFile",
     "SealedPart",
     "Session",
@@ -94,6 +116,7 @@ __all__ = [
     "SourceExists",
     "SourceInfo",
     "SourceKeys",
+    "TargetRow",
     "Tier",
     "TokenInfo",
     "TokenKey",
@@ -107,6 +130,18 @@ __all__ = [
 
 
 class ControlStore(
-    Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, SealedFiles, Tables
+    Sources,
+    Tokens,
+    Connections,
+    Members,
+    Audit,
+    Usage,
+    Quotas,
+    Replays,
+    SealedFiles,
+    Tables,
+    Destinations,
+    Deliveries,
+    DeliveryList,
 ):
     """The opened file, with what each resource's module adds. Blocking."""
