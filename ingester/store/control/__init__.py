@@ -64,6 +64,7 @@ from ingester.store.control.usage import (
     UsageHour,
     UsageSummary,
 )
+from ingester.store.control.watches import AlertRun, Watches, WatchInfo, WatchKind
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -71,6 +72,7 @@ __all__ = [
     "PASSWORD_CHARACTERS_MIN",
     "RESERVED_SEGMENTS",
     "TIERS",
+    "AlertRun",
     "AuditEntry",
     "ConnectionInfo",
     "ConnectionKey",
@@ -97,11 +99,15 @@ __all__ = [
     "UsageChange",
     "UsageHour",
     "UsageSummary",
+    "WatchInfo",
+    "WatchKind",
     "key_digest",
     "new_key",
     "pair_digest",
 ]
 
 
-class ControlStore(Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, Tables):
+class ControlStore(
+    Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, Tables, Watches
+):
     """The opened file, with what each resource's module adds. Blocking."""
