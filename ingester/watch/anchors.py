@@ -37,7 +37,7 @@ from ..lql.predicates import json_string
 from ..lql.schema import Schema
 from .needles import NEEDLE_BYTES_MIN
 
-__all__ = ["COMBINED", "Equality", "Parts", "parts_of"]
+__all__ = ["COMBINED", "Equality", "Parts", "conjuncts", "parts_of"]
 
 # Columns of few values, by relation.
 COMBINED = {"logs": ("service", "environment", "level"), "events": ("source", "action")}
@@ -67,7 +67,7 @@ def parts_of(query: Query, schema: Schema) -> Parts:
     equalities: list[Equality] = []
     rest: list[Node] = []
     few = set(COMBINED[schema.relation])
-    for node in _conjuncts(query.where):
+    for node in conjuncts(query.where):
         equality = _maybe_equality(node, schema)
         if _columns_only(node, few):
             combined.append(node)
@@ -81,10 +81,10 @@ def parts_of(query: Query, schema: Schema) -> Parts:
     return Parts(tuple(combined), tuple(needles), tuple(equalities), left)
 
 
-def _conjuncts(node: Node | None) -> Iterator[Node]:
+def conjuncts(node: Node | None) -> Iterator[Node]:
     if isinstance(node, And):
         for item in node.items:
-            yield from _conjuncts(item)
+            yield from conjuncts(item)
     elif node is not None:
         yield node
 

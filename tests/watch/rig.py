@@ -63,8 +63,7 @@ class Rig:
 
     def statuses(self) -> list[str]:
         return [
-            status
-            for (status,) in self.select("SELECT status FROM incidents ORDER BY incident_id")
+            status for (status,) in self.select("SELECT status FROM incidents ORDER BY incident_id")
         ]
 
 

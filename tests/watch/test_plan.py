@@ -65,9 +65,7 @@ def test_a_plan_finds_what_the_sql_of_each_rule_finds(
     st.lists(strategies.logs, min_size=1, max_size=3),
     st.lists(strategies.nodes, min_size=1, max_size=3),
 )
-def test_a_plan_agrees_with_matches(
-    log_sql: RuleRows, logs: list[Row], nodes: list[Node]
-) -> None:
+def test_a_plan_agrees_with_matches(log_sql: RuleRows, logs: list[Row], nodes: list[Node]) -> None:
     queries = [Query(where=node) for node in nodes]
     plan = Plan(queries, LOGS, log_sql)
     one_by_one = {
