@@ -18,6 +18,7 @@ __all__ = [
     "MetricsConfig",
     "ServerConfig",
     "StoreConfig",
+    "WatchConfig",
 ]
 
 KiB = 1024
@@ -104,6 +105,15 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     session_hours: int = 336
 
 
+class WatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rules, alerts and monitors: files that declare them, and how time is judged."""
+
+    files: tuple[str, ...] = ()
+    delay_seconds: int = 5
+    late_seconds_max: int = 3600
+    groups_max: int = 100
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The server's own log lines, on standard error."""
 
@@ -125,5 +135,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     journal: JournalConfig = field(default_factory=JournalConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     console: ConsoleConfig = field(default_factory=ConsoleConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     log: LogConfig = field(default_factory=LogConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

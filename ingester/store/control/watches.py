@@ -178,6 +178,14 @@ class Watches(ControlFile):
                 ).fetchall()
             )
 
+    def has_untold(self) -> bool:
+        """Whether an open incident was told to nobody yet, for a silence."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM incidents WHERE status = 'opened' AND is_told = 0 LIMIT 1"
+            ).fetchone()
+            return row is not None
+
     @contextmanager
     def watching(
         self, *, now_s: float, console_base: str, actor: str = ""
