@@ -12,6 +12,7 @@ from msgspec import Struct, field
 __all__ = [
     "Config",
     "ConsoleConfig",
+    "DeliveryConfig",
     "IntakeConfig",
     "JournalConfig",
     "LogConfig",
@@ -95,6 +96,18 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     query_memory_bytes_max: int = 256 * MiB
 
 
+class DeliveryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Delivery of incidents: where to, how long, until when."""
+
+    allow_networks: tuple[str, ...] = ()
+    tls_ca_file: str = ""
+    timeout_seconds_max: int = 15
+    concurrency_per_destination_max: int = 4
+    incident_io_events_per_minute: int = 120
+    disable_hours: int = 120
+    keep_days: int = 30
+
+
 class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The console door: web console, JSON API, metrics."""
 
@@ -135,6 +148,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     journal: JournalConfig = field(default_factory=JournalConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     console: ConsoleConfig = field(default_factory=ConsoleConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     log: LogConfig = field(default_factory=LogConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

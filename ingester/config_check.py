@@ -9,13 +9,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from ingester.config import Config, ConsoleConfig, IntakeConfig
+from ingester.config import Config, ConsoleConfig, DeliveryConfig, IntakeConfig
 from ingester.errors import ConfigError
 
 __all__ = ["checked", "normalised", "split_address"]
@@ -39,6 +39,8 @@ _ZERO_ALLOWED = frozenset({
     "store.linger_ms_max",
     "store.disk_reserve_bytes",
     "server.drain_seconds_max",
+    "watch.delay_seconds",
+    "watch.late_seconds_max",
 })
 
 # (lowest, highest) where the general rule is not enough.
@@ -50,6 +52,12 @@ _BOUNDS = {
     "intake.target_bytes_max": (128, 16 * MiB),
     "intake.header_count_max": (8, 10_000),
     "store.linger_ms_max": (0, 60_000),
+    "watch.delay_seconds": (0, 3600),
+    "watch.late_seconds_max": (0, 7 * 86_400),
+    "watch.groups_max": (1, 1000),
+    "delivery.timeout_seconds_max": (1, 300),
+    "delivery.concurrency_per_destination_max": (1, 8),
+    "delivery.incident_io_events_per_minute": (1, 60_000),
     # DuckDB cannot commit a row group in less.
     "store.memory_bytes_max": (32 * MiB, 2**53),
     "store.query_memory_bytes_max": (32 * MiB, 2**53),
@@ -118,6 +126,7 @@ def _check(config: Config) -> None:
     _check_listener("intake", config.intake)
     _check_listener("console", config.console)
     _check_intake(config.intake)
+    _check_delivery(config.delivery)
     if not config.store.data_dir:
         raise ConfigError("store.data_dir", "must name a folder, such as ./ingester-data")
     _check_fit(config)
@@ -162,20 +171,32 @@ def _check_intake(intake: IntakeConfig) -> None:
                 f'must be host names without scheme and port, such as "test.example.com",'
                 f" got {host!r}",
             )
-    for network in intake.trusted_proxies:
-        try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            raise ConfigError(
-                "intake.trusted_proxies",
-                f'must be addresses or CIDRs such as "10.0.0.0/8", got {network!r}: {error}',
-            ) from None
+    _check_networks("intake.trusted_proxies", intake.trusted_proxies)
     for origin in intake.cors_origins:
         if origin != "*" and not _is_base_url(origin, path_allowed=False):
             raise ConfigError(
                 "intake.cors_origins",
                 f'must be "*" or origins such as "https://app.example.com", got {origin!r}',
             )
+
+
+def _check_delivery(delivery: DeliveryConfig) -> None:
+    _check_networks("delivery.allow_networks", delivery.allow_networks)
+    file = delivery.tls_ca_file
+    if file and not (Path(file).is_file() and os.access(file, os.R_OK)):
+        raise ConfigError(
+            "delivery.tls_ca_file", f"must be a PEM file that can be read, got {file!r}"
+        )
+
+
+def _check_networks(name: str, networks: Sequence[str]) -> None:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ConfigError(
+                name, f'must be addresses or CIDRs such as "10.0.0.0/8", got {network!r}: {error}'
+            ) from None
 
 
 def _check_fit(config: Config) -> None:

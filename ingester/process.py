@@ -12,8 +12,10 @@ from pathlib import Path
 import trio
 
 from .actors.bulk.worker import BulkCounters
+from .actors.delivery import DeliveryCounters
 from .actors.intake import IntakeServer
 from .actors.tls import Certificates
+from .actors.watch import WatchCounters
 from .config import Config
 from .console.connection import ConsoleCounters
 from .doors.admission import Admission, KeyRing
@@ -47,6 +49,8 @@ class Process:
         self.trouble = Doorbell()
         # Rung after a transaction that has appended to the outbox.
         self.outbox = Doorbell()
+        self.delivery_counters = DeliveryCounters()
+        self.watch_counters = WatchCounters()
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.decode_turn = trio.CapacityLimiter(1)
@@ -129,6 +133,8 @@ class Process:
             "console": self.console_counters.snapshot(),
             "store": self.opened.store.statistics(),
             "queries": self.queries.statistics(),
+            "watch": self.watch_counters.statistics(),
+            "delivery": self.delivery_counters.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {
                 "kept_bytes": self.opened.rejects.kept_bytes,

@@ -12,12 +12,14 @@ from .actors.maintenance import save_quotas, save_usage
 from .config import Config
 from .console.metrics import make_registry, metrics_text
 from .console.services import Document, QueryStream
+from .delivery_desk import ProcessDesk
 from .doors.admission import Admission
 from .doors.auth import bearer_key
 from .doors.key_ring import UnknownKey
 from .doors.metric_labels import LabelWarning
 from .doors.replay import Replayer
 from .errors import Forbidden, Overloaded, Unauthorized
+from .flow import Doorbell
 from .management import Actor, Answer, Links, Management
 from .management.calls import NOBODY
 from .messages import Scope
@@ -58,6 +60,7 @@ class ProcessServices:
         queries: Queries,
         problems: Sequence[str],
         next_number: Callable[[], int],
+        outbox: Doorbell,
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self._config = config
@@ -73,6 +76,7 @@ class ProcessServices:
         self._sign_ins = trio.CapacityLimiter(1)
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
         self._rejects = StoreDesk(store, replayer)
+        self._delivery = ProcessDesk(lambda: config().delivery, outbox)
         self._statistics = statistics
         self._registry = make_registry(self.statistics)
 
@@ -173,6 +177,7 @@ class ProcessServices:
             Links(intake=self._intake_base, console=self._console_base),
             session_seconds=self._config().console.session_hours * 3600,
             rejects=self._rejects,
+            delivery=self._delivery,
         )
 
     def _intake_base(self) -> str:

@@ -4,14 +4,15 @@
 intake server ─► handler ─┬─ journal gate (bytes) ─► journal ─(∞, bounded by the gate)─► loader
                           └─ uploads (0) ─► bulk worker × bulk_uploads_max
                                             each: pieces (4) ─► decode ─ slices (1) ─► insert
-maintenance, console: beside them, restarted when they fail
+store ─(commits)─► rules, alerts, monitors ─► outbox ─► delivery ─► receivers
+maintenance, watching, delivery, console: beside them, restarted when they fail
 ```
 
 Drain, in this order: not ready ► doors stop accepting ► open requests finish within
 `drain_seconds_max` ► bulk workers end ► journal flushed ► loader commits (when the store does not
-take it within as long again, it stays in the journal) ► quotas stored ► console stops ► checkpoint
-► exit 0. A second signal ends the process at once; what was acknowledged is in the journal or
-committed.
+take it within as long again, it stays in the journal) ► deliveries under way end ► quotas stored ►
+console stops ► checkpoint ► exit 0. A second signal ends the process at once; what was acknowledged
+is in the journal or committed, what was not delivered is in the outbox.
 
 A fault of a journal, loader or store that its actor cannot resolve passes through here and ends the
 process non-zero: nothing acknowledged is lost, the next start replays it.
@@ -23,7 +24,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +33,7 @@ import trio
 from msgspec import Struct
 
 from . import startup
-from .actors import journal, loader, maintenance
+from .actors import delivery, journal, loader, maintenance, watch
 from .actors.bulk import worker as bulk
 from .actors.bulk.worker import BulkWorkerContext
 from .actors.tls import Certificates
@@ -48,6 +49,8 @@ from .process import Process
 from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .store.control import SourceKeys
+from .watch.clock import Clock
+from .watch.rules import RuleEngine
 
 __all__ = ["Announcement", "serve"]
 
@@ -92,12 +95,20 @@ async def serve(
             stop_console = trio.Event()
             async with trio.open_nursery() as beside:
                 addresses = await beside.start(_console, process, stop_console)
-                async with trio.open_nursery() as upkeep:
-                    upkeep.start_soon(_keep_running, "maintenance", process, _maintenance)
-                    upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
-                    upkeep.start_soon(_keep_running, "queries", process, _queries)
-                    await _run_core(process, addresses, announce, signals, reload)
-                    upkeep.cancel_scope.cancel()
+                async with trio.open_nursery() as telling:
+                    stop_telling = trio.Event()
+                    deliver = partial(_deliver, stop_telling, addresses.url)
+                    telling.start_soon(_keep_running, "delivery", process, deliver)
+                    async with trio.open_nursery() as upkeep:
+                        upkeep.start_soon(_keep_running, "maintenance", process, _maintenance)
+                        upkeep.start_soon(_keep_running, "journal-clean", process, _clean_journal)
+                        upkeep.start_soon(_keep_running, "queries", process, _queries)
+                        for name, actor in _watching(process, addresses.url):
+                            upkeep.start_soon(_keep_running, name, process, actor)
+                        await _run_core(process, addresses, announce, signals, reload)
+                        upkeep.cancel_scope.cancel()
+                    stop_telling.set()
+                    telling.cancel_scope.deadline = trio.current_time() + _tell_seconds(process)
                 await maintenance.save_quotas(opened.control, opened.quotas)
                 await maintenance.save_usage(opened.control, process.admission.usage)
                 stop_console.set()
@@ -246,6 +257,61 @@ async def _maintenance(process: Process) -> None:
     )
 
 
+async def _deliver(stop: trio.Event, console_url: str, process: Process) -> None:
+    await delivery.run(
+        control=process.opened.control,
+        bell=process.outbox,
+        stop=stop,
+        settings=lambda: process.config.delivery,
+        console_base=lambda: process.config.console.public_url or console_url,
+        counters=process.delivery_counters,
+    )
+
+
+def _tell_seconds(process: Process) -> float:
+    """For attempts under way at the end; one that is cut is made again after the next start."""
+    config = process.config
+    return 1 + min(config.delivery.timeout_seconds_max, config.server.drain_seconds_max)
+
+
+def _watching(
+    process: Process, console_url: str
+) -> Iterator[tuple[str, Callable[[Process], Awaitable[None]]]]:
+    """The actors of rules, alerts and monitors, by name."""
+    store, control = process.opened.store, process.opened.control
+
+    def console_base() -> str:
+        return process.config.console.public_url or console_url
+
+    parts = watch.WatchParts(
+        store=store,
+        control=control,
+        queries=process.queries,
+        sql_turn=trio.CapacityLimiter(1),
+        console_base=console_base,
+        config=lambda: process.config.watch,
+        outbox=process.outbox,
+        counters=process.watch_counters,
+        clock=Clock(),
+    )
+
+    async def rules(_: Process) -> None:
+        await watch.run_rules(
+            lambda: RuleEngine(store, control, console_base=console_base),
+            store=store,
+            outbox=process.outbox,
+            counters=process.watch_counters,
+        )
+
+    async def alerts(_: Process) -> None:
+        await watch.run_alerts(parts)
+
+    async def monitors(_: Process) -> None:
+        await watch.run_monitors(parts)
+
+    yield from (("rules", rules), ("alerts", alerts), ("monitors", monitors))
+
+
 async def _queries(process: Process) -> None:
     await process.queries.run()
 
@@ -317,6 +383,7 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         queries=process.queries,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
+        outbox=process.outbox,
         statistics=process.statistics,
     )
     async with services.searches.running(stop):

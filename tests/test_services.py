@@ -13,6 +13,7 @@ import trio
 from ingester import services as services_module
 from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
+from ingester.flow import Doorbell
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.messages import RequestNumbers
 from ingester.sandbox.queries import Queries
@@ -37,6 +38,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 queries=cast(Queries, None),
                 problems=[],
                 next_number=RequestNumbers().next,
+                outbox=Doorbell(),
                 statistics=dict,
             )
             yield services, control, rig

@@ -37,6 +37,9 @@ class LazyGroup(click.Group):
         "project": "connection:project",
         "member": "member:member",
         "audit": "member:audit",
+        "destination": "destination:destination",
+        "route": "route:route",
+        "delivery": "delivery:delivery",
         "rejects": "rejects:rejects",
         "check": "check:check",
         "config": "settings:config",
@@ -76,6 +79,11 @@ def main() -> None:
     Ask:
       ingester query "SELECT action, count(*) FROM events GROUP BY ALL"
       ingester search "level:>=error timeout" --since 1h --follow
+
+    \b
+    Tell others of incidents:
+      ingester destination create ops --url https://example.org/hook --secret generate
+      ingester destination verify ops
 
     Every command takes --json. Exit codes: 0 done, 1 failed, 2 usage or a wrong setting, 3 server
     not reachable, 4 partly (some lines were rejected).

@@ -182,13 +182,15 @@ def calls_in_process(
     control: ControlStore, loaded: Loaded, rejects: RejectDesk | None = None
 ) -> Callable[[str, str, Mapping[str, object] | None], bytes]:
     """The management routes in this process, which holds the folder's lock."""
+    from ingester.delivery_desk import OfflineDesk
     from ingester.management import Links, Management
     from ingester.management.calls import LOCAL_ADMIN
 
     links = Links(
         intake=lambda: intake_base(loaded.config), console=lambda: console_base(loaded.config)
     )
-    management = Management(control, links, rejects=rejects)
+    delivery = OfflineDesk(loaded.config.delivery)
+    management = Management(control, links, rejects=rejects, delivery=delivery)
 
     def call(method: str, path: str, document: Mapping[str, object] | None) -> bytes:
         path, _, query = path.partition("?")

@@ -7,6 +7,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
+from ingester.delivery.exchange import Exchange, Target
 from ingester.messages import ReplayOutcome
 from ingester.store.control import ControlStore, MemberRole, Session
 from ingester.store.reject_rows import (
@@ -23,6 +24,7 @@ __all__ = [
     "Actor",
     "Answer",
     "Call",
+    "DeliveryDesk",
     "Links",
     "NeededRole",
     "Nothing",
@@ -84,6 +86,16 @@ class RejectDesk(Protocol):
         """What became of each; `edits` by id. Raises Overloaded before anything is sent."""
 
 
+class DeliveryDesk(Protocol):
+    """Who sends to destinations. Blocking."""
+
+    def send(self, target: Target, event_id: str, body: bytes) -> Exchange:
+        """One attempt on the way that all deliveries take."""
+
+    def ring(self) -> None:
+        """There is something new in the outbox, or a destination has changed."""
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """A status and a JSON-ready document. `session_secret` is for a cookie, "" to remove it."""
 
@@ -118,3 +130,4 @@ class Call(Struct, Generic[BodyT, QueryT], kw_only=True):
     session_seconds: int
     session_secret: str | None = None
     rejects: RejectDesk | None = None
+    delivery: DeliveryDesk | None = None

@@ -24,7 +24,7 @@ from ingester.errors import (
     StoreBusy,
     Unauthorized,
 )
-from ingester.management.calls import Actor, Answer, Call, Links, RejectDesk
+from ingester.management.calls import Actor, Answer, Call, DeliveryDesk, Links, RejectDesk
 from ingester.management.routes import ROUTES, Route
 from ingester.messages import ErrorBody
 from ingester.store.control import ControlStore
@@ -50,11 +50,13 @@ class Management:
         *,
         session_seconds: int = DEFAULT_SESSION_SECONDS,
         rejects: RejectDesk | None = None,
+        delivery: DeliveryDesk | None = None,
     ) -> None:
         self._control = control
         self._links = links
         self._session_seconds = session_seconds
         self._rejects = rejects
+        self._delivery = delivery
 
     def handle(
         self, method: str, path: str, query: Mapping[str, str], body: bytes, actor: Actor
@@ -84,6 +86,7 @@ class Management:
             query=decode_query(query, route.query),
             session_seconds=self._session_seconds,
             rejects=self._rejects,
+            delivery=self._delivery,
         )
         answered = route.function(call)
         return Answer(

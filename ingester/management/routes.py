@@ -6,116 +6,18 @@ call, so that none of the three can differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
-
-from msgspec import Struct
-
 from ingester.management import answers, keys, people, records, rejects, requests
-from ingester.management.calls import Call, NeededRole, Nothing
+from ingester.management.delivery_routes import DELIVERY_ROUTES
+from ingester.management.route import Route, change, get, key_change
 
 __all__ = ["ROUTES", "Route"]
-
-Method = Literal["GET", "POST", "PATCH", "DELETE"]
-
-
-class Route(Struct, frozen=True, kw_only=True):
-    """One route. `{name}` in the pattern is one path segment. `changes_keys`: the doors must read
-    their key tables again after it. `conflict`: what a 409 means, "" for none.
-    """
-
-    method: Method
-    pattern: str
-    summary: str
-    function: Callable[[Call[Any, Any]], Struct]
-    answer: type[Struct]
-    request: type[Struct] = Nothing
-    query: type[Struct] = Nothing
-    role: NeededRole = "admin"
-    status: int = 200
-    changes_keys: bool = False
-    conflict: str = ""
-
 
 _NOT_RETRIEVABLE = "The key cannot be shown again; rotate gives a new one."
 _LAST_ADMIN = "This is the last administrator."
 
-_API = "/api/v1"
-
-
-def _get(
-    path: str,
-    function: Callable[[Call[Any, Any]], Struct],
-    answer: type[Struct],
-    summary: str,
-    *,
-    query: type[Struct] = Nothing,
-    role: NeededRole = "admin",
-) -> Route:
-    return Route(
-        method="GET",
-        pattern=_API + path,
-        summary=summary,
-        function=function,
-        answer=answer,
-        query=query,
-        role=role,
-    )
-
-
-def _change(
-    method: Method,
-    path: str,
-    function: Callable[[Call[Any, Any]], Struct],
-    answer: type[Struct],
-    summary: str,
-    request: type[Struct] = Nothing,
-    *,
-    status: int = 200,
-    conflict: str = "",
-) -> Route:
-    """A route after which the doors look again."""
-    return Route(
-        method=method,
-        pattern=_API + path,
-        summary=summary,
-        function=function,
-        answer=answer,
-        request=request,
-        status=status,
-        conflict=conflict,
-        changes_keys=True,
-    )
-
-
-def _people(
-    method: Method,
-    path: str,
-    function: Callable[[Call[Any, Any]], Struct],
-    answer: type[Struct],
-    summary: str,
-    request: type[Struct] = Nothing,
-    *,
-    role: NeededRole = "admin",
-    status: int = 200,
-    conflict: str = "",
-) -> Route:
-    return Route(
-        method=method,
-        pattern=_API + path,
-        summary=summary,
-        function=function,
-        answer=answer,
-        request=request,
-        role=role,
-        status=status,
-        conflict=conflict,
-    )
-
-
 _SOURCES = (
-    _get("/sources", keys.list_sources, answers.SourceList, "List sources."),
-    _change(
+    get("/sources", keys.list_sources, answers.SourceList, "List sources."),
+    key_change(
         "POST",
         "/sources",
         keys.create_source,
@@ -125,8 +27,8 @@ _SOURCES = (
         status=201,
         conflict="A source of that name exists.",
     ),
-    _get("/sources/{name}", keys.get_source, answers.Source, "One source."),
-    _change(
+    get("/sources/{name}", keys.get_source, answers.Source, "One source."),
+    key_change(
         "PATCH",
         "/sources/{name}",
         keys.patch_source,
@@ -134,14 +36,14 @@ _SOURCES = (
         "Change settings of a source.",
         requests.PatchSource,
     ),
-    _change(
+    key_change(
         "DELETE",
         "/sources/{name}",
         keys.delete_source,
         answers.Deleted,
         "Delete a source and its keys; its data stays.",
     ),
-    _change(
+    key_change(
         "POST",
         "/sources/{name}/rotate",
         keys.rotate_source,
@@ -149,14 +51,14 @@ _SOURCES = (
         "A new key pair; those in use end after the overlap.",
         requests.Rotate,
     ),
-    _change(
+    key_change(
         "POST",
         "/sources/{name}/revoke",
         keys.revoke_source,
         answers.SourceRevoked,
         "End every key pair of a source now.",
     ),
-    _people(
+    change(
         "POST",
         "/sources/{name}/reveal",
         keys.reveal_source,
@@ -164,7 +66,7 @@ _SOURCES = (
         "The newest key pair again; 409 when it is not retrievable.",
         conflict=_NOT_RETRIEVABLE,
     ),
-    _get(
+    get(
         "/sources/{name}/usage",
         records.source_usage,
         answers.UsageAnswer,
@@ -174,8 +76,8 @@ _SOURCES = (
 )
 
 _TOKENS = (
-    _get("/tokens", keys.list_tokens, answers.TokenList, "List tokens."),
-    _change(
+    get("/tokens", keys.list_tokens, answers.TokenList, "List tokens."),
+    key_change(
         "POST",
         "/tokens",
         keys.create_token,
@@ -184,9 +86,9 @@ _TOKENS = (
         requests.CreateToken,
         status=201,
     ),
-    _get("/tokens/{id}", keys.get_token, answers.Token, "One token."),
-    _change("DELETE", "/tokens/{id}", keys.delete_token, answers.Deleted, "Delete a token."),
-    _change(
+    get("/tokens/{id}", keys.get_token, answers.Token, "One token."),
+    key_change("DELETE", "/tokens/{id}", keys.delete_token, answers.Deleted, "Delete a token."),
+    key_change(
         "POST",
         "/tokens/{id}/rotate",
         keys.rotate_token,
@@ -195,14 +97,14 @@ _TOKENS = (
         requests.Rotate,
         conflict="The token has expired.",
     ),
-    _change(
+    key_change(
         "POST",
         "/tokens/{id}/revoke",
         keys.revoke_token,
         answers.Revoked,
         "End every key of a token now.",
     ),
-    _people(
+    change(
         "POST",
         "/tokens/{id}/reveal",
         keys.reveal_token,
@@ -210,7 +112,7 @@ _TOKENS = (
         "The newest key again; 409 when it is not retrievable.",
         conflict=_NOT_RETRIEVABLE,
     ),
-    _get(
+    get(
         "/tokens/{id}/usage",
         records.token_usage,
         answers.UsageAnswer,
@@ -220,8 +122,8 @@ _TOKENS = (
 )
 
 _CONNECTIONS = (
-    _get("/connections", keys.list_connections, answers.ConnectionList, "List connections."),
-    _change(
+    get("/connections", keys.list_connections, answers.ConnectionList, "List connections."),
+    key_change(
         "POST",
         "/connections",
         keys.create_connection,
@@ -231,8 +133,8 @@ _CONNECTIONS = (
         status=201,
         conflict="A connection of that name exists.",
     ),
-    _get("/connections/{id}", keys.get_connection, answers.Connection, "One connection."),
-    _change(
+    get("/connections/{id}", keys.get_connection, answers.Connection, "One connection."),
+    key_change(
         "PATCH",
         "/connections/{id}",
         keys.patch_connection,
@@ -240,14 +142,14 @@ _CONNECTIONS = (
         "Change the limits of a connection.",
         requests.PatchConnection,
     ),
-    _change(
+    key_change(
         "DELETE",
         "/connections/{id}",
         keys.delete_connection,
         answers.Deleted,
         "Delete a connection; its metrics stay.",
     ),
-    _change(
+    key_change(
         "POST",
         "/connections/{id}/rotate",
         keys.rotate_connection,
@@ -255,14 +157,14 @@ _CONNECTIONS = (
         "A new key; those in use end after the overlap.",
         requests.Rotate,
     ),
-    _change(
+    key_change(
         "POST",
         "/connections/{id}/revoke",
         keys.revoke_connection,
         answers.Revoked,
         "End every key of a connection now.",
     ),
-    _people(
+    change(
         "POST",
         "/connections/{id}/reveal",
         keys.reveal_connection,
@@ -270,7 +172,7 @@ _CONNECTIONS = (
         "The newest key again; 409 when it is not retrievable.",
         conflict=_NOT_RETRIEVABLE,
     ),
-    _get(
+    get(
         "/connections/{id}/usage",
         records.connection_usage,
         answers.UsageAnswer,
@@ -280,8 +182,8 @@ _CONNECTIONS = (
 )
 
 _PROJECTS = (
-    _get("/projects", keys.list_projects, answers.ProjectList, "List projects.", role="viewer"),
-    _people(
+    get("/projects", keys.list_projects, answers.ProjectList, "List projects.", role="viewer"),
+    change(
         "POST",
         "/projects",
         keys.create_project,
@@ -291,8 +193,8 @@ _PROJECTS = (
         status=201,
         conflict="A project of that id exists.",
     ),
-    _get("/projects/{id}", keys.get_project, answers.Project, "One project.", role="viewer"),
-    _people(
+    get("/projects/{id}", keys.get_project, answers.Project, "One project.", role="viewer"),
+    change(
         "DELETE",
         "/projects/{id}",
         keys.delete_project,
@@ -303,8 +205,8 @@ _PROJECTS = (
 )
 
 _PEOPLE = (
-    _get("/members", people.list_members, answers.MemberList, "List members."),
-    _people(
+    get("/members", people.list_members, answers.MemberList, "List members."),
+    change(
         "POST",
         "/members",
         people.create_member,
@@ -314,8 +216,8 @@ _PEOPLE = (
         status=201,
         conflict="There is a member with that address.",
     ),
-    _get("/members/{id}", people.get_member, answers.Member, "One member."),
-    _people(
+    get("/members/{id}", people.get_member, answers.Member, "One member."),
+    change(
         "PATCH",
         "/members/{id}",
         people.patch_member,
@@ -324,7 +226,7 @@ _PEOPLE = (
         requests.PatchMember,
         conflict=_LAST_ADMIN,
     ),
-    _people(
+    change(
         "DELETE",
         "/members/{id}",
         people.delete_member,
@@ -332,14 +234,14 @@ _PEOPLE = (
         "Delete a member.",
         conflict=_LAST_ADMIN,
     ),
-    _people(
+    change(
         "POST",
         "/members/{id}/invite",
         people.invite_member,
         answers.Invited,
         "A new one-time link, also for a forgotten password.",
     ),
-    _people(
+    change(
         "POST",
         "/setup",
         people.set_up,
@@ -349,7 +251,7 @@ _PEOPLE = (
         role="anyone",
         conflict="There is a member with that address.",
     ),
-    _people(
+    change(
         "POST",
         "/invites/accept",
         people.accept_invitation,
@@ -358,7 +260,7 @@ _PEOPLE = (
         requests.AcceptInvitation,
         role="anyone",
     ),
-    _people(
+    change(
         "POST",
         "/session",
         people.sign_in,
@@ -367,9 +269,9 @@ _PEOPLE = (
         requests.SignIn,
         role="anyone",
     ),
-    _get("/session", people.get_session, answers.SessionAnswer, "Who is signed in.", role="viewer"),
-    _people("DELETE", "/session", people.sign_out, answers.Done, "Sign out.", role="viewer"),
-    _people(
+    get("/session", people.get_session, answers.SessionAnswer, "Who is signed in.", role="viewer"),
+    change("DELETE", "/session", people.sign_out, answers.Done, "Sign out.", role="viewer"),
+    change(
         "POST",
         "/session/password",
         people.change_password,
@@ -382,14 +284,14 @@ _PEOPLE = (
 )
 
 _RECORDS = (
-    _get(
+    get(
         "/audit",
         records.list_audit,
         answers.AuditList,
         "Changes of keys and members, newest first.",
         query=requests.AuditQuery,
     ),
-    _get(
+    get(
         "/refused",
         records.list_refused,
         answers.RefusedList,
@@ -400,7 +302,7 @@ _RECORDS = (
 
 # A path of one more fixed segment comes before the one with a variable in its place.
 _REJECTS = (
-    _get(
+    get(
         "/rejects",
         rejects.list_rejects,
         answers.RejectList,
@@ -408,7 +310,7 @@ _REJECTS = (
         query=requests.RejectsQuery,
         role="viewer",
     ),
-    _get(
+    get(
         "/rejects/counts",
         rejects.count_rejects,
         answers.RejectCounts,
@@ -416,8 +318,8 @@ _REJECTS = (
         query=requests.CountsQuery,
         role="viewer",
     ),
-    _get("/rejects/{id}", rejects.get_reject, answers.Reject, "One reject.", role="viewer"),
-    _people(
+    get("/rejects/{id}", rejects.get_reject, answers.Reject, "One reject.", role="viewer"),
+    change(
         "POST",
         "/rejects/replay",
         rejects.replay_rejects,
@@ -435,4 +337,5 @@ ROUTES: tuple[Route, ...] = (
     *_PEOPLE,
     *_RECORDS,
     *_REJECTS,
+    *DELIVERY_ROUTES,
 )

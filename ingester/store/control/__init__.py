@@ -29,6 +29,20 @@ from ingester.store.control.connections import (
     ProjectInfo,
     Tier,
 )
+from ingester.store.control.deliveries import (
+    Attempted,
+    Deliveries,
+    Due,
+    DueDelivery,
+    TargetRow,
+)
+from ingester.store.control.delivery_list import (
+    AttemptInfo,
+    DeliveryInfo,
+    DeliveryList,
+    DeliveryState,
+)
+from ingester.store.control.destinations import DestinationInfo, Destinations, RouteInfo
 from ingester.store.control.keys import (
     RESERVED_SEGMENTS,
     KeyInfo,
@@ -73,10 +87,17 @@ __all__ = [
     "RESERVED_SEGMENTS",
     "TIERS",
     "AlertRun",
+    "AttemptInfo",
+    "Attempted",
     "AuditEntry",
     "ConnectionInfo",
     "ConnectionKey",
     "ControlStore",
+    "DeliveryInfo",
+    "DeliveryState",
+    "DestinationInfo",
+    "Due",
+    "DueDelivery",
     "Invitation",
     "KeyInfo",
     "KeyTables",
@@ -88,11 +109,13 @@ __all__ = [
     "ReplayCount",
     "ReplayMark",
     "ReplaySubject",
+    "RouteInfo",
     "Session",
     "SignedIn",
     "SourceExists",
     "SourceInfo",
     "SourceKeys",
+    "TargetRow",
     "Tier",
     "TokenInfo",
     "TokenKey",
@@ -108,6 +131,18 @@ __all__ = [
 
 
 class ControlStore(
-    Sources, Tokens, Connections, Members, Audit, Usage, Quotas, Replays, Tables, Watches
+    Sources,
+    Tokens,
+    Connections,
+    Members,
+    Audit,
+    Usage,
+    Quotas,
+    Replays,
+    Tables,
+    Destinations,
+    Deliveries,
+    DeliveryList,
+    Watches,
 ):
     """The opened file, with what each resource's module adds. Blocking."""

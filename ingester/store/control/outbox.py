@@ -164,9 +164,13 @@ def append_message(
         (event_id, format_name, incident_id, kind, body, now_s),
     )
     connection.execute(
-        "INSERT INTO deliveries (message_id, destination_id, incident_id, kind, state, created_at,"
-        " finished_at, error) SELECT message_id, ?, incident_id, kind, ?, ?, ?, ? FROM messages"
-        " WHERE event_id = ? AND format = ? ON CONFLICT DO NOTHING",
+        # What waits behind an earlier one is looked at when that one is.
+        "INSERT INTO deliveries (message_id, destination_id, incident_id, kind, state, next_at,"
+        " created_at, finished_at, error) SELECT message_id, ?1, incident_id, kind, ?2,"
+        " coalesce((SELECT max(next_at) FROM deliveries AS earlier WHERE"
+        " earlier.destination_id = ?1 AND earlier.incident_id = messages.incident_id"
+        " AND earlier.state = 'pending'), 0), ?3, ?4, ?5 FROM messages"
+        " WHERE event_id = ?6 AND format = ?7 ON CONFLICT DO NOTHING",
         (
             destination_number,
             "pending" if is_enabled else "dead",
