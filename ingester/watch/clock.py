@@ -4,8 +4,8 @@ The wall clock may be set by an hour or a day, and the server may have been down
 **gap**, a span of wall time in which nothing could arrive. What judges time asks whether it lies
 in one.
 
-1. A jump forward of more than `_JUMP_S` beyond the monotonic clock is a gap; so is the time between
-   when watching was last alive and its start.
+1. A jump forward of more than `_JUMP_S` beyond the monotonic clock is a gap; so is the time from
+   when watching was last alive, or ever, to its start.
 2. A jump backward takes times back that were judged already: `went_back` tells once.
 """
 
@@ -46,9 +46,9 @@ class Timeline:
         self._monotonic = clock.monotonic()
         self.gaps: tuple[Gap, ...] = ()
         self.went_back_to: float | None = None
-        if alive_at is not None and alive_at < self._wall:
-            self.gaps = (Gap(alive_at, self._wall),)
-        elif alive_at is not None and alive_at - self._wall > _JUMP_S:
+        if alive_at is None or alive_at < self._wall:
+            self.gaps = (Gap(alive_at or 0.0, self._wall),)
+        elif alive_at - self._wall > _JUMP_S:
             self.went_back_to = self._wall
 
     def look(self) -> float:
@@ -59,6 +59,10 @@ class Timeline:
             self.gaps = (*self.gaps, Gap(expected, wall))[-_GAPS_MAX:]
         elif expected - wall > _JUMP_S:
             self.went_back_to = wall
+            # The time behind it passes again, and now something can arrive in it.
+            self.gaps = tuple(
+                Gap(gap.start, min(gap.end, wall)) for gap in self.gaps if gap.start < wall
+            )
         self._wall, self._monotonic = wall, monotonic
         return wall
 

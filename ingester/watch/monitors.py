@@ -157,6 +157,7 @@ class MonitorEngine:
                 for bucket, points in transaction.buckets(info.number, 0).items()
             }
             before = kept.get(due.first - 1) or _last_before(kept, due.first)
+            fired: set[str] = set()
             for bucket in range(due.first, due.last + 1):
                 found = values.get(bucket, Values())
                 after = judge(
@@ -166,7 +167,7 @@ class MonitorEngine:
                     groups_max=self._groups_max,
                     is_unknown=self._is_unknown(monitor, bucket, found),
                 )
-                self._act(transaction, info, monitor, bucket, kept.get(bucket), after)
+                self._act(transaction, due, bucket, kept.get(bucket), after, fired)
                 transaction.save_bucket(info.number, bucket, msgspec.json.encode(after))
                 before = after
             next_bucket = due.state.next_bucket
@@ -218,22 +219,28 @@ class MonitorEngine:
     def _act(
         self,
         transaction: WatchTransaction,
-        info: WatchInfo,
-        monitor: Monitor,
+        due: Due,
         bucket: int,
         judged: Bucket | None,
         after: Bucket,
+        fired: set[str],
     ) -> None:
-        """Change incidents where a verdict is new or another one than before."""
-        known = {} if judged is None else judged.groups
+        """Change incidents where a verdict is new, or another than `judged`. `fired`: groups that
+        have fired in this round, which ends with what is so now.
+        """
+        info, monitor = due.info, due.monitor
         for key, point in after.groups.items():
-            was = known.get(key)
-            if judged is not None and was is not None and was.is_firing == point.is_firing:
+            was = None if judged is None else judged.groups.get(key)
+            is_same = was is not None and was.is_firing == point.is_firing
+            is_last = bucket == due.last
+            if is_same and (point.is_firing or not (is_last or key in fired)):
                 continue
             data = MonitorValues(windows=(_window(monitor, bucket, key, point),))
             if not point.is_firing:
                 transaction.book.recover(info.number, key, data=data)
+                fired.discard(key)
                 continue
+            fired.add(key)
             firer = Firer(
                 watch_number=info.number,
                 group_key=key,
