@@ -31,6 +31,7 @@ from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
 from .store.reader import check_parts
 from .store.store import Store
+from .watch_desk import ProcessWatchDesk
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
 
@@ -77,6 +78,7 @@ class ProcessServices:
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
         self._rejects = StoreDesk(store, replayer)
         self._delivery = ProcessDesk(lambda: config().delivery, outbox)
+        self._watch = ProcessWatchDesk(config, store, queries)
         self._statistics = statistics
         self._registry = make_registry(self.statistics)
 
@@ -178,6 +180,7 @@ class ProcessServices:
             session_seconds=self._config().console.session_hours * 3600,
             rejects=self._rejects,
             delivery=self._delivery,
+            watch=self._watch,
         )
 
     def _intake_base(self) -> str:

@@ -18,12 +18,13 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import cast
 
 import msgspec
 from msgspec import Struct, structs
 
 from ..delivery.incident import FIRING_ROWS_MAX, AffectedMonitor, AlertRows
-from ..lql import parse
+from ..lql import compile_query, parse
 from ..search.fetch import documents
 from ..search.keys import Key
 from ..search.reading import Reading, Stop
@@ -32,13 +33,22 @@ from ..search.tail import matching_behind
 from ..store.control import ControlStore
 from ..store.control.incidents import Firer
 from ..store.control.watches import AlertRun, WatchInfo
+from ..store.relations import relation
 from ..store.store import Store
 from .clock import Clock, Timeline
 from .cron import Cron
 from .pages import watch_url
 from .settings import Alert
 
-__all__ = ["AlertBook", "AlertState", "AlertWindow", "Outcome", "bound_query", "due_window"]
+__all__ = [
+    "AlertBook",
+    "AlertState",
+    "AlertWindow",
+    "Outcome",
+    "bound_query",
+    "due_window",
+    "rows_between",
+]
 
 _TRIES_MAX = 5
 _RETRY_S = 60.0
@@ -251,6 +261,31 @@ class AlertBook:
             incident_group=alert.incident_group,
             url=watch_url(self._console_base(), info),
         )
+
+
+def rows_between(reading: Reading, alert: Alert, window: AlertWindow) -> Outcome:
+    """What arrived within a window and matches; for a test, which has no cursor."""
+    subject = SUBJECTS[alert.on]
+    query = parse(alert.query, context="rule", schema=subject.schema)
+    low, high = (each.replace(tzinfo=None) for each in (window.start, window.end))
+    files = reading.snapshot.files_within(subject.table, "received_at", low, high)
+    rows = relation(reading.snapshot, subject.table, subject.columns, files)
+    compiled = compile_query(query, now=reading.now, schema=subject.schema)
+    matching = (
+        f"FROM ({rows}) AS {subject.schema.relation} WHERE received_at >= ? AND received_at < ? "
+        f"AND ({compiled.where_sql})"
+    )
+    params = [low, high, *compiled.params]
+    keys = [
+        Key(*row)  # type: ignore[arg-type]
+        for row in reading.rows(
+            f"SELECT {subject.schema.time}, request_number, line_number, arm_number, file_name, "
+            f"place {matching} ORDER BY request_number, line_number LIMIT {FIRING_ROWS_MAX}",
+            params,
+        )
+    ]
+    ((count,),) = reading.rows(f"SELECT count(received_at) {matching}", params)
+    return _outcome(reading, alert.on, keys, cast(int, count))
 
 
 def _outcome(reading: Reading, table: str, keys: Sequence[Key], count: int) -> Outcome:

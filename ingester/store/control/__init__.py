@@ -43,6 +43,13 @@ from ingester.store.control.delivery_list import (
     DeliveryState,
 )
 from ingester.store.control.destinations import DestinationInfo, Destinations, RouteInfo
+from ingester.store.control.incident_list import (
+    IncidentInfo,
+    IncidentList,
+    LabelInfo,
+    RevisionInfo,
+    SilenceInfo,
+)
 from ingester.store.control.keys import (
     RESERVED_SEGMENTS,
     KeyInfo,
@@ -98,9 +105,11 @@ __all__ = [
     "DestinationInfo",
     "Due",
     "DueDelivery",
+    "IncidentInfo",
     "Invitation",
     "KeyInfo",
     "KeyTables",
+    "LabelInfo",
     "MemberInfo",
     "MemberRole",
     "NotRetrievable",
@@ -109,9 +118,11 @@ __all__ = [
     "ReplayCount",
     "ReplayMark",
     "ReplaySubject",
+    "RevisionInfo",
     "RouteInfo",
     "Session",
     "SignedIn",
+    "SilenceInfo",
     "SourceExists",
     "SourceInfo",
     "SourceKeys",
@@ -144,5 +155,6 @@ class ControlStore(
     Deliveries,
     DeliveryList,
     Watches,
+    IncidentList,
 ):
     """The opened file, with what each resource's module adds. Blocking."""

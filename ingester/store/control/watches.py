@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from ingester.errors import Conflict, NotFound
 from ingester.store.control.file import ControlFile
-from ingester.store.control.incidents import IncidentBook
+from ingester.store.control.incidents import INCIDENT_ID_PREFIX, IncidentBook
 from ingester.store.control.tokens import id_number
 
 __all__ = ["AlertRun", "WatchInfo", "WatchKind", "WatchTransaction", "Watches"]
@@ -177,6 +177,28 @@ class Watches(ControlFile):
                     (kind,),
                 ).fetchall()
             )
+
+    def open_incidents(self, number: int) -> list[str]:
+        """Ids of incidents that one takes part in now."""
+        with self._reading() as connection:
+            return [
+                f"{INCIDENT_ID_PREFIX}{incident}"
+                for (incident,) in connection.execute(
+                    "SELECT DISTINCT incident_id FROM affected WHERE watch_id = ?"
+                    " AND resolved_at IS NULL ORDER BY incident_id",
+                    (number,),
+                )
+            ]
+
+    def last_bucket(self, number: int) -> tuple[int, str] | None:
+        """The newest judged bucket of a monitor and its points."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT bucket, points FROM monitor_buckets WHERE watch_id = ?"
+                " ORDER BY bucket DESC LIMIT 1",
+                (number,),
+            ).fetchone()
+            return None if row is None else (row[0], row[1])
 
     def has_untold(self) -> bool:
         """Whether an open incident was told to nobody yet, for a silence."""
