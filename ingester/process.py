@@ -81,6 +81,7 @@ class Process:
             has_room=lambda: not self.disk.is_half_gone,
         )
         self.intake_url = ""
+        self.console_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
 

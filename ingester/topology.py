@@ -50,6 +50,7 @@ from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .store.control import SourceKeys
 from .watch.clock import Clock
+from .watch.files import sync_files
 from .watch.rules import RuleEngine
 
 __all__ = ["Announcement", "serve"]
@@ -95,6 +96,8 @@ async def serve(
             stop_console = trio.Event()
             async with trio.open_nursery() as beside:
                 addresses = await beside.start(_console, process, stop_console)
+                process.console_url = addresses.url
+                await _read_watch_files(process, addresses.url)
                 async with trio.open_nursery() as telling:
                     stop_telling = trio.Event()
                     deliver = partial(_deliver, stop_telling, addresses.url)
@@ -432,10 +435,26 @@ async def _watch_signals(
     async for number in signals:
         if number != signal.SIGHUP:
             return
-        _reload(process, reload)
+        if _reload(process, reload):
+            await _read_watch_files(process, process.console_url)
 
 
-def _reload(process: Process, reload: Callable[[], Config]) -> None:
+async def _read_watch_files(process: Process, console_url: str) -> None:
+    """What `[watch] files` declare; a bad file is refused, and what is there stays."""
+    files = process.config.watch.files
+    base = process.config.console.public_url or console_url
+    read = partial(sync_files, process.opened.control, files, console_base=base)
+    try:
+        changed = await trio.to_thread.run_sync(read)
+    except (IngesterError, OSError) as error:
+        _log.error("watch files refused, what they declared before stays", reason=str(error))
+        return
+    process.outbox.ring()
+    if files:
+        _log.info("watch files read", files=len(files), changed=changed)
+
+
+def _reload(process: Process, reload: Callable[[], Config]) -> bool:
     """Take over what can change while running; a bad configuration is refused whole."""
     try:
         config = reload()
@@ -444,11 +463,12 @@ def _reload(process: Process, reload: Callable[[], Config]) -> None:
         configure_logging(config.log)
     except (IngesterError, OSError) as error:
         _log.error("configuration refused, the old one stays", reason=str(error))
-        return
+        return False
     process.config = config
     process.admission.config = config.intake
     process.admission.metrics = config.metrics
     _log.info("configuration read again")
+    return True
 
 
 async def _end_when_failed(process: Process) -> None:

@@ -47,8 +47,7 @@ def test_a_window_is_bound_where_it_is_a_parameter(sql: str, bound: str | None) 
         assert found == sql
     else:
         assert found == (
-            "x>=TIMESTAMP '2026-11-21 12:00:00.000000' "
-            "AND x<TIMESTAMP '2026-11-21 12:05:00.000000'"
+            "x>=TIMESTAMP '2026-11-21 12:00:00.000000' AND x<TIMESTAMP '2026-11-21 12:05:00.000000'"
         )
 
 
@@ -118,9 +117,7 @@ class Runner:
             state, window = due
             ran = outcome
             if ran is None:
-                ran = self.book.lql_rows(
-                    self.alert, after_commit=state.commit_number, stop=Stop()
-                )
+                ran = self.book.lql_rows(self.alert, after_commit=state.commit_number, stop=Stop())
             self.book.settle(self.info, self.alert, state, window, ran)
             ends.append(f"{window.end:%d %H:%M}")
         return ends

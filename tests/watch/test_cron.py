@@ -58,9 +58,14 @@ def test_what_is_no_schedule_is_refused_with_its_field(cron: str, words: str) ->
     assert refused.value.field == "cron"
 
 
-_crons = st.sampled_from(
-    ["* * * * *", "*/7 * * * *", "0 */5 * * *", "30 4 1,15 * 5", "0 0 29 2 *", "59 23 * * 0"]
-)
+_crons = st.sampled_from([
+    "* * * * *",
+    "*/7 * * * *",
+    "0 */5 * * *",
+    "30 4 1,15 * 5",
+    "0 0 29 2 *",
+    "59 23 * * 0",
+])
 _moments = st.datetimes(datetime(2000, 1, 1), datetime(2060, 1, 1))
 
 

@@ -210,17 +210,21 @@ def values_of(rig: Rig, **fields: Any) -> dict[str, float | None]:
 
 
 def test_values_of_the_other_targets(rig: Rig) -> None:
-    rig.rows.add("events", [
-        event(time_at(1), "signup", account_id="acme", body={"plan": "pro"}),
-        event(time_at(2), "signup", account_id="acme", body={"plan": "free"}),
-        event(time_at(3), "login", account_id="umbrella"),
-    ])
+    rig.rows.add(
+        "events",
+        [
+            event(time_at(1), "signup", account_id="acme", body={"plan": "pro"}),
+            event(time_at(2), "signup", account_id="acme", body={"plan": "free"}),
+            event(time_at(3), "login", account_id="umbrella"),
+        ],
+    )
     rig.rows.add("logs", [log(time_at(20)), log(time_at(30))])
     events = {"kind": "events", "lql": "action:signup"}
     assert values_of(rig, target=events, group_by=["account_id"]) == {group_key(["acme"]): 2}
     rig.control.delete_watch("monitor", "mon_1", console_base="", actor="test")
     assert values_of(rig, target=events, group_by=["body.plan"]) == {
-        group_key(["pro"]): 1, group_key(["free"]): 1
+        group_key(["pro"]): 1,
+        group_key(["free"]): 1,
     }
     rig.control.delete_watch("monitor", "mon_2", console_base="", actor="test")
     assert values_of(rig, target={"kind": "rows", "table": "logs"}) == {"": 2}
@@ -341,5 +345,3 @@ def test_a_backtest_says_what_the_live_monitor_did(rig: Rig) -> None:
 
 def _text(seconds: float) -> str:
     return (time_at(0) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
-
-

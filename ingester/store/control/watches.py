@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -19,7 +19,7 @@ from ingester.store.control.file import ControlFile
 from ingester.store.control.incidents import INCIDENT_ID_PREFIX, IncidentBook
 from ingester.store.control.tokens import id_number
 
-__all__ = ["AlertRun", "WatchInfo", "WatchKind", "WatchTransaction", "Watches"]
+__all__ = ["AlertRun", "DeclaredWatch", "WatchInfo", "WatchKind", "WatchTransaction", "Watches"]
 
 WatchKind = Literal["rule", "alert", "monitor"]
 WATCH_PREFIXES: Mapping[WatchKind, str] = {"rule": "rul_", "alert": "alr_", "monitor": "mon_"}
@@ -59,6 +59,15 @@ class AlertRun(Struct, frozen=True, kw_only=True):
     row_count: int | None
     digest: str | None
     error: str | None
+
+
+class DeclaredWatch(Struct, frozen=True):
+    """One that a file declares."""
+
+    kind: WatchKind
+    name: str
+    settings: bytes
+    file: str
 
 
 class WatchTransaction:
@@ -257,6 +266,45 @@ class Watches(ControlFile):
             remove_watch(connection, info, console_base=console_base, actor=actor)
             self._note(connection, actor, f"{kind} deleted", watch_id, name=info.name)
         self.watch_changes += 1
+
+    def undeclared_watches(self) -> set[tuple[str, str]]:
+        """Kind and name of those that no file declares."""
+        with self._reading() as connection:
+            return {
+                (kind, name)
+                for kind, name in connection.execute(
+                    "SELECT kind, name FROM watches WHERE file IS NULL"
+                )
+            }
+
+    def declare_watches(self, declared: Sequence[DeclaredWatch], *, console_base: str) -> int:
+        """Hold these and none that was declared before; how many were changed."""
+        changed = 0
+        with self._transaction() as connection:
+            before = {
+                (info.kind, info.name): info
+                for info in _infos(connection, "WHERE file IS NOT NULL")
+            }
+            for one in declared:
+                info = before.pop((one.kind, one.name), None)
+                if info is None:
+                    insert_watch(connection, one.kind, one.name, one.settings, file=one.file)
+                elif info.settings.encode() != one.settings:
+                    update_watch(connection, info, one.name, one.settings)
+                elif info.file == one.file:
+                    continue
+                connection.execute(
+                    "UPDATE watches SET file = ? WHERE kind = ? AND name = ?",
+                    (one.file, one.kind, one.name),
+                )
+                changed += 1
+            for info in before.values():
+                remove_watch(connection, info, console_base=console_base, actor="files")
+                changed += 1
+            if changed:
+                self._note(connection, "files", "watch files read", "", changed=changed)
+        self.watch_changes += 1
+        return changed
 
     def watch_state(self, number: int) -> str | None:
         with self._reading() as connection:
