@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def test_a_jump_forward_makes_one_window_of_those_it_skips(rig: Rig, jump_s: int
     runs = rig.control.alert_runs(runner.info.number)[::-1]
     assert len(runs) <= 5
     edges = [(run.window_start, run.window_end) for run in runs]
-    assert all(a[1] == b[0] for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(edges))
 
 
 @pytest.mark.parametrize("jump_s", [3600, 86_400])

@@ -11,8 +11,8 @@ import pytest
 from ingester.errors import ConfigError, Conflict
 from ingester.store.control import ControlStore
 from ingester.watch.files import read_files, sync_files
-from tests.watch.test_incidents import fire, firer
 from tests.watch.rig import rigged
+from tests.watch.test_incidents import fire, firer
 
 RULE = """
 [[rules]]

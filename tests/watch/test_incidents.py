@@ -183,13 +183,14 @@ def test_a_silence_ends_by_itself_and_a_preview_shows_what_it_would_cover(rig: R
 
 
 def test_nothing_of_a_transaction_that_fails_is_there(rig: Rig) -> None:
-    with (
-        pytest.raises(NotFound),
-        rig.control.watching(now_s=rig.wall_s, console_base=BASE) as transaction,
-    ):
-        transaction.book.fire(firer(), title="x", data=data())
-        transaction.move_cursor("rules", 7)
-        raise NotFound("x")
+    def fail() -> None:
+        with rig.control.watching(now_s=rig.wall_s, console_base=BASE) as transaction:
+            transaction.book.fire(firer(), title="x", data=data())
+            transaction.move_cursor("rules", 7)
+            raise NotFound("x")
+
+    with pytest.raises(NotFound):
+        fail()
     assert rig.statuses() == []
     assert told(rig) == []
     assert rig.select("SELECT * FROM read_cursors") == []
