@@ -20,6 +20,7 @@ __all__ = [
     "MetricsConfig",
     "ServerConfig",
     "StoreConfig",
+    "WatchConfig",
 ]
 
 # Tables whose rows can have an end.
@@ -129,6 +130,15 @@ class ConsoleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     session_hours: int = 336
 
 
+class WatchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rules, alerts and monitors: files that declare them, and how time is judged."""
+
+    files: tuple[str, ...] = ()
+    delay_seconds: int = 5
+    late_seconds_max: int = 3600
+    groups_max: int = 100
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The server's own log lines, on standard error."""
 
@@ -151,5 +161,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     store: StoreConfig = field(default_factory=StoreConfig)
     console: ConsoleConfig = field(default_factory=ConsoleConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     log: LogConfig = field(default_factory=LogConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

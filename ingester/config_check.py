@@ -48,6 +48,8 @@ _ZERO_ALLOWED = frozenset({
     "store.store_bytes_max",
     "store.rollup_retention_days",
     "server.drain_seconds_max",
+    "watch.delay_seconds",
+    "watch.late_seconds_max",
 })
 
 # (lowest, highest) where the general rule is not enough.
@@ -59,6 +61,9 @@ _BOUNDS = {
     "intake.target_bytes_max": (128, 16 * MiB),
     "intake.header_count_max": (8, 10_000),
     "store.linger_ms_max": (0, 60_000),
+    "watch.delay_seconds": (0, 3600),
+    "watch.late_seconds_max": (0, 7 * 86_400),
+    "watch.groups_max": (1, 1000),
     "delivery.timeout_seconds_max": (1, 300),
     "delivery.concurrency_per_destination_max": (1, 8),
     "delivery.incident_io_events_per_minute": (1, 60_000),

@@ -17,6 +17,7 @@ from .actors.delivery import DeliveryCounters
 from .actors.intake import IntakeServer
 from .actors.sealer import Load, SealerCounters
 from .actors.tls import Certificates
+from .actors.watch import WatchCounters
 from .config import Config
 from .console.connection import ConsoleCounters
 from .doors.admission import Admission, KeyRing
@@ -57,6 +58,7 @@ class Process:
         # Rung after a transaction that has appended to the outbox.
         self.outbox = Doorbell()
         self.delivery_counters = DeliveryCounters()
+        self.watch_counters = WatchCounters()
         self.bulk_counters = BulkCounters()
         self.console_counters = ConsoleCounters()
         self.sealer_counters = SealerCounters()
@@ -89,6 +91,7 @@ class Process:
         )
         self._looked_at, self._seq_seen, self._has_requests = 0.0, 0, False
         self.intake_url = ""
+        self.console_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
 
@@ -166,6 +169,7 @@ class Process:
             "sealer": self.sealer_counters.statistics(),
             "rollups": self.opened.rollups.statistics(),
             "queries": self.queries.statistics(),
+            "watch": self.watch_counters.statistics(),
             "delivery": self.delivery_counters.statistics(),
             "disk": self.disk.statistics(),
             "rejects": {

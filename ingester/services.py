@@ -42,6 +42,7 @@ from .store.database import StoreBroken
 from .store.retention import Keeping, Retention, retention_of
 from .store.rollups import Rollups
 from .store.store import Store
+from .watch_desk import ProcessWatchDesk
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
 
@@ -100,6 +101,7 @@ class ProcessServices:
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
         self._rejects = StoreDesk(store, replayer)
         self._delivery = ProcessDesk(lambda: config().delivery, outbox, delivery)
+        self._watch = ProcessWatchDesk(config, store, queries)
         self._statistics = statistics
         self._registry = make_registry(self.statistics)
 
@@ -237,6 +239,7 @@ class ProcessServices:
             session_seconds=self._config().console.session_hours * 3600,
             rejects=self._rejects,
             delivery=self._delivery,
+            watch=self._watch,
         )
 
     def _intake_base(self) -> str:

@@ -4,8 +4,8 @@
 intake server ─► handler ─┬─ journal gate (bytes) ─► journal ─(∞, bounded by the gate)─► loader
                           └─ uploads (0) ─► bulk worker × bulk_uploads_max
                                             each: pieces (4) ─► decode ─ slices (1) ─► insert
-outbox ─► delivery ─► receivers
-maintenance, sealer, rollups, delivery, console: beside them, restarted when they fail
+store ─(commits)─► rollups, rules, alerts, monitors ─► outbox ─► delivery ─► receivers
+maintenance, sealer, rollups, watching, delivery, console: beside them, restarted when they fail
 ```
 
 Drain, in this order: not ready ► doors stop accepting ► open requests finish within
@@ -24,7 +24,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +33,7 @@ import trio
 from msgspec import Struct
 
 from . import startup
-from .actors import delivery, journal, loader, maintenance, rollups, sealer
+from .actors import delivery, journal, loader, maintenance, rollups, sealer, watch
 from .actors.bulk import worker as bulk
 from .actors.bulk.worker import BulkWorkerContext
 from .actors.tls import Certificates
@@ -49,6 +49,9 @@ from .process import Process
 from .process_memory import bound_arenas
 from .services import ProcessServices, reload_keys
 from .store.control import SourceKeys
+from .watch.clock import Clock
+from .watch.files import sync_files
+from .watch.rules import RuleEngine
 
 __all__ = ["Announcement", "serve"]
 
@@ -93,6 +96,8 @@ async def serve(
             stop_console = trio.Event()
             async with trio.open_nursery() as beside:
                 addresses = await beside.start(_console, process, stop_console)
+                process.console_url = addresses.url
+                await _read_watch_files(process, addresses.url)
                 async with trio.open_nursery() as telling:
                     stop_telling = trio.Event()
                     deliver = partial(_deliver, stop_telling, addresses.url)
@@ -103,6 +108,8 @@ async def serve(
                         upkeep.start_soon(_keep_running, "queries", process, _queries)
                         upkeep.start_soon(_keep_running, "sealer", process, _sealer)
                         upkeep.start_soon(_keep_running, "rollups", process, _rollups)
+                        for name, actor in _watching(process, addresses.url):
+                            upkeep.start_soon(_keep_running, name, process, actor)
                         await _run_core(process, addresses, announce, signals, reload)
                         upkeep.cancel_scope.cancel()
                     stop_telling.set()
@@ -283,6 +290,44 @@ def _tell_seconds(process: Process) -> float:
     return 1 + min(config.delivery.timeout_seconds_max, config.server.drain_seconds_max)
 
 
+def _watching(
+    process: Process, console_url: str
+) -> Iterator[tuple[str, Callable[[Process], Awaitable[None]]]]:
+    """The actors of rules, alerts and monitors, by name."""
+    store, control = process.opened.store, process.opened.control
+
+    def console_base() -> str:
+        return process.config.console.public_url or console_url
+
+    parts = watch.WatchParts(
+        store=store,
+        control=control,
+        queries=process.queries,
+        sql_turn=trio.CapacityLimiter(1),
+        console_base=console_base,
+        config=lambda: process.config.watch,
+        outbox=process.outbox,
+        counters=process.watch_counters,
+        clock=Clock(),
+    )
+
+    async def rules(_: Process) -> None:
+        await watch.run_rules(
+            lambda: RuleEngine(store, control, console_base=console_base),
+            store=store,
+            outbox=process.outbox,
+            counters=process.watch_counters,
+        )
+
+    async def alerts(_: Process) -> None:
+        await watch.run_alerts(parts)
+
+    async def monitors(_: Process) -> None:
+        await watch.run_monitors(parts)
+
+    yield from (("rules", rules), ("alerts", alerts), ("monitors", monitors))
+
+
 async def _queries(process: Process) -> None:
     await process.queries.run()
 
@@ -416,10 +461,26 @@ async def _watch_signals(
     async for number in signals:
         if number != signal.SIGHUP:
             return
-        _reload(process, reload)
+        if _reload(process, reload):
+            await _read_watch_files(process, process.console_url)
 
 
-def _reload(process: Process, reload: Callable[[], Config]) -> None:
+async def _read_watch_files(process: Process, console_url: str) -> None:
+    """What `[watch] files` declare; a bad file is refused, and what is there stays."""
+    files = process.config.watch.files
+    base = process.config.console.public_url or console_url
+    read = partial(sync_files, process.opened.control, files, console_base=base)
+    try:
+        changed = await trio.to_thread.run_sync(read)
+    except (IngesterError, OSError) as error:
+        _log.error("watch files refused, what they declared before stays", reason=str(error))
+        return
+    process.outbox.ring()
+    if files:
+        _log.info("watch files read", files=len(files), changed=changed)
+
+
+def _reload(process: Process, reload: Callable[[], Config]) -> bool:
     """Take over what can change while running; a bad configuration is refused whole."""
     try:
         config = reload()
@@ -428,11 +489,12 @@ def _reload(process: Process, reload: Callable[[], Config]) -> None:
         configure_logging(config.log)
     except (IngesterError, OSError) as error:
         _log.error("configuration refused, the old one stays", reason=str(error))
-        return
+        return False
     process.config = config
     process.admission.config = config.intake
     process.admission.metrics = config.metrics
     _log.info("configuration read again")
+    return True
 
 
 async def _end_when_failed(process: Process) -> None:

@@ -140,8 +140,8 @@ def _rung_by_commits(store: Store, rollups: Rollups, bell: Doorbell) -> Iterator
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(bell.ring, idempotent=True)
 
-    store.commit_listeners = (*store.commit_listeners, ring)
+    store.listen(ring)
     try:
         yield
     finally:
-        store.commit_listeners = tuple(each for each in store.commit_listeners if each is not ring)
+        store.unlisten(ring)

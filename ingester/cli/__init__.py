@@ -37,6 +37,12 @@ class LazyGroup(click.Group):
         "project": "connection:project",
         "member": "member:member",
         "audit": "member:audit",
+        "rule": "rule:rule",
+        "alert": "rule:alert",
+        "monitor": "monitor:monitor",
+        "incident": "incident:incident",
+        "silence": "incident:silence",
+        "label": "incident:label",
         "destination": "destination:destination",
         "route": "route:route",
         "delivery": "delivery:delivery",
@@ -85,7 +91,10 @@ def main() -> None:
       ingester search "level:>=error timeout" --since 1h --follow
 
     \b
-    Tell others of incidents:
+    Watch, and tell others of incidents:
+      ingester rule create disk --lql 'level:>=error "disk full"'
+      ingester monitor create errors --logs level:error --operator '>' --threshold 10
+      ingester incident list --status opened
       ingester destination create ops --url https://example.org/hook --secret generate
       ingester destination verify ops
 

@@ -185,12 +185,14 @@ def calls_in_process(
     from ingester.delivery_desk import OfflineDesk
     from ingester.management import Links, Management
     from ingester.management.calls import LOCAL_ADMIN
+    from ingester.watch_desk import OfflineWatchDesk
 
     links = Links(
         intake=lambda: intake_base(loaded.config), console=lambda: console_base(loaded.config)
     )
     delivery = OfflineDesk(loaded.config.delivery)
-    management = Management(control, links, rejects=rejects, delivery=delivery)
+    watch = OfflineWatchDesk(loaded.config)
+    management = Management(control, links, rejects=rejects, delivery=delivery, watch=watch)
 
     def call(method: str, path: str, document: Mapping[str, object] | None) -> bytes:
         path, _, query = path.partition("?")

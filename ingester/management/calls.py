@@ -17,6 +17,9 @@ from ingester.store.reject_rows import (
     RejectPage,
     StoredReject,
 )
+from ingester.watch.alerts import AlertWindow, Outcome
+from ingester.watch.backtest import Backtest
+from ingester.watch.settings import Alert, Monitor
 
 __all__ = [
     "LOCAL_ADMIN",
@@ -29,6 +32,7 @@ __all__ = [
     "NeededRole",
     "Nothing",
     "RejectDesk",
+    "WatchDesk",
 ]
 
 # What a route asks for; "anyone" needs no sign-in.
@@ -96,6 +100,19 @@ class DeliveryDesk(Protocol):
         """There is something new in the outbox, or a destination has changed."""
 
 
+class WatchDesk(Protocol):
+    """Who evaluates alerts and monitors over stored data. Blocking."""
+
+    def check_sql(self, field: str, sql: str, window: AlertWindow) -> None:
+        """Raise RequestError with the field when a query cannot be run."""
+
+    def run_alert(self, alert: Alert, window: AlertWindow) -> Outcome:
+        """What a run over a window finds now."""
+
+    def backtest(self, monitor: Monitor, first: int, last: int) -> Backtest:
+        """What a monitor would have done in these buckets, both included."""
+
+
 class Answer(Struct, frozen=True, kw_only=True):
     """A status and a JSON-ready document. `session_secret` is for a cookie, "" to remove it."""
 
@@ -131,3 +148,4 @@ class Call(Struct, Generic[BodyT, QueryT], kw_only=True):
     session_secret: str | None = None
     rejects: RejectDesk | None = None
     delivery: DeliveryDesk | None = None
+    watch: WatchDesk | None = None

@@ -20,11 +20,20 @@ from ingester.errors import (
     Forbidden,
     InvalidField,
     NotFound,
+    Overloaded,
     RequestError,
     StoreBusy,
     Unauthorized,
 )
-from ingester.management.calls import Actor, Answer, Call, DeliveryDesk, Links, RejectDesk
+from ingester.management.calls import (
+    Actor,
+    Answer,
+    Call,
+    DeliveryDesk,
+    Links,
+    RejectDesk,
+    WatchDesk,
+)
 from ingester.management.routes import ROUTES, Route
 from ingester.messages import ErrorBody
 from ingester.store.control import ControlStore
@@ -51,12 +60,14 @@ class Management:
         session_seconds: int = DEFAULT_SESSION_SECONDS,
         rejects: RejectDesk | None = None,
         delivery: DeliveryDesk | None = None,
+        watch: WatchDesk | None = None,
     ) -> None:
         self._control = control
         self._links = links
         self._session_seconds = session_seconds
         self._rejects = rejects
         self._delivery = delivery
+        self._watch = watch
 
     def handle(
         self, method: str, path: str, query: Mapping[str, str], body: bytes, actor: Actor
@@ -65,11 +76,15 @@ class Management:
         try:
             return self._handle(method, path, query, body, actor)
         except RequestError as error:
-            told = ErrorBody(error=str(error), field=getattr(error, "field", None) or UNSET)
+            told = ErrorBody(
+                error=str(error),
+                column=getattr(error, "column", None) or UNSET,
+                field=getattr(error, "field", None) or UNSET,
+            )
             allow = error.allow if isinstance(error, MethodNotAllowed) else ""
             document = msgspec.to_builtins(told)
             return Answer(status=error.status_hint, document=document, allow=allow)
-        except StoreBusy as error:
+        except (StoreBusy, Overloaded) as error:
             return Answer(status=503, document=msgspec.to_builtins(ErrorBody(error=str(error))))
 
     def _handle(
@@ -87,6 +102,7 @@ class Management:
             session_seconds=self._session_seconds,
             rejects=self._rejects,
             delivery=self._delivery,
+            watch=self._watch,
         )
         answered = route.function(call)
         return Answer(

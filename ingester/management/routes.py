@@ -9,6 +9,7 @@ from __future__ import annotations
 from ingester.management import answers, keys, people, records, rejects, requests
 from ingester.management.delivery_routes import DELIVERY_ROUTES
 from ingester.management.route import Route, change, get, key_change
+from ingester.management.watch_routes import WATCH_ROUTES
 
 __all__ = ["ROUTES", "Route"]
 
@@ -338,4 +339,5 @@ ROUTES: tuple[Route, ...] = (
     *_RECORDS,
     *_REJECTS,
     *DELIVERY_ROUTES,
+    *WATCH_ROUTES,
 )

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import cast
 
+import pyarrow as pa
+
 from ..errors import RequestError, StoreBusy, StoreError
 from ..store.database import Lease, StoreBroken
 from ..store.relations import Snapshot
@@ -148,6 +150,13 @@ class Reading:
             while chunk := cursor.fetchmany(_FETCH_ROWS):
                 found += cast(list[Row], chunk)
             return found
+
+    def arrow(self, sql: str, params: Sequence[object] = ()) -> pa.Table:
+        """The same as columns."""
+        if self._stop.is_wanted or time.monotonic() >= self._ends_at:
+            raise StoreBusy("interrupted")
+        with self._lease.using() as cursor:
+            return cursor.execute(sql, list(params)).to_arrow_table()
 
 
 def _watch(lease: Lease, stop: Stop, ends_at: float) -> None:

@@ -79,13 +79,11 @@ class Searches:
                 with suppress(trio.RunFinishedError):
                     token.run_sync_soon(self._ring_all, idempotent=True)
 
-        self._store.commit_listeners = (*self._store.commit_listeners, ring)
+        self._store.listen(ring)
         try:
             yield
         finally:
-            self._store.commit_listeners = tuple(
-                each for each in self._store.commit_listeners if each is not ring
-            )
+            self._store.unlisten(ring)
             self._threads.close()
             self._tail_threads.close()
 

@@ -26,7 +26,16 @@ from .keys import Key
 from .reading import Reading
 from .subjects import Subject
 
-__all__ = ["Look", "Position", "end_of", "look", "parse_position", "parse_tail", "start_of"]
+__all__ = [
+    "Look",
+    "Position",
+    "end_of",
+    "look",
+    "matching_behind",
+    "parse_position",
+    "parse_tail",
+    "start_of",
+]
 
 _BEGIN_SPAN = timedelta(minutes=5)
 _BEGIN_LINES_MAX = 200
@@ -150,6 +159,21 @@ def look(
         unread_rows=batches.unread_rows,
         has_more=has_more,
     )
+
+
+def matching_behind(
+    reading: Reading, subject: Subject, query: Query, commit_number: int, *, limit: int
+) -> tuple[list[Key], int]:
+    """The first matching rows of all commits behind one, and how many there are."""
+    after = Position(commit_number)
+    batches = _batches(reading, after, _NUMBER_MAX)
+    if not batches.ids:
+        return [], 0
+    keys = _keys(reading, subject, query, after, batches, limit, "ASC")
+    count = len(keys)
+    if count == limit:
+        count = _count(reading, subject, query, after, batches)
+    return [key for _, key in keys], count
 
 
 def _rows(

@@ -82,6 +82,13 @@ class Store:
         # which cuts them off (`PartFiles`).
         self._has_leaked = False
 
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Called from one thread, as `unlisten`; the tuple is replaced, as commits walk it."""
+        self.commit_listeners = (*self.commit_listeners, listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        self.commit_listeners = tuple(one for one in self.commit_listeners if one != listener)
+
     def open(self) -> None:
         """Attach what is there, read the ledger. Raises StoreFailed."""
         shutil.rmtree(self._temp_directory, ignore_errors=True)

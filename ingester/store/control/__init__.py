@@ -43,6 +43,13 @@ from ingester.store.control.delivery_list import (
     DeliveryState,
 )
 from ingester.store.control.destinations import DestinationInfo, Destinations, RouteInfo
+from ingester.store.control.incident_list import (
+    IncidentInfo,
+    IncidentList,
+    LabelInfo,
+    RevisionInfo,
+    SilenceInfo,
+)
 from ingester.store.control.keys import (
     RESERVED_SEGMENTS,
     KeyInfo,
@@ -79,6 +86,7 @@ from ingester.store.control.usage import (
     UsageHour,
     UsageSummary,
 )
+from ingester.store.control.watches import AlertRun, Watches, WatchInfo, WatchKind
 
 __all__ = [
     "DEFAULT_PROJECT",
@@ -86,6 +94,7 @@ __all__ = [
     "PASSWORD_CHARACTERS_MIN",
     "RESERVED_SEGMENTS",
     "TIERS",
+    "AlertRun",
     "AttemptInfo",
     "Attempted",
     "AuditEntry",
@@ -97,9 +106,11 @@ __all__ = [
     "DestinationInfo",
     "Due",
     "DueDelivery",
+    "IncidentInfo",
     "Invitation",
     "KeyInfo",
     "KeyTables",
+    "LabelInfo",
     "MemberInfo",
     "MemberRole",
     "NotRetrievable",
@@ -108,11 +119,13 @@ __all__ = [
     "ReplayCount",
     "ReplayMark",
     "ReplaySubject",
+    "RevisionInfo",
     "RouteInfo",
     "SealedFile",
     "SealedPart",
     "Session",
     "SignedIn",
+    "SilenceInfo",
     "SourceExists",
     "SourceInfo",
     "SourceKeys",
@@ -123,6 +136,8 @@ __all__ = [
     "UsageChange",
     "UsageHour",
     "UsageSummary",
+    "WatchInfo",
+    "WatchKind",
     "key_digest",
     "new_key",
     "pair_digest",
@@ -143,5 +158,7 @@ class ControlStore(
     Destinations,
     Deliveries,
     DeliveryList,
+    Watches,
+    IncidentList,
 ):
     """The opened file, with what each resource's module adds. Blocking."""

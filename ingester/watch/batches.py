@@ -1,0 +1,124 @@
+"""Committed batches behind a cursor, as columns, and single rows of them as they were sent.
+
+A cursor is a commit number. It never passes one that is not in the ledger, because such a number
+may be given again; what is committed later has a higher one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import pyarrow as pa
+from msgspec import Struct
+
+from ..delivery.incident import RuleEvent
+from ..search.reading import Reading
+from ..search.subjects import Subject
+from ..store.relations import relation
+
+__all__ = ["BatchGroup", "groups_behind", "read_events", "read_group"]
+
+# Rows looked at together. A batch has 16 MiB of texts at most, so a group has four times that.
+_GROUP_ROWS = 65_536
+_GROUP_BATCHES = 4
+_BATCHES_MAX = 1_000
+# A payload beyond it is represented by its columns alone.
+_BODY_BYTES_MAX = 1024 * 1024
+_MESSAGE_CHARACTERS_MAX = 64 * 1024
+
+
+class BatchGroup(Struct, frozen=True):
+    """Neighbouring batches with rows, and the commit number behind them."""
+
+    batch_ids: tuple[int, ...]
+    commit_number: int
+
+
+def groups_behind(reading: Reading, cursor: int) -> Iterator[BatchGroup]:
+    """What was committed behind `cursor`, in the order of commits."""
+    union = " UNION ALL ".join(
+        f"SELECT batch_id, commit_number, row_count FROM {part}.applied "
+        "WHERE lane NOT IN ('carry', 'wide')"
+        for part in reading.snapshot.parts
+    )
+    found = reading.rows(
+        f"SELECT batch_id, commit_number, row_count FROM ({union}) WHERE commit_number > ? AND "
+        f"commit_number <= ? ORDER BY commit_number LIMIT {_BATCHES_MAX}",
+        [cursor, reading.snapshot.commit_number],
+    )
+    ids: list[int] = []
+    rows = last = 0
+    for batch_id, commit_number, row_count in cast(list[tuple[int, int, int]], found):
+        if ids and (rows + row_count > _GROUP_ROWS or len(ids) >= _GROUP_BATCHES):
+            yield BatchGroup(tuple(ids), last)
+            ids, rows = [], 0
+        if row_count:
+            ids.append(batch_id)
+            rows += row_count
+        last = commit_number
+    if last:
+        yield BatchGroup(tuple(ids), last)
+
+
+def read_group(
+    reading: Reading, subject: Subject, group: BatchGroup, columns: Sequence[str]
+) -> pa.Table:
+    """`request_number`, `line_number` and `columns` of the rows; a payload as text."""
+    selects = [
+        f"{name}::VARCHAR AS {name}" if name == subject.payload else name for name in columns
+    ]
+    rows, params = _rows(reading, subject, group)
+    return reading.arrow(
+        f"SELECT {', '.join(['request_number', 'line_number', *selects])} FROM {rows}", params
+    )
+
+
+def read_events(
+    reading: Reading, subject: Subject, group: BatchGroup, keys: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], tuple[RuleEvent, str]]:
+    """The rows of these request and line numbers as they were sent, and what fed each: service and
+    environment with a slash between, or the source.
+    """
+    if not keys:
+        return {}
+    is_log = subject.table == "logs"
+    texts = (
+        f"left(message, {_MESSAGE_CHARACTERS_MAX}), level, service, environment"
+        if is_log
+        else "action, NULL, source, NULL"
+    )
+    rows, params = _rows(reading, subject, group)
+    found = reading.rows(
+        f"SELECT request_number, line_number, epoch_ms({subject.schema.time}), {texts}, "
+        f"CASE WHEN strlen({subject.payload}::VARCHAR) <= {_BODY_BYTES_MAX} "
+        f"THEN {subject.payload}::VARCHAR ELSE '{{}}' END FROM {rows} "
+        "AND (request_number, line_number) IN "
+        "(SELECT (unnest(?::BIGINT[]), unnest(?::BIGINT[])))",
+        [*params, [number for number, _ in keys], [line for _, line in keys]],
+    )
+    events = {}
+    for number, line, time_ms, message, level, service, environment, body in found:
+        event = RuleEvent(
+            body=cast(str, body or "{}").encode(),
+            event_message=cast(str, message or ""),
+            timestamp_ms=cast(int, time_ms or 0),
+            level=cast(str | None, level),
+            service=cast(str | None, service) if is_log else None,
+            environment=cast(str | None, environment),
+        )
+        fed = f"{environment or ''}/{service or ''}" if is_log else f"{service or ''}"
+        events[cast(int, number), cast(int, line)] = event, fed
+    return events
+
+
+def _rows(reading: Reading, subject: Subject, group: BatchGroup) -> tuple[str, list[object]]:
+    """Behind FROM, up to a condition that more may be ANDed to."""
+    low, high = min(group.batch_ids), max(group.batch_ids)
+    files = reading.snapshot.files_within(subject.table, "batch_id", low, high)
+    rows = relation(reading.snapshot, subject.table, subject.columns, files)
+    return (
+        f"({rows}) AS {subject.schema.relation} WHERE batch_id >= ? AND batch_id <= ? "
+        "AND list_contains(?::BIGINT[], batch_id)",
+        [low, high, [*group.batch_ids]],
+    )
