@@ -381,7 +381,8 @@ def test_serve_tells_why_it_cannot_start(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.stderr == "Error: the disk is gone\n"
 
 
-def test_first_run_lines_are_valid_shell(tmp_path: Path) -> None:
+def test_first_run_lines_are_valid_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["ingester"])  # a worker of the test run is called `-c`
     text = first_run_text(KEYS, "https://e.example", tmp_path / "a b", now_ms=5)
     commands = "\n".join(line for line in text.splitlines() if line.startswith("  "))
     stubs = 'curl() { printf "%s\\n" "$*"; }\n' + commands.replace("auth key", "# ").replace(
