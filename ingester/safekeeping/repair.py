@@ -40,6 +40,7 @@ from ..store.repairing import (
     stored_numbers,
     stored_numbers_of_folder,
 )
+from ..store.rollups import Rollups
 from ..store.salvage import Saved, ledger_rows, listing_rows, salvage
 from ..store.store import Store
 from .check import FolderCheck, look_at_folder
@@ -94,7 +95,9 @@ class _Run:
         (self._data_dir / "export" / "index.json").unlink(missing_ok=True)
         self._lost_files(before)
         self._parts(before)
-        self._rows()
+        if before.parts.are_rollups_lost:
+            self._set_aside_rollups()
+        self._rows(has_new_parts=bool(before.parts.damaged or before.parts.missing))
         self._segments()
         repair.problems = look_at_folder(self._data_dir).problems
         return repair
@@ -217,7 +220,11 @@ class _Run:
                 " their own come from a backup only"
             )
 
-    def _rows(self) -> None:
+    def _set_aside_rollups(self) -> None:
+        for suffix in ("", ".wal"):
+            self._set_aside(self._data_dir / f"rollups.duckdb{suffix}")
+
+    def _rows(self, *, has_new_parts: bool) -> None:
         """What the journal holds that is nowhere stored, and what the manifest does not know."""
         store = Store(self._data_dir, self._config.store)
         store.open()
@@ -234,6 +241,17 @@ class _Run:
                     f"what became of journal records {first} to {last} is not known: neither the"
                     " journal has them nor the ledger"
                 )
+            rollups = Rollups(store)
+            if has_new_parts or adopted or loaded or not rollups.commit_number:
+                # What was loaded again has new numbers: the sums would hold it twice.
+                rows = rollups.rebuild()
+                rollups.maybe_checkpoint(bytes_min=1)
+                self._repair.done.append(f"rollups were made anew from {rows:,} rows")
+                if store.sealed.parts:
+                    self._repair.lost.append(
+                        "rollups of rows that retention has removed are lost, if there were any;"
+                        " they come from a backup only"
+                    )
             store.checkpoint()
 
     def _load(self, store: Store) -> int:
