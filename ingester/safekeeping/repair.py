@@ -35,6 +35,7 @@ from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
     PartMarks,
     adopt_sealed,
+    mark_found,
     mark_lost,
     marks_before,
     stored_numbers,
@@ -94,10 +95,17 @@ class _Run:
         # Rows for queries are written anew: row ids of a part that is made anew are others.
         (self._data_dir / "export" / "index.json").unlink(missing_ok=True)
         self._lost_files(before)
+        adopted = self._sealed(before)
+        if adopted:
+            before = look_at_folder(self._data_dir)
         self._parts(before)
         if before.parts.are_rollups_lost:
             self._set_aside_rollups()
-        self._rows(has_new_parts=bool(before.parts.damaged or before.parts.missing))
+        self._rows(
+            is_changed=adopted
+            or bool(before.parts.damaged or before.parts.missing)
+            or before.parts.are_rollups_wrong
+        )
         self._segments()
         repair.problems = look_at_folder(self._data_dir).problems
         return repair
@@ -121,6 +129,18 @@ class _Run:
             if path.exists():
                 self._set_aside(path)
             self._repair.lost.append(f"{path.name}: its rows come from a backup only")
+
+    def _sealed(self, before: FolderCheck) -> bool:
+        """Before anything else: a manifest that lacks a part makes it look lost."""
+        strangers = before.parts.strangers
+        lost = {*before.parts.damaged, *before.parts.missing}
+        sound = [number for number in self._numbers() if number not in lost]
+        adopted, refused = adopt_sealed(self._data_dir, strangers, sound)
+        if adopted:
+            self._repair.done.append(f"{adopted} sealed files are in the manifest again")
+        for name in refused:
+            self._set_aside(self._data_dir / "sealed" / name)
+        return adopted > 0
 
     def _parts(self, before: FolderCheck) -> None:
         """New files in the place of damaged and missing parts."""
@@ -224,15 +244,11 @@ class _Run:
         for suffix in ("", ".wal"):
             self._set_aside(self._data_dir / f"rollups.duckdb{suffix}")
 
-    def _rows(self, *, has_new_parts: bool) -> None:
-        """What the journal holds that is nowhere stored, and what the manifest does not know."""
+    def _rows(self, *, is_changed: bool) -> None:
+        """What the journal holds that is nowhere stored, and the sums of all rows."""
         store = Store(self._data_dir, self._config.store)
         store.open()
         with closing(store):
-            adopted, refused = adopt_sealed(store)
-            if adopted:
-                self._repair.done.append(f"{adopted} sealed files are in the manifest again")
-            self._repair.lost += refused
             loaded = self._load(store)
             if loaded:
                 self._repair.done.append(f"{loaded:,} requests were loaded from the journal")
@@ -242,7 +258,7 @@ class _Run:
                     " journal has them nor the ledger"
                 )
             rollups = Rollups(store)
-            if has_new_parts or adopted or loaded or not rollups.commit_number:
+            if is_changed or loaded or not rollups.commit_number:
                 # What was loaded again has new numbers: the sums would hold it twice.
                 rows = rollups.rebuild()
                 rollups.maybe_checkpoint(bytes_min=1)
@@ -255,7 +271,7 @@ class _Run:
             store.checkpoint()
 
     def _load(self, store: Store) -> int:
-        counters, loaded = LoaderCounters(), 0
+        counters, loaded, last_seq = LoaderCounters(), 0, 0
         dead_letters = self._data_dir / "dead-letter"
         for first_seq, requests in self._runs():
             numbers = np.array([r.entry.request_number for r in requests], np.int64)
@@ -263,6 +279,8 @@ class _Run:
             for start, end in _false_runs(stored):
                 load_runs(store, first_seq + start, requests[start:end], dead_letters, counters)
                 loaded += end - start
+            last_seq = first_seq + len(requests) - 1
+        mark_found(store, last_seq)
         return loaded
 
     def _runs(self) -> Iterator[tuple[int, list[SmallRequest]]]:

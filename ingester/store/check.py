@@ -31,14 +31,13 @@ from .check_files import (
     sealed_problems,
     sealed_strangers,
 )
-from .check_rollups import recount_problems
+from .check_rollups import attach_rollups, is_purged, recount_problems
 from .control.copying import maybe_manifest
 from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
 from .frozen import Frozen, frozen
 from .relations import Snapshot
 from .rollup_file import ROLLUPS, view_of
-from .rollup_schema import rollup_view_ddl
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
 from .store import Store
 from .upload_files import table_of
@@ -97,6 +96,7 @@ class PartsCheck(Struct, kw_only=True):
     lost_files: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     are_rollups_lost: bool = False
+    are_rollups_wrong: bool = False
 
 
 def check_parts(store: Store) -> list[str]:
@@ -141,7 +141,7 @@ def _check_rollups(store: Store, at_once: Frozen, found: PartsCheck) -> None:
         at_once.snapshot,
         progress=view_of("progress"),
         where="memory.main",
-        is_purged=_is_purged(manifest),
+        is_purged=is_purged(manifest),
     )
 
 
@@ -160,12 +160,6 @@ def _lose_rollups(reason: str, found: PartsCheck) -> None:
         f"rollups.duckdb: it cannot be read ({reason}); `ingester check --repair` makes the rollups"
         " anew from the rows"
     )
-
-
-def _is_purged(manifest: Manifest) -> bool:
-    """Whether rows were removed of what was sealed."""
-    stored = sum(file.row_count for file in manifest.files if file.table in DATA_TABLES)
-    return stored < sum(part.row_count for part in manifest.parts)
 
 
 def sequence_gaps(store: Store) -> list[Interval]:
@@ -220,18 +214,8 @@ def _check_rollups_of_folder(
     manifest: Manifest,
     found: PartsCheck,
 ) -> None:
-    path = str(data_dir / "rollups.duckdb").replace("'", "''")
     try:
-        connection.execute(f"ATTACH '{path}' AS {ROLLUPS} (READ_ONLY)")
-        generations = dict(
-            connection.execute(
-                f"SELECT name, max(number) FROM {ROLLUPS}.generations GROUP BY name"
-            ).fetchall()
-        )
-        for statement in rollup_view_ddl(
-            lambda table: f"{ROLLUPS}.{table}_g{generations.get(table, 0)}", "memory.main"
-        ):
-            connection.execute(statement)
+        progress = attach_rollups(connection, data_dir / "rollups.duckdb")
     except duckdb.Error as error:
         _lose_rollups(first_line(error), found)
         return
@@ -251,10 +235,11 @@ def _check_rollups_of_folder(
     found.problems += recount_problems(
         ask,
         snapshot,
-        progress=f"{ROLLUPS}.progress_g{generations['progress']}",
+        progress=progress,
         where="memory.main",
-        is_purged=_is_purged(manifest),
+        is_purged=is_purged(manifest),
     )
+    found.are_rollups_wrong = bool(found.problems)
 
 
 @contextmanager

@@ -11,11 +11,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from .relations import Snapshot, relation
+import duckdb
 
-__all__ = ["recount_problems"]
+from .control.sealed_files import Manifest
+from .relations import Snapshot, relation
+from .rollup_file import ROLLUPS
+from .rollup_schema import rollup_view_ddl
+from .schema import DATA_TABLES
+
+__all__ = ["attach_rollups", "is_purged", "recount_problems"]
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
@@ -73,6 +80,25 @@ def recount_problems(
                 f" stored{_ADVICE}"
             )
     return problems
+
+
+def is_purged(manifest: Manifest) -> bool:
+    """Whether rows were removed of what was sealed."""
+    stored = sum(file.row_count for file in manifest.files if file.table in DATA_TABLES)
+    return stored < sum(part.row_count for part in manifest.parts)
+
+
+def attach_rollups(connection: duckdb.DuckDBPyConnection, path: Path) -> str:
+    """Attach the file, only to be read, with its public relations; that of its cursor."""
+    quoted = str(path).replace("'", "''")
+    connection.execute(f"ATTACH '{quoted}' AS {ROLLUPS} (READ_ONLY)")
+    rows = connection.execute(
+        f"SELECT name, max(number) FROM {ROLLUPS}.generations GROUP BY name"
+    ).fetchall()
+    names = {name: f"{ROLLUPS}.{name}_g{number}" for name, number in rows}
+    for statement in rollup_view_ddl(lambda table: names.get(table, table), "memory.main"):
+        connection.execute(statement)
+    return names.get("progress", "progress")
 
 
 def _union(parts: Sequence[str], what: str, condition: str, outer: str) -> str:
