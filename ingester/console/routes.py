@@ -18,6 +18,7 @@ from ingester.management.calls import NeededRole
 from ingester.management.requests import AcceptInvitation, SetUp, SignIn
 from ingester.sandbox.messages import CONTENT_TYPES, EXPORT_FORMATS, FORMATS
 from ingester.store.retention import Retention
+from ingester.store.rollup_schema import ROLLUP_VIEW_NAMES
 from ingester.store.schema import VIEW_NAMES
 
 __all__ = [
@@ -51,7 +52,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     for formulas get an apostrophe in front.
     """
 
-    table: Annotated[str, Meta(extra_json_schema={"enum": list(VIEW_NAMES)})]
+    table: Annotated[str, Meta(extra_json_schema={"enum": [*VIEW_NAMES, *ROLLUP_VIEW_NAMES]})]
     format: Annotated[str, Meta(extra_json_schema={"enum": list(EXPORT_FORMATS)})] = "ndjson"
     since: str | None = None
     until: str | None = None

@@ -127,6 +127,7 @@ class _Run:
         self._kept = {file.path: file for file in previous.files} if previous else {}
         self._files: list[BackupFile] = []
         self._parts: list[BackupPart] = []
+        self._rollups: BackupPart | None = None
         self._rows = dict.fromkeys(VIEW_NAMES, 0)
         self._notes: list[str] = []
         self._copied_bytes = 0
@@ -141,8 +142,9 @@ class _Run:
                 put_manifest(self._set / "control.sqlite", found.manifest)
                 self._note("control", self._set / "control.sqlite", "control.sqlite")
                 self._copy_files(found)
+                self._rollups = self._copy_part(found, found.rollups)
                 for part in found.parts:
-                    self._copy_part(found, part)
+                    self._parts.append(self._copy_part(found, part))
                 # What was acknowledged by now is in the journal, or was seen.
                 next_seq = None if source.next_seq is None else source.next_seq()
                 records, last_seq = self._copy_journal(found.applied_seq, next_seq)
@@ -196,26 +198,26 @@ class _Run:
             raise BackupFailed(f"{name} has {size} bytes, not {byte_count}: see `ingester check`")
         self._add(kind, target, name, size, digest)
 
-    def _copy_part(self, found: Frozen, part: FrozenPart) -> None:
+    def _copy_part(self, found: Frozen, part: FrozenPart) -> BackupPart:
+        folder = f"parts/{part.number:06d}" if part.number else part.name
         files: dict[str, list[str]] = {}
         for table in part.row_counts:
             for rows in found.files_of(part, table):
-                path = self._set / "parts" / f"{part.number:06d}" / f"{table}-{rows.start}.parquet"
+                path = self._set / folder / f"{table}-{rows.start}.parquet"
                 with SlowFile(path, self._pace) as file:
                     found.write(part, table, rows, file)  # type: ignore[arg-type]
                     digest = file.finish()
                     self._add("rows", path, "", file.byte_count, digest)
                 files.setdefault(table, []).append(path.relative_to(self._directory).as_posix())
-            if table in self._rows:
+            if part.number and table in self._rows:
                 self._rows[table] += part.row_counts[table]
-        self._parts.append(
-            BackupPart(
-                number=part.number,
-                schema_version=part.schema_version,
-                created_at=part.created_at,
-                rows=part.row_counts,
-                files=files,
-            )
+        return BackupPart(
+            number=part.number,
+            schema_version=part.schema_version,
+            created_at=part.created_at,
+            rows=part.row_counts,
+            files=files,
+            ddl=part.ddl,
         )
 
     def _copy_journal(self, applied_seq: int, next_seq: int | None) -> tuple[int, int]:
@@ -286,6 +288,7 @@ class _Run:
             journal_last_seq=last_seq,
             rows=self._rows,
             parts=self._parts,
+            rollups=self._rollups,
             files=self._files,
             left_out=left_out,
             notes=self._notes,

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 from ..errors import InvalidField
 from ..search.times import instant
+from ..store.rollup_schema import ROLLUP_VIEW_NAMES
 from ..store.schema import VIEW_NAMES
 
 __all__ = ["BY", "By", "days_sql", "export_sql", "time_column"]
@@ -53,8 +54,9 @@ def time_column(table: str, by: str) -> str | None:
 
 
 def _checked(table: str) -> str:
-    if table not in VIEW_NAMES:
-        known = ", ".join(VIEW_NAMES)
+    tables = (*VIEW_NAMES, *ROLLUP_VIEW_NAMES)
+    if table not in tables:
+        known = ", ".join(tables)
         raise InvalidField("table", f"table must be one of {known}; got {table!r}")
     return table
 

@@ -32,9 +32,7 @@ __all__ = [
 FORMAT = 1
 MANIFEST_NAME = "backup.json"
 
-FileKind = Literal[
-    "control", "secret", "upload", "sealed", "rows", "rollups", "journal", "dead-letter"
-]
+FileKind = Literal["control", "secret", "upload", "sealed", "rows", "journal", "dead-letter"]
 
 
 class BackupFailed(RequestError):
@@ -54,13 +52,16 @@ class BackupFile(Struct, frozen=True, kw_only=True):
 
 
 class BackupPart(Struct, frozen=True, kw_only=True):
-    """An open part: the rows of its tables, and the files that hold them in their order."""
+    """An open part: the rows of its tables, and the files that hold them in their order. `ddl`: how
+    the tables of the rollups are made; a part's are known.
+    """
 
     number: int
     schema_version: int
     created_at: str
     rows: Mapping[str, int]
     files: Mapping[str, list[str]]
+    ddl: Mapping[str, str] = {}
 
 
 class Backup(Struct, frozen=True, kw_only=True):
@@ -79,6 +80,7 @@ class Backup(Struct, frozen=True, kw_only=True):
     journal_last_seq: int
     rows: Mapping[str, int]
     parts: list[BackupPart]
+    rollups: BackupPart | None = None
     files: list[BackupFile]
     left_out: list[str]
     notes: list[str] = []

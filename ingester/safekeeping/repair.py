@@ -35,11 +35,13 @@ from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
     PartMarks,
     adopt_sealed,
+    mark_found,
     mark_lost,
     marks_before,
     stored_numbers,
     stored_numbers_of_folder,
 )
+from ..store.rollups import Rollups
 from ..store.salvage import Saved, ledger_rows, listing_rows, salvage
 from ..store.store import Store
 from .check import FolderCheck, look_at_folder
@@ -93,8 +95,17 @@ class _Run:
         # Rows for queries are written anew: row ids of a part that is made anew are others.
         (self._data_dir / "export" / "index.json").unlink(missing_ok=True)
         self._lost_files(before)
+        adopted = self._sealed(before)
+        if adopted:
+            before = look_at_folder(self._data_dir)
         self._parts(before)
-        self._rows()
+        if before.parts.are_rollups_lost:
+            self._set_aside_rollups()
+        self._rows(
+            is_changed=adopted
+            or bool(before.parts.damaged or before.parts.missing)
+            or before.parts.are_rollups_wrong
+        )
         self._segments()
         repair.problems = look_at_folder(self._data_dir).problems
         return repair
@@ -118,6 +129,18 @@ class _Run:
             if path.exists():
                 self._set_aside(path)
             self._repair.lost.append(f"{path.name}: its rows come from a backup only")
+
+    def _sealed(self, before: FolderCheck) -> bool:
+        """Before anything else: a manifest that lacks a part makes it look lost."""
+        strangers = before.parts.strangers
+        lost = {*before.parts.damaged, *before.parts.missing}
+        sound = [number for number in self._numbers() if number not in lost]
+        adopted, refused = adopt_sealed(self._data_dir, strangers, sound)
+        if adopted:
+            self._repair.done.append(f"{adopted} sealed files are in the manifest again")
+        for name in refused:
+            self._set_aside(self._data_dir / "sealed" / name)
+        return adopted > 0
 
     def _parts(self, before: FolderCheck) -> None:
         """New files in the place of damaged and missing parts."""
@@ -217,15 +240,15 @@ class _Run:
                 " their own come from a backup only"
             )
 
-    def _rows(self) -> None:
-        """What the journal holds that is nowhere stored, and what the manifest does not know."""
+    def _set_aside_rollups(self) -> None:
+        for suffix in ("", ".wal"):
+            self._set_aside(self._data_dir / f"rollups.duckdb{suffix}")
+
+    def _rows(self, *, is_changed: bool) -> None:
+        """What the journal holds that is nowhere stored, and the sums of all rows."""
         store = Store(self._data_dir, self._config.store)
         store.open()
         with closing(store):
-            adopted, refused = adopt_sealed(store)
-            if adopted:
-                self._repair.done.append(f"{adopted} sealed files are in the manifest again")
-            self._repair.lost += refused
             loaded = self._load(store)
             if loaded:
                 self._repair.done.append(f"{loaded:,} requests were loaded from the journal")
@@ -234,10 +257,21 @@ class _Run:
                     f"what became of journal records {first} to {last} is not known: neither the"
                     " journal has them nor the ledger"
                 )
+            rollups = Rollups(store)
+            if is_changed or loaded or not rollups.commit_number:
+                # What was loaded again has new numbers: the sums would hold it twice.
+                rows = rollups.rebuild()
+                rollups.maybe_checkpoint(bytes_min=1)
+                self._repair.done.append(f"rollups were made anew from {rows:,} rows")
+                if store.sealed.parts:
+                    self._repair.lost.append(
+                        "rollups of rows that retention has removed are lost, if there were any;"
+                        " they come from a backup only"
+                    )
             store.checkpoint()
 
     def _load(self, store: Store) -> int:
-        counters, loaded = LoaderCounters(), 0
+        counters, loaded, last_seq = LoaderCounters(), 0, 0
         dead_letters = self._data_dir / "dead-letter"
         for first_seq, requests in self._runs():
             numbers = np.array([r.entry.request_number for r in requests], np.int64)
@@ -245,6 +279,8 @@ class _Run:
             for start, end in _false_runs(stored):
                 load_runs(store, first_seq + start, requests[start:end], dead_letters, counters)
                 loaded += end - start
+            last_seq = first_seq + len(requests) - 1
+        mark_found(store, last_seq)
         return loaded
 
     def _runs(self) -> Iterator[tuple[int, list[SmallRequest]]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import StoreError
 from ..store.lock import FolderLock
 from ..store.parts import sync_directory
-from ..store.rebuilt_part import RebuiltPart
+from ..store.rebuilt_part import RebuiltFile, RebuiltPart
 from ..store.schema import SCHEMA_VERSION
 from ..store.upload_files import row_count, table_of
 from .copies import Pace, copy_file, digest_of
@@ -81,7 +81,11 @@ def _restore(backup: Backup, directory: Path, data_dir: Path, pace: Pace) -> Bac
     (staging / "open").mkdir(mode=0o700)
     (staging / "journal").mkdir(mode=0o700, exist_ok=True)
     for part in backup.parts:
-        _rebuild(part, directory, staging / "open" / f"{part.number:06d}.duckdb", files)
+        path = staging / "open" / f"{part.number:06d}.duckdb"
+        _rebuild(part, directory, RebuiltPart(path, part.number, part.created_at), files)
+    if backup.rollups is not None:
+        rollups = RebuiltFile(staging / "rollups.duckdb")
+        _rebuild(backup.rollups, directory, rollups, files)
     _refuse_unless_counted(backup, staging)
     for folder in (staging, *staging.rglob("*")):
         if folder.is_dir():
@@ -115,10 +119,13 @@ def _refuse_unless_whole(file: BackupFile, size: int, digest: str) -> None:
 
 
 def _rebuild(
-    part: BackupPart, directory: Path, path: Path, files: Mapping[str, BackupFile]
+    part: BackupPart, directory: Path, rebuilt: RebuiltFile, files: Mapping[str, BackupFile]
 ) -> None:
+    name = f"part {part.number}" if part.number else "the rollups"
     try:
-        with RebuiltPart(path, part.number, part.created_at) as rebuilt:
+        with rebuilt:
+            for statement in part.ddl.values():
+                rebuilt.create_table(statement)
             for table, names in part.files.items():
                 unknown = [name for name in names if name not in files]
                 if unknown:
@@ -127,12 +134,11 @@ def _rebuild(
             for table, expected in part.rows.items():
                 if (found := rebuilt.count(table)) != expected:
                     raise BackupFailed(
-                        f"{table} of part {part.number} has {found} rows, not {expected};"
-                        " nothing was restored"
+                        f"{table} of {name} has {found} rows, not {expected}; nothing was restored"
                     )
             rebuilt.finish()
     except StoreError as error:
-        raise BackupFailed(f"part {part.number} cannot be made: {error}") from error
+        raise BackupFailed(f"{name} cannot be made: {error}") from error
 
 
 def _refuse_unless_counted(backup: Backup, staging: Path) -> None:

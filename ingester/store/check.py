@@ -14,24 +14,31 @@ attached read-only to an instance of our own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from ..errors import StoreBusy, StoreError
+from .check_files import (
+    STRANGER,
+    file_problem,
+    first_line,
+    footer_problem,
+    sealed_problems,
+    sealed_strangers,
+)
+from .check_rollups import attach_rollups, is_purged, recount_problems
 from .control.copying import maybe_manifest
 from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
-from .frozen import frozen
-from .relations import spans_of
+from .frozen import Frozen, frozen
+from .relations import Snapshot
+from .rollup_file import ROLLUPS, view_of
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
-from .sealed import ENDS, number_of
 from .store import Store
 from .upload_files import table_of
 
@@ -40,8 +47,6 @@ __all__ = [
     "PartsCheck",
     "check_copied_part",
     "check_parts",
-    "file_problem",
-    "footer_problem",
     "inspect_folder",
     "inspect_store",
     "parts_read_only",
@@ -50,10 +55,6 @@ __all__ = [
 
 _TABLES = ("part_info", "applied", "upload_files", "dedup_keys", *VIEW_NAMES)
 # Lanes of `applied` that are no batches.
-_STRANGER = (
-    "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
-    " check --repair` lists it again"
-)
 _MARKS = "('carry', 'wide')"
 _NAMED_MAX = 20
 _PART = re.compile(r"(\d{6})\.duckdb")
@@ -94,6 +95,8 @@ class PartsCheck(Struct, kw_only=True):
     listed: set[str] = field(default_factory=set)
     lost_files: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
+    are_rollups_lost: bool = False
+    are_rollups_wrong: bool = False
 
 
 def check_parts(store: Store) -> list[str]:
@@ -124,7 +127,39 @@ def inspect_store(store: Store) -> PartsCheck:
         if sound:
             _check_numbers(sound, at_once.ask, found)
             _check_sequences(sound, at_once.ask, found)
+        _check_rollups(store, at_once, found)
     return found
+
+
+def _check_rollups(store: Store, at_once: Frozen, found: PartsCheck) -> None:
+    _read_rollups(_ask_store(store), found)
+    if found.problems:
+        return  # a recount would only say the same again
+    manifest = at_once.manifest
+    found.problems += recount_problems(
+        at_once.ask,
+        at_once.snapshot,
+        progress=view_of("progress"),
+        where="memory.main",
+        is_purged=is_purged(manifest),
+    )
+
+
+def _read_rollups(ask: Ask, found: PartsCheck) -> None:
+    for table, columns in _columns_of(ROLLUPS, ask).items():
+        try:
+            ask(f"SELECT bit_xor(hash({', '.join(columns)})) FROM {ROLLUPS}.{table}")
+        except _Unreadable as error:
+            _lose_rollups(str(error), found)
+            return
+
+
+def _lose_rollups(reason: str, found: PartsCheck) -> None:
+    found.are_rollups_lost = True
+    found.problems.append(
+        f"rollups.duckdb: it cannot be read ({reason}); `ingester check --repair` makes the rollups"
+        " anew from the rows"
+    )
 
 
 def sequence_gaps(store: Store) -> list[Interval]:
@@ -139,8 +174,11 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
     found = PartsCheck()
     manifest = maybe_manifest(data_dir / "control.sqlite") or Manifest()
     sealed = {part.part_number for part in manifest.parts}
-    _check_sealed_files(data_dir / "sealed", manifest.files, found, deep=True)
-    _name_sealed_strangers(data_dir / "sealed", manifest, found)
+    for name, problem in sealed_problems(data_dir / "sealed", manifest.files, deep=True):
+        found.lost_files.append(f"sealed/{name}")
+        found.problems.append(problem)
+    found.strangers = sealed_strangers(data_dir / "sealed", manifest)
+    found.problems += [f"sealed/{name}: {STRANGER}" for name in found.strangers]
     with parts_read_only(data_dir, without=sealed) as (connection, parts, refused):
         for number, reason in refused.items():
             found.damaged[number] = reason
@@ -159,10 +197,49 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
             try:
                 return connection.execute(sql).fetchall()
             except duckdb.Error as error:
-                raise _Unreadable(_first_line(error)) from error
+                raise _Unreadable(first_line(error)) from error
 
-        _inspect(parts, ask, (data_dir / "uploads").absolute(), found, deep=True)
+        uploads = (data_dir / "uploads").absolute()
+        _inspect(parts, ask, uploads, found, deep=True)
+        if (data_dir / "rollups.duckdb").exists():
+            _check_rollups_of_folder(connection, ask, data_dir, parts, manifest, found)
     return found
+
+
+def _check_rollups_of_folder(
+    connection: duckdb.DuckDBPyConnection,
+    ask: Ask,
+    data_dir: Path,
+    parts: Sequence[_Part],
+    manifest: Manifest,
+    found: PartsCheck,
+) -> None:
+    try:
+        progress = attach_rollups(connection, data_dir / "rollups.duckdb")
+    except duckdb.Error as error:
+        _lose_rollups(first_line(error), found)
+        return
+    _read_rollups(ask, found)
+    if found.problems or not parts:
+        return
+    files: dict[str, tuple[Path, ...]] = {}
+    for name in sorted(found.listed):
+        table = table_of(name)
+        files[table] = (*files.get(table, ()), (data_dir / "uploads" / name).absolute())
+    sealed: dict[str, tuple[SealedFile, ...]] = {}
+    for file in manifest.files:
+        sealed[file.table] = (*sealed.get(file.table, ()), file)
+    snapshot = Snapshot(
+        0, tuple(p.name for p in parts), files, (data_dir / "sealed").absolute(), sealed
+    )
+    found.problems += recount_problems(
+        ask,
+        snapshot,
+        progress=progress,
+        where="memory.main",
+        is_purged=is_purged(manifest),
+    )
+    found.are_rollups_wrong = bool(found.problems)
 
 
 @contextmanager
@@ -186,7 +263,7 @@ def parts_read_only(
                     f"SELECT max(schema_version) FROM {part.name}.part_info"
                 ).fetchall()[0][0]
             except duckdb.Error as error:
-                refused[part.number] = _first_line(error)
+                refused[part.number] = first_line(error)
                 continue
             if version is None or version > SCHEMA_VERSION:
                 refused[part.number] = f"it has schema version {version}: a newer release wrote it"
@@ -206,82 +283,16 @@ def check_copied_part(
     return found.problems
 
 
-def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
-    """What is wrong with a Parquet file of so many rows and bytes; every page is read."""
-    try:
-        size = path.stat().st_size
-        if size != byte_count:
-            return f"it has {size} bytes, not {byte_count}"
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if file.metadata.num_rows != row_count:
-                return f"it has {file.metadata.num_rows} rows, not {row_count}"
-            for number in range(file.num_row_groups):
-                file.read_row_group(number)
-    except FileNotFoundError:
-        return "it is missing"
-    except (OSError, pa.ArrowException) as error:
-        return f"it cannot be read ({_first_line(error)})"
-    return None
-
-
 def _check_sealed(store: Store, found: PartsCheck, *, deep: bool) -> None:
     sealed = store.sealed
     lost = set(sealed.missing)
     found.problems += [
         f"sealed/{name}: it is missing or cut; put it back from a backup" for name in sealed.missing
     ]
-    found.problems += [f"sealed/{name}: {_STRANGER}" for name in sealed.strangers]
+    found.problems += [f"sealed/{name}: {STRANGER}" for name in sealed.strangers]
     files = [file for file in sealed.all_files() if file.name not in lost]
-    _check_sealed_files(sealed.directory, files, found, deep=deep)
-
-
-def _check_sealed_files(
-    directory: Path, files: Iterable[SealedFile], found: PartsCheck, *, deep: bool
-) -> None:
-    for file in files:
-        path = directory / file.name
-        reason = (
-            file_problem(path, file.row_count, file.byte_count) or span_problem(path, file)
-            if deep
-            else footer_problem(path, file.row_count)
-        )
-        if reason is not None:
-            found.lost_files.append(f"sealed/{file.name}")
-            found.problems.append(
-                f"sealed/{file.name}: {reason}; put it back from a backup, {file.row_count} rows"
-                f" of {file.table} are in it"
-            )
-
-
-def _name_sealed_strangers(directory: Path, manifest: Manifest, found: PartsCheck) -> None:
-    known = {file.name for file in manifest.files}
-    known |= {path.removeprefix("sealed/") for path in manifest.removals}
-    for path in sorted(directory.glob("*/*/*")) if directory.is_dir() else ():
-        name = path.relative_to(directory).as_posix()
-        if name in known or name.endswith(".tmp") or ".damaged-" in name:
-            continue
-        found.strangers.append(name)
-        found.problems.append(f"sealed/{name}: {_STRANGER}")
-
-
-def footer_problem(path: Path, row_count: int) -> str | None:
-    try:
-        found = pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowException):
-        return "it is missing or damaged"
-    return None if found == row_count else f"it has {found} rows, not {row_count}"
-
-
-def span_problem(path: Path, file: SealedFile) -> str | None:
-    """Whether rows lie outside of what the manifest says: a search would not find them."""
-    spans = spans_of(path)
-    for column, (low, high) in ENDS.items():
-        span = spans.get(column)
-        if span is None:
-            continue
-        if getattr(file, low) > number_of(span.low) or getattr(file, high) < number_of(span.high):
-            return f"it holds values of {column} that the manifest does not expect"
-    return None
+    for _, problem in sealed_problems(sealed.directory, files, deep=deep):
+        found.problems.append(problem)
 
 
 def _open_parts(store: Store) -> list[_Part]:
@@ -326,12 +337,7 @@ def _inspect_part(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, de
 
 def _is_readable(part: _Part, ask: Ask, found: PartsCheck) -> bool:
     """Read all of its tables; the first that cannot be read counts for the part."""
-    columns: dict[str, list[str]] = {}
-    for table, column in ask(
-        "SELECT table_name, column_name FROM duckdb_columns() "
-        f"WHERE database_name = '{part.name}' ORDER BY column_index"
-    ):
-        columns.setdefault(table, []).append(f'"{column}"')
+    columns = _columns_of(part.name, ask)
     for table in _TABLES:
         if table not in columns:
             if table in ("logs", "metrics", "dedup_keys"):
@@ -349,6 +355,16 @@ def _is_readable(part: _Part, ask: Ask, found: PartsCheck) -> bool:
     return True
 
 
+def _columns_of(database: str, ask: Ask) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    for table, column in ask(
+        "SELECT table_name, column_name FROM duckdb_columns() "
+        f"WHERE database_name = '{database}' ORDER BY column_index"
+    ):
+        columns.setdefault(table, []).append(f'"{column}"')
+    return columns
+
+
 def _check_batches(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool) -> None:
     """Rows of each batch against the ledger, uploads against their list."""
     listed = ask(f"SELECT file_name, row_count, byte_count FROM {part.name}.upload_files")
@@ -360,7 +376,7 @@ def _check_batches(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, d
         if deep:
             reason = file_problem(path, row_count, byte_count)
         else:
-            reason = None if _has_footer(path) else "the upload file is missing or damaged"
+            reason = footer_problem(path, row_count)
         if reason is None:
             readable.setdefault(table_of(name), []).append(path)
             readable_names.append(name)
@@ -483,16 +499,3 @@ def _name_strangers(directory: Path, found: PartsCheck) -> None:
             found.problems.append(
                 f"open/{path.name}: the part it belongs to is missing; put it back from a backup"
             )
-
-
-def _has_footer(path: Path) -> bool:
-    try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowException):
-        return False
-    return True
-
-
-def _first_line(error: Exception) -> str:
-    """Without the paths that such messages have: the sentence names the file already."""
-    return re.sub(r'"?(?:/[^\s\'",;()/]+){2,}"?', "the file", str(error).split("\n", 1)[0])

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import duckdb
 
-from .check import check_copied_part, footer_problem
+from .check import check_copied_part
+from .check_files import footer_problem
 from .schema import PART_DDL, parquet_relation
 
 __all__ = ["copy_problems"]

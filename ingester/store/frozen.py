@@ -23,9 +23,10 @@ from msgspec import Struct
 
 from ..errors import StoreError
 from .control.sealed_files import Manifest
-from .database import Lease
+from .database import Cursor, Lease
 from .ledger import read_ledger
 from .relations import Snapshot
+from .rollup_file import ROLLUPS
 from .schema import SCHEMA_VERSION
 from .store import Store
 
@@ -39,14 +40,17 @@ _GROUP_BYTES_MAX = 8 * 1024 * 1024
 
 
 class FrozenPart(Struct, frozen=True):
-    """One part: its rows by table, and the upload files that it lists, with rows and bytes."""
+    """One part: its rows by table, and the upload files that it lists, with rows and bytes. Of the
+    file of rollups, which has number 0, also how its tables are made (`ddl`).
+    """
 
     number: int
     name: str
     schema_version: int
     created_at: str
     row_counts: Mapping[str, int]
-    upload_files: Mapping[str, tuple[int, int]]
+    upload_files: Mapping[str, tuple[int, int]] = {}
+    ddl: Mapping[str, str] = {}
 
 
 class Frozen:
@@ -56,6 +60,7 @@ class Frozen:
         self._store = store
         self._lease = lease
         self.parts: list[FrozenPart] = []
+        self.rollups: FrozenPart
         self.snapshot: Snapshot
         self.manifest = Manifest()
         self.commit_number = 0
@@ -77,7 +82,7 @@ class Frozen:
         with self._lease.using() as cursor:
             # The bounds are constants: only the row groups between them are read.
             reader = cursor.execute(
-                f"SELECT * FROM {part.name}.{table} "
+                f"SELECT {self._columns(cursor, part, table)} FROM {part.name}.{table} "
                 f"WHERE rowid >= {rows.start} AND rowid < {rows.stop}"
             ).to_arrow_reader(_FETCH_ROWS)
             try:
@@ -87,6 +92,18 @@ class Frozen:
         if count != len(rows):
             raise StoreError(f"{table} of {part.name}: {count} rows, not {len(rows)}")
 
+    def _columns(self, cursor: Cursor, part: FrozenPart, table: str) -> str:
+        """Those that Parquet has no type for as text: they are read back by their column's type."""
+        columns = cursor.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() "
+            "WHERE database_name = ? AND table_name = ? ORDER BY column_index",
+            [part.name, table],
+        ).fetchall()
+        return ", ".join(
+            f'"{name}"::VARCHAR AS "{name}"' if kind in ("HUGEINT", "UHUGEINT") else f'"{name}"'
+            for name, kind in columns
+        )
+
     def _begin(self) -> None:
         """With the gate held and the lease in use."""
         store, cursor = self._store, self._lease._cursor
@@ -95,6 +112,8 @@ class Frozen:
         for name in self.snapshot.parts:
             # The transaction sees a part as it was when it touched it first.
             cursor.execute(f"SELECT count(*) FROM {name}.part_info").fetchall()
+        # Behind the cursor of these sums are no rows that the parts do not have.
+        cursor.execute(f"SELECT count(*) FROM {ROLLUPS}.about").fetchall()
         sealed = store.sealed
         self.manifest = Manifest(tuple(sealed.all_files()), tuple(sealed.parts.values()))
 
@@ -124,6 +143,17 @@ class Frozen:
                 part = FrozenPart(number, name, version, created_at, counts, files)
                 assert version <= SCHEMA_VERSION
                 self.parts.append(part)
+            tables = cursor.execute(
+                "SELECT table_name, sql FROM duckdb_tables() WHERE database_name = ? "
+                "ORDER BY table_name",
+                [ROLLUPS],
+            ).fetchall()
+            counts = {}
+            for table, _ in tables:
+                ((counts[table],),) = cursor.execute(
+                    f"SELECT count(*) FROM {ROLLUPS}.{table}"
+                ).fetchall()
+            self.rollups = FrozenPart(0, ROLLUPS, 0, "", counts, ddl=dict(tables))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A part made outside of a server: from the Parquet files of a backup, or of what a repair saved.
 
 1. It has the tables of the newest schema; columns are matched by name, so rows of an older one fit.
+   The file of rollups has those that the backup says.
 2. Rows keep their order. They come in transactions of bounded size, into an instance of its own.
 3. The file is whole when `finish` returns: checkpointed, closed, synced.
 """
@@ -12,17 +13,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StoreFailed
+from ..errors import StoreError, StoreFailed
 from .database import mapped_errors
 from .parts import ATTACH_OPTIONS, sync_directory
 from .schema import PART_DDL, SCHEMA_VERSION
 
-__all__ = ["RebuiltPart"]
+__all__ = ["RebuiltFile", "RebuiltPart"]
 
 _MEMORY = "1GiB"
 # One transaction; a row group of longer rows is one by itself.
@@ -30,10 +32,10 @@ _ROWS_MAX = 65_536
 _BYTES_MAX = 64 * 1024 * 1024
 
 
-class RebuiltPart:
-    """A new part file at `path`. Use as a context manager: left early, the file is removed."""
+class RebuiltFile:
+    """A new file at `path`. Use as a context manager: left early, the file is removed."""
 
-    def __init__(self, path: Path, number: int, created_at: str | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._is_finished = False
         self._connection = duckdb.connect(
@@ -50,16 +52,8 @@ class RebuiltPart:
         quoted = str(path).replace("'", "''")
         with mapped_errors(0):
             self._connection.execute(f"ATTACH '{quoted}' AS part ({ATTACH_OPTIONS})")
-            for statement in PART_DDL:
-                self._connection.execute(statement.format(part="part"))
-            moment = "now() AT TIME ZONE 'UTC'" if created_at is None else "CAST($3 AS TIMESTAMP)"
-            values: list[object] = [SCHEMA_VERSION, number]
-            self._connection.execute(
-                f"INSERT INTO part.part_info VALUES ($1, $2, {moment})",
-                values if created_at is None else [*values, created_at],
-            )
 
-    def __enter__(self) -> RebuiltPart:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -101,6 +95,18 @@ class RebuiltPart:
             finally:
                 self._connection.unregister("feed")
 
+    def create_table(self, statement: str) -> None:
+        """`CREATE TABLE name(…)`, without a database's name."""
+        if (
+            not statement.startswith("CREATE TABLE ")
+            or len(duckdb.extract_statements(statement)) != 1
+        ):
+            raise StoreError("a table is to be made by another statement than CREATE TABLE")
+        with mapped_errors(0):
+            self._connection.execute("USE part")
+            self._connection.execute(statement)
+            self._connection.execute("USE memory")
+
     def has_request(self, rows: pa.Table) -> bool:
         """Whether the first of these rows of `requests` is there."""
         number = rows.column("request_number")[0].as_py()
@@ -126,6 +132,22 @@ class RebuiltPart:
             os.close(descriptor)
         sync_directory(self._path.parent)
         self._is_finished = True
+
+
+class RebuiltPart(RebuiltFile):
+    """A new part, with its tables."""
+
+    def __init__(self, path: Path, number: int, created_at: str | None = None) -> None:
+        super().__init__(path)
+        with mapped_errors(0):
+            for statement in PART_DDL:
+                self._connection.execute(statement.format(part="part"))
+            moment = "now() AT TIME ZONE 'UTC'" if created_at is None else "CAST($3 AS TIMESTAMP)"
+            values: list[object] = [SCHEMA_VERSION, number]
+            self._connection.execute(
+                f"INSERT INTO part.part_info VALUES ($1, $2, {moment})",
+                values if created_at is None else [*values, created_at],
+            )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from .check import Interval, parts_read_only, sequence_gaps
-from .control.copying import maybe_manifest
-from .control.sealed_files import SealedFile, SealedPart
+from .control.copying import maybe_manifest, put_manifest
+from .control.sealed_files import Manifest, SealedFile, SealedPart
 from .ledger import AppliedBatch
 from .schema import parquet_relation
 from .sealed_format import SEALED_TABLES, Span
@@ -24,6 +24,7 @@ from .store import Store
 __all__ = [
     "PartMarks",
     "adopt_sealed",
+    "mark_found",
     "mark_lost",
     "marks_before",
     "stored_numbers",
@@ -121,62 +122,79 @@ def stored_numbers(store: Store, numbers: Numbers) -> Numbers:
 def mark_lost(store: Store) -> Iterator[Interval]:
     """Say in the ledger that the records of its gaps are lost, so that each is told once."""
     for first, last in sequence_gaps(store):
-        with store.begin("small") as transaction:
-            batch_id = store.ledger.take_batch_id()
-            transaction.commit([AppliedBatch(batch_id, "lost", first, last, 0, 0)])
+        _mark(store, "lost", first, last)
         yield first, last
 
 
-def adopt_sealed(store: Store) -> tuple[int, list[str]]:
-    """List sealed files that the manifest does not know; how many, and why others were not."""
-    sealed = store.sealed
+def mark_found(store: Store, last_seq: int) -> None:
+    """All of the journal's records are stored, up to this one: the next start must not load those
+    again whose ledger was lost.
+    """
+    first_seq = store.ledger.applied_seq + 1
+    if last_seq >= first_seq:
+        _mark(store, "found", first_seq, last_seq)
+
+
+def _mark(store: Store, lane: str, first_seq: int, last_seq: int) -> None:
+    with store.begin("small") as transaction:
+        batch_id = store.ledger.take_batch_id()
+        transaction.commit([AppliedBatch(batch_id, lane, first_seq, last_seq, 0, 0)])
+
+
+def adopt_sealed(
+    data_dir: Path, strangers: Sequence[str], sound: Sequence[int]
+) -> tuple[int, list[str]]:
+    """List sealed files that the manifest does not know, on a stopped folder; how many, and the
+    names of those that were not. `sound`: open parts that can be read. What is sealed of them lies
+    in them as well, and is what a sealing has left that did not end.
+    """
+    path = data_dir / "control.sqlite"
+    manifest = maybe_manifest(path)
+    if manifest is None:
+        return 0, list(strangers)
     refused: list[str] = []
     added: list[SealedFile] = []
-    open_numbers = {part.number for part in store.parts.parts}
-    for name in sorted(sealed.strangers, key=_widest_first):
-        file = _maybe_file(sealed.directory, name)
+    for name in sorted(strangers, key=_widest_first):
+        file = _maybe_file(data_dir / "sealed", name)
         if file is None:
-            refused.append(f"sealed/{name}: it cannot be read, and was left where it is")
+            refused.append(name)
             continue
-        covered = range(file.first_part, file.last_part + 1)
-        others = [*sealed.files.get(file.table, ()), *added]
-        if open_numbers.intersection(covered) or any(
-            other.table == file.table
-            and other.day == file.day
-            and other.first_part <= file.last_part
-            and file.first_part <= other.last_part
-            for other in others
-        ):
-            refused.append(
-                f"sealed/{name}: its rows lie elsewhere too, so it was left where it is, unlisted"
-            )
+        others = [*manifest.files, *added]
+        if set(sound).intersection(range(file.first_part, file.last_part + 1)):
+            continue
+        if any(_overlap(file, other) for other in others):
+            refused.append(name)
             continue
         added.append(file)
     if added:
-        for number, part in _parts_of(store, added):
-            store.publish_sealed(part=part)
-            assert number not in open_numbers
-        store.publish_sealed(added=added)
+        known = {part.part_number for part in manifest.parts}
+        parts = (*manifest.parts, *_parts_of(added, known))
+        put_manifest(path, Manifest((*manifest.files, *added), parts, manifest.removals))
     return len(added), refused
 
 
-def _parts_of(store: Store, added: Iterable[SealedFile]) -> Iterator[tuple[int, SealedPart]]:
+def _overlap(one: SealedFile, other: SealedFile) -> bool:
+    return (
+        (one.table, one.day) == (other.table, other.day)
+        and one.first_part <= other.last_part
+        and other.first_part <= one.last_part
+    )
+
+
+def _parts_of(added: Sequence[SealedFile], known: Collection[int]) -> Iterator[SealedPart]:
     """What the manifest must say of the parts that these files are made of."""
     numbers = {n for file in added for n in range(file.first_part, file.last_part + 1)}
-    for number in sorted(numbers - set(store.sealed.parts)):
+    for number in sorted(numbers.difference(known)):
         mine = [file for file in added if file.first_part <= number <= file.last_part]
-        yield (
-            number,
-            SealedPart(
-                part_number=number,
-                commit_low=0,
-                commit_high=0,
-                row_count=0,
-                batch_high=max(file.batch_high for file in mine),
-                seq_high=0,
-                request_high=max(file.request_high for file in mine),
-                sealed_at=time.time(),
-            ),
+        yield SealedPart(
+            part_number=number,
+            commit_low=0,
+            commit_high=0,
+            row_count=0,
+            batch_high=max(file.batch_high for file in mine),
+            seq_high=0,
+            request_high=max(file.request_high for file in mine),
+            sealed_at=time.time(),
         )
 
 

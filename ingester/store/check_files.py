@@ -1,0 +1,99 @@
+"""Parquet files of the store: whole, as many rows as they should have, known to the manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .control.sealed_files import Manifest, SealedFile
+from .relations import spans_of
+from .sealed import ENDS, number_of
+
+__all__ = [
+    "STRANGER",
+    "file_problem",
+    "first_line",
+    "footer_problem",
+    "sealed_problems",
+    "sealed_strangers",
+]
+
+STRANGER = (
+    "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
+    " check --repair` lists it again"
+)
+
+
+def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
+    """What is wrong with a Parquet file of so many rows and bytes; every page is read."""
+    try:
+        size = path.stat().st_size
+        if size != byte_count:
+            return f"it has {size} bytes, not {byte_count}"
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows != row_count:
+                return f"it has {file.metadata.num_rows} rows, not {row_count}"
+            for number in range(file.num_row_groups):
+                file.read_row_group(number)
+    except FileNotFoundError:
+        return "it is missing"
+    except (OSError, pa.ArrowException) as error:
+        return f"it cannot be read ({first_line(error)})"
+    return None
+
+
+def footer_problem(path: Path, row_count: int) -> str | None:
+    try:
+        found = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException):
+        return "it is missing or damaged"
+    return None if found == row_count else f"it has {found} rows, not {row_count}"
+
+
+def _span_problem(path: Path, file: SealedFile) -> str | None:
+    """Whether rows lie outside of what the manifest says: a search would not find them."""
+    spans = spans_of(path)
+    for column, (low, high) in ENDS.items():
+        span = spans.get(column)
+        if span is None:
+            continue
+        if getattr(file, low) > number_of(span.low) or getattr(file, high) < number_of(span.high):
+            return f"it holds values of {column} that the manifest does not expect"
+    return None
+
+
+def sealed_problems(
+    directory: Path, files: Iterable[SealedFile], *, deep: bool
+) -> Iterator[tuple[str, str]]:
+    """Names of sealed files that are not what the manifest says, and why."""
+    for file in files:
+        path = directory / file.name
+        if deep:
+            reason = file_problem(path, file.row_count, file.byte_count)
+            reason = reason or _span_problem(path, file)
+        else:
+            reason = footer_problem(path, file.row_count)
+        if reason is not None:
+            yield (
+                file.name,
+                f"sealed/{file.name}: {reason}; put it back from a backup, {file.row_count} rows"
+                f" of {file.table} are in it",
+            )
+
+
+def sealed_strangers(directory: Path, manifest: Manifest) -> list[str]:
+    """Names of files below `sealed/` that the manifest does not know."""
+    known = {file.name for file in manifest.files}
+    known |= {path.removeprefix("sealed/") for path in manifest.removals}
+    found = directory.glob("*/*/*.parquet") if directory.is_dir() else ()
+    names = (path.relative_to(directory).as_posix() for path in found)
+    return sorted(name for name in names if name not in known)
+
+
+def first_line(error: Exception) -> str:
+    """Without the paths that such messages have: the sentence names the file already."""
+    return re.sub(r'"?(?:/[^\s\'",;()/]+){2,}"?', "the file", str(error).split("\n", 1)[0])

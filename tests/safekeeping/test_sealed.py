@@ -1,0 +1,187 @@
+"""Sealed files and rollups: checked, copied, restored, and made good."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from ingester import startup
+from ingester.safekeeping.backup import BackupSource, back_up
+from ingester.safekeeping.check import check_folder
+from ingester.safekeeping.copies import Pace
+from ingester.safekeeping.repair import repair_folder
+from ingester.safekeeping.restore import restore
+from ingester.store.control.copying import maybe_manifest
+from ingester.store.offline import opened_store
+from ingester.store.sealing import Sealer
+from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests
+from tests.store.stores import rows
+
+Rows = dict[str, list[tuple[Any, ...]]]
+DAYS = "SELECT bucket, source, account_id, action, events, users, sessions FROM events_daily"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows, list[Any]]:
+    """One part sealed, one open with an upload, all rolled up."""
+    folder = filled(tmp_path_factory.mktemp("sealed") / "data")
+    opened = startup.open_all(config_of(folder))
+    while opened.rollups.step().row_count:
+        pass  # a part is sealed behind all cursors
+    sealer = Sealer(opened.store)
+    for part in opened.store.parts_to_seal():
+        sealer.seal(part)
+    opened.store.remove_unread()
+    acknowledge(opened, requests(range(600, 650)))
+    rollups = opened.rollups
+    while rollups.step().row_count:
+        pass
+    days = sorted(rows(opened.store, DAYS))
+    found = everything(opened.store)
+    startup.close(opened)
+    assert days
+    return folder, found, days
+
+
+@pytest.fixture
+def folder(sound: tuple[Path, Rows, list[Any]], tmp_path: Path) -> Path:
+    shutil.copytree(sound[0], tmp_path / "data")
+    return tmp_path / "data"
+
+
+def _state(folder: Path) -> tuple[Rows, list[Any]]:
+    opened = startup.open_all(config_of(folder))
+    try:
+        while opened.rollups.step().row_count:
+            pass
+        return everything(opened.store), sorted(rows(opened.store, DAYS))
+    finally:
+        startup.close(opened)
+
+
+def _sealed(folder: Path, table: str) -> Path:
+    return next(folder.glob(f"sealed/{table}/*/*.parquet"))
+
+
+def _flips(path: Path) -> Iterator[None]:
+    sound = path.read_bytes()
+    # Pages have checksums; their heads and the footer have none.
+    for offset in range(2_000, len(sound) * 3 // 4, max(1, len(sound) // 8)):
+        data = bytearray(sound)
+        data[offset] ^= 4
+        path.write_bytes(data)
+        yield
+    path.write_bytes(sound)
+
+
+def test_a_sound_folder_with_sealed_files_has_no_problems(folder: Path) -> None:
+    assert len(list(folder.glob("sealed/*/*/*.parquet"))) >= 3
+    assert check_folder(folder) == []
+
+
+def test_damage_of_a_sealed_file_is_named(folder: Path) -> None:
+    path = _sealed(folder, "events")
+    name = path.relative_to(folder).as_posix()
+    for _ in _flips(path):
+        assert [problem.partition(":")[0] for problem in check_folder(folder)] == [name]
+    assert check_folder(folder) == []
+
+
+@pytest.mark.parametrize("table", ["events", "requests", "rejects"])
+def test_a_sealed_file_that_is_cut_or_missing_is_named(folder: Path, table: str) -> None:
+    path = _sealed(folder, table)
+    name = path.relative_to(folder).as_posix()
+    path.write_bytes(path.read_bytes()[:-10])
+    assert [problem.partition(":")[0] for problem in check_folder(folder)] == [name]
+    path.unlink()
+    assert [problem.partition(":")[0] for problem in check_folder(folder)] == [name]
+
+
+def test_a_backup_holds_sealed_files_once_and_rollups(
+    folder: Path, tmp_path: Path, sound: tuple[Path, Rows, list[Any]]
+) -> None:
+    copied = []
+    for _ in range(2):
+        with opened_store(folder, config_of(folder).store) as store:
+            source = BackupSource(store=store, data_dir=folder)
+            backup, count = back_up(source, tmp_path / "b", with_secrets=True, pace=Pace())
+            copied.append(count)
+    immutable = sum(f.bytes for f in backup.files if f.kind in ("sealed", "upload"))
+    assert immutable > 0
+    assert copied[1] <= copied[0] - immutable + 10_000
+    restore(tmp_path / "b", tmp_path / "new", Pace())
+    assert check_folder(tmp_path / "new") == []
+    assert (tmp_path / "new" / "secret.key").read_bytes() == (folder / "secret.key").read_bytes()
+    assert _state(tmp_path / "new") == (sound[1], sound[2])
+
+
+def test_a_manifest_that_was_lost_is_made_from_the_files(
+    folder: Path, sound: tuple[Path, Rows, list[Any]]
+) -> None:
+    manifest = maybe_manifest(folder / "control.sqlite")
+    assert manifest is not None
+    for path in folder.glob("control.sqlite*"):
+        path.unlink()
+    found = repair_folder(config_of(folder))
+    assert found.problems == [], found
+    again = maybe_manifest(folder / "control.sqlite")
+    assert again is not None
+    assert {f.name: f.row_count for f in again.files} == {
+        f.name: f.row_count for f in manifest.files
+    }
+    assert {p.part_number for p in again.parts} == {p.part_number for p in manifest.parts}
+    assert _state(folder) == (sound[1], sound[2])
+
+
+def test_rollups_that_do_not_add_up_are_named_and_made_anew(
+    folder: Path, sound: tuple[Path, Rows, list[Any]]
+) -> None:
+    with closing(duckdb.connect(str(folder / "rollups.duckdb"))) as connection:
+        ((number,),) = connection.execute(
+            "SELECT max(number) FROM generations WHERE name = 'source_days'"
+        ).fetchall()
+        connection.execute(f"UPDATE source_days_g{number} SET events = events + 1")
+        ((other,),) = connection.execute(
+            "SELECT max(number) FROM generations WHERE name = 'event_days'"
+        ).fetchall()
+        connection.execute(f"UPDATE event_days_g{other} SET events = events + 1")
+    problems = check_folder(folder)
+    assert problems
+    assert all(problem.startswith("rollups.duckdb: events_daily has") for problem in problems)
+    assert repair_folder(config_of(folder)).problems == []
+    assert _state(folder) == (sound[1], sound[2])
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_a_damaged_file_of_rollups_is_named_and_made_anew(
+    folder: Path, sound: tuple[Path, Rows, list[Any]], damage: str
+) -> None:
+    path = folder / "rollups.duckdb"
+    if damage == "gone":
+        path.unlink()
+        assert check_folder(folder) == []  # the next start makes it from the rows
+    else:
+        data = bytearray(path.read_bytes())
+        data[4096 * 3 + 40] ^= 1
+        path.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+        assert any(p.startswith("rollups.duckdb: ") for p in check_folder(folder))
+        assert repair_folder(config_of(folder)).problems == []
+        assert list(folder.glob("rollups.duckdb.damaged-*"))
+        assert _state(folder) == (sound[1], sound[2])
+
+
+def test_a_part_that_is_rebuilt_is_not_counted_twice(
+    folder: Path, sound: tuple[Path, Rows, list[Any]]
+) -> None:
+    (folder / "open" / "000002.duckdb").unlink()
+    found = repair_folder(config_of(folder))
+    assert found.problems == [], found
+    state = _state(folder)
+    assert state[0]["events"] == sound[1]["events"]
+    assert state[1] == sound[2]
