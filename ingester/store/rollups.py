@@ -238,6 +238,20 @@ class Rollups:
             self._take(self._progress(cursor))
             return row_count
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is appended meanwhile."""
+        with self._turn:
+            yield
+
+    def horizon(self, cursor: Cursor) -> datetime | None:
+        """Since when buckets are kept; None: all of them."""
+        ((found,),) = cursor.execute(
+            f"SELECT max(horizon) FILTER (isfinite(horizon)) FROM {self._file.names()['progress']}"
+        ).fetchall()
+        assert found is None or isinstance(found, datetime)
+        return found
+
     def statistics(self) -> dict[str, float]:
         """A snapshot; `lag_rows` as of the last step."""
         now = time.monotonic()
