@@ -59,6 +59,8 @@ def run(options: Options) -> list[Row]:
                 measured[name].append(row)
         ours, theirs = measured["ours"], measured["DuckDB COPY"]
         row = median_row(ours)
+        # Both hold the rows that were put in as well.
+        row.extra["memory_mb"] = round(row.peak_rss_mb - row.extra["memory_before_mb"], 1)
         row.ratios = pairwise_ratios(ours, theirs)
         row.ratio, row.ratio_to = float(np.median(row.ratios)), "DuckDB COPY"
         rows += [row, median_row(theirs)]

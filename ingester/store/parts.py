@@ -61,8 +61,6 @@ class Part:
         self.name = f"part_{number:06d}"
         self.created_at = time.time()
         self.has_rows = False
-        # Transactions that have begun in it, and not ended.
-        self.transaction_count = 0
         # Names of its upload files, and of those that cannot be read; replaced, never changed.
         self.upload_files: tuple[str, ...] = ()
         self.unreadable_files: tuple[str, ...] = ()
@@ -166,7 +164,12 @@ class PartFiles:
         """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had."""
         part = Part(self._path(number), number)
         size = part.file_bytes() + part.wal_bytes()
-        cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
+        # Else it would write its WAL into the file that goes, and may find the disk full.
+        cursor.execute("PRAGMA disable_checkpoint_on_shutdown")
+        try:
+            cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
+        finally:
+            cursor.execute("PRAGMA enable_checkpoint_on_shutdown")
         _remove(part)
         sync_directory(self.directory)
         return size

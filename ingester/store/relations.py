@@ -39,6 +39,7 @@ __all__ = [
     "files_by_table",
     "relation",
     "spans_of",
+    "spans_of_group",
 ]
 
 # `arm_number` of rows in upload files; parts count from 0.
@@ -180,6 +181,14 @@ def spans_of(path: Path) -> Mapping[str, Span]:
                 max(span.high for span in known),  # type: ignore[type-var]
             )
     return spans
+
+
+def spans_of_group(group: pq.RowGroupMetaData) -> Mapping[str, Span]:
+    """By column, of the columns with statistics."""
+    columns = {
+        group.column(n).path_in_schema: _statistics(group, n) for n in range(group.num_columns)
+    }
+    return {name: span for name, span in columns.items() if span is not None}
 
 
 def _statistics(group: pq.RowGroupMetaData, index: int) -> Span | None:

@@ -33,7 +33,8 @@ __all__ = ["GROUP_ROWS_MAX", "SEALED_TABLES", "SealedTable", "Span", "conformed"
 
 GROUP_ROWS_MAX = 65_536
 _GROUP_BYTES_MAX = 16 * 1024 * 1024
-_ZSTD_LEVEL = 3
+# Level 3 takes twice the time and is 2 % smaller.
+_ZSTD_LEVEL = 1
 
 _JSON = pa.json_(pa.string())
 

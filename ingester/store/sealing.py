@@ -1,7 +1,7 @@
 """Sealing: a part that nothing is written to any more becomes Parquet, a file a table and day.
 
-1. Its rows and those of the upload files that it lists are read once, a piece at a time, sorted
-   (`sorting.py`), written under temporary names, synced, renamed, and the folders synced. Then one
+1. Its rows and those of the upload files that it lists are read a chunk at a time (`part_rows.py`),
+   sorted (`sorting.py`), written under temporary names, synced, renamed, and the folders synced. Then one
    transaction of the manifest puts the files in and the part out; readers find the one or the
    other (`Store.publish_sealed`).
 2. The day is that of arrival: a late row lands in its arrival's file, and the manifest tells which
@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +36,22 @@ import pyarrow.parquet as pq
 
 from ..errors import StoreBusy, StoreError
 from .control.sealed_files import SealedFile, SealedPart
+from .part_rows import Chunk, PartRows, overlap_rows
 from .parts import Part, sync_directory
 from .schema import DATA_TABLES
 from .sealed import TEMPORARY_SUFFIX, sealed_name
 from .sealed_format import SEALED_TABLES, SealedTable, conformed, write_sealed
 from .sorting import RUN_BYTES, RowSorter, merged, time_values
 from .store import Store
-from .upload_files import table_of
 
 __all__ = ["JOINED_BYTES_MAX", "PartNotWhole", "Sealer", "joinable"]
 
 _DAY_US = 86_400 * 10**6
 
-# Rows read from a part at a time: a row group, fewer of long ones. So many neighbours as are
-# fetched are what the store itself must hold (`pinned.py`).
-_CHUNK_ROWS = 16_384
-_CHUNK_BYTES = RUN_BYTES // 4
-_FETCH_ROWS = 2_048
+# So many rows are held while chunks are merged as they lie; 34 MB of events.
+_OVERLAP_ROWS_MAX = 100_000
+# A chunk is read once for each of its days; after a jump of the clock these may be thousands.
+_CHUNK_DAYS_MAX = 2
 # A larger file is not joined any more; some 700,000 events.
 JOINED_BYTES_MAX = 64 * 1024 * 1024
 _JOINED_FILES_MAX = 8
@@ -153,7 +153,7 @@ class Sealer:
                 self._pause()
             parts = [number for file in files for number in (file.first_part, file.last_part)]
             pieces = self._paused(merged(sources, table.time_column))
-            self._write(table, first.day, min(parts), max(parts), pieces, added)
+            self._write(table, first.day, (min(parts), max(parts)), pieces, added)
             (joined,) = added
             expected = sum(file.row_count for file in files)
             if joined.row_count != expected:
@@ -186,13 +186,38 @@ class Sealer:
 
     def _seal_table(self, part: Part, table: SealedTable, added: list[SealedFile]) -> int:
         """Write the rows of one table; how many."""
+        rows = PartRows(self._store, part)
+        chunks = rows.chunks(table)
+        before = len(added)
+        days = max((chunk.last_day - chunk.first_day for chunk in chunks), default=0)
+        if part.is_wide or days > _CHUNK_DAYS_MAX or overlap_rows(chunks) > _OVERLAP_ROWS_MAX:
+            self._seal_by_runs(part, rows, chunks, table, added)
+        else:
+            for day in sorted({day for c in chunks for day in range(c.first_day, c.last_day + 1)}):
+                those = [c for c in chunks if c.first_day <= day <= c.last_day]
+                sources = [_ChunkRows(rows, chunk, table, day) for chunk in those]
+                pieces = self._paused(merged(sources, table.time_column))
+                self._write(table, day, part.number, pieces, added)
+        written = sum(file.row_count for file in added[before:])
+        expected = sum(chunk.row_count for chunk in chunks)
+        if written != expected:
+            raise StoreError(f"{table.name} of {part.name}: {written} rows, not {expected}")
+        return written
+
+    def _seal_by_runs(
+        self,
+        part: Part,
+        rows: PartRows,
+        chunks: Sequence[Chunk],
+        table: SealedTable,
+        added: list[SealedFile],
+    ) -> None:
+        """Of rows in no order: sorted pieces are written first, and merged then."""
         self._temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
         sorters: dict[int, RowSorter] = {}
-        row_count = 0
-        with ExitStack() as stack:
-            for rows in self._rows_of(part, table):
-                row_count += rows.num_rows
-                for day, those in _by_day(rows, table.arrival_column):
+        with ExitStack() as stack, _busy_errors():
+            for chunk in chunks:
+                for day, those in _by_day(rows.read(chunk, table), table.arrival_column):
                     if day not in sorters:
                         path = self._temporary / f"{table.name}-{day}.runs"
                         sorters[day] = RowSorter(table.time_column, path)
@@ -200,56 +225,10 @@ class Sealer:
                     sorters[day].add(those)
                 while sum(sorter.held_bytes for sorter in sorters.values()) > RUN_BYTES:
                     max(sorters.values(), key=lambda sorter: sorter.held_bytes).spill()
+                self._pause()
             for day in sorted(sorters):
-                text = datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
-                pieces = self._paused(sorters[day].rows())
-                self._write(table, text, part.number, part.number, pieces, added)
+                self._write(table, day, part.number, self._paused(sorters[day].rows()), added)
                 sorters[day].close()
-        return row_count
-
-    def _rows_of(self, part: Part, table: SealedTable) -> Iterator[pa.Table]:
-        """Those of the part, then those of its upload files; with a pause behind each piece."""
-        with self._store.database.lease() as lease, lease.using() as cursor:
-            ((count,),) = cursor.execute(
-                f"SELECT count(*) FROM {part.name}.{table.name}"
-            ).fetchall()
-        first, chunk_rows = 0, _FETCH_ROWS
-        while first < count:
-            end = min(count, first + chunk_rows)
-            pieces = self._chunk(part, table, first, end)
-            row_bytes = sum(rows.nbytes for rows in pieces) // (end - first) + 1
-            chunk_rows = min(_CHUNK_ROWS, max(_FETCH_ROWS, _CHUNK_BYTES // row_bytes))
-            first = end
-            yield from pieces
-            del pieces
-            self._pause()
-        for name in part.upload_files:
-            if table_of(name) != table.name:
-                continue
-            with pq.ParquetFile(self._store.uploads_directory / name) as file:
-                for group in range(file.num_row_groups):
-                    yield conformed(file.read_row_group(group, use_threads=False), table)
-                    self._pause()
-
-    def _chunk(self, part: Part, table: SealedTable, first: int, end: int) -> list[pa.Table]:
-        """Rows of the part by their places, which follow each other without a gap."""
-        names = ", ".join(f"t.{name}" for name in table.schema.names)
-        source = f"{part.name}.{table.name} t"
-        if table.name == "rejects":
-            # Which key they came with: the request lies in the same part.
-            names = names.replace("t.credential", "q.credential")
-            source += f" LEFT JOIN {part.name}.requests q ON q.request_number = t.request_number"
-        with self._store.database.lease() as lease, lease.using() as cursor:
-            reader = cursor.execute(
-                f"SELECT {names} FROM {source} WHERE t.rowid >= {first} AND t.rowid < {end}"
-            ).to_arrow_reader(_FETCH_ROWS)
-            try:
-                found = [conformed(pa.Table.from_batches([batch]), table) for batch in reader]
-            finally:
-                reader.close()
-        if sum(rows.num_rows for rows in found) != end - first:
-            raise StoreError(f"{table.name} of {part.name} changed while it was sealed")
-        return found
 
     def _paused(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
         for piece in pieces:
@@ -259,20 +238,26 @@ class Sealer:
     def _write(
         self,
         table: SealedTable,
-        day: str,
-        first_part: int,
-        last_part: int,
+        day: int | str,
+        parts: int | tuple[int, int],
         pieces: Iterable[pa.Table],
         added: list[SealedFile],
     ) -> None:
-        """One file under its temporary name, durable; it joins `added`."""
+        """One file under its temporary name, durable; it joins `added`. None without rows."""
+        rest = iter(pieces)
+        first_piece = next(rest, None)
+        if first_piece is None:
+            return
+        if isinstance(day, int):
+            day = datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
+        first_part, last_part = parts if isinstance(parts, tuple) else (parts, parts)
         name = sealed_name(table.name, day, first_part, last_part, time.time_ns())
         path = self._sealed.directory / (name + TEMPORARY_SUFFIX)
         with _busy_errors():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                told = write_sealed(descriptor, path, table, pieces)
+                told = write_sealed(descriptor, path, table, chain([first_piece], rest))
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
@@ -317,6 +302,20 @@ class Sealer:
                     if file.name not in listed:
                         self._sealed.path(file).unlink(missing_ok=True)
             raise
+
+
+class _ChunkRows:
+    """The rows of one day of a chunk, to be merged with others."""
+
+    def __init__(self, rows: PartRows, chunk: Chunk, table: SealedTable, day: int) -> None:
+        self._rows, self._chunk, self._table, self._day = rows, chunk, table, day
+        self.lows = [chunk.low]
+
+    def read(self, group: int) -> pa.Table:
+        rows = self._rows.read(self._chunk, self._table)
+        if self._chunk.first_day == self._chunk.last_day:
+            return rows
+        return dict(_by_day(rows, self._table.arrival_column)).get(self._day, rows.slice(0, 0))
 
 
 class _SealedRows:

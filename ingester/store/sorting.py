@@ -23,9 +23,9 @@ import pyarrow as pa
 
 __all__ = ["RUN_BYTES", "RowSorter", "SortedRows", "merged", "time_values"]
 
-RUN_BYTES = 32 * 1024 * 1024
-# With 10 GB of rows in no order there are 320 runs: 80 MB of groups are held.
-_GROUP_BYTES = 256 * 1024
+RUN_BYTES = 16 * 1024 * 1024
+# With 10 GB of rows in no order there are 640 runs: 80 MB of groups are held.
+_GROUP_BYTES = 128 * 1024
 
 
 class SortedRows(Protocol):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,6 +66,8 @@ class Store:
         self._gate = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
+        # By the number of the part that they began in: a part is another object after a reopening.
+        self._transactions_in: Counter[int] = Counter()
         self.ledger = Ledger()
         self.cursors = Cursors()
         self.holds = Holds()
@@ -292,7 +295,7 @@ class Store:
         """Rotated parts into which nothing is written any more, oldest first."""
         with self._count_lock:
             rotated = self.parts.parts[:-1]
-            return [part for part in rotated if not part.transaction_count]
+            return [part for part in rotated if not self._transactions_in[part.number]]
 
     def publish_sealed(
         self,
@@ -415,13 +418,15 @@ class Store:
         with self._count_lock:
             self._open_transactions += 1
             part = self.parts.newest
-            part.transaction_count += 1
+            self._transactions_in[part.number] += 1
             return part
 
     def _leave(self, part: Part) -> None:
         with self._count_lock:
             self._open_transactions -= 1
-            part.transaction_count -= 1
+            self._transactions_in[part.number] -= 1
+            if not self._transactions_in[part.number]:
+                del self._transactions_in[part.number]
 
     def _was_applied(self, part: Part, batch: AppliedBatch, error: StoreError) -> bool:
         """Read the ledger after a COMMIT that raised `error`.

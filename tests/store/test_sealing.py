@@ -10,7 +10,7 @@ import polars
 import pyarrow.parquet as pq
 import pytest
 
-from ingester.store import sealing
+from ingester.store import part_rows, sealing, sorting
 from ingester.store.reader import check_parts, kept_reject_bytes, read_dedup_keys, read_keys
 from ingester.store.reject_rows import RejectFilter, count_rejects, find_rejects, reject_page
 from ingester.store.sealing import PartNotWhole, Sealer
@@ -59,6 +59,32 @@ def test_a_file_has_the_rows_of_one_day_in_order_of_time(tmp_path: Path) -> None
             assert {str(each.date()) for each in found[arrival].to_pylist()} == {day}
             order = found[times.get(table, arrival)].to_pylist()
             assert order == sorted(order)
+
+
+@pytest.mark.parametrize("way", ["by runs", "as it lies", "a day more", "wide"])
+def test_every_way_of_sorting_has_the_same_rows(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorting, "RUN_BYTES", 20_000)
+    monkeypatch.setattr(sealing, "RUN_BYTES", 20_000)
+    monkeypatch.setattr(sorting, "_GROUP_BYTES", 2_000)
+    monkeypatch.setattr(part_rows, "_CHUNK_ROWS", 512)
+    if way == "by runs":
+        monkeypatch.setattr(sealing, "_OVERLAP_ROWS_MAX", 0)
+    with opened(tmp_path) as store:
+        fill(store, row_count=700)
+        if way == "a day more":
+            add_request(store, 9_999, datetime(1999, 1, 1, tzinfo=UTC), reject_count=3)
+        before = contents(store)
+        store.rotate()
+        store.parts.parts[0].is_wide = way == "wide"
+        assert seal_all(store) == 1
+        assert contents(store) == before
+        for path in sealed_files(tmp_path):
+            if path.parts[-3] == "events":
+                order = pq.read_table(path)["created_at"].to_pylist()
+                assert order == sorted(order)
+        assert list((tmp_path / "sealed").glob(".tmp/*")) == []
 
 
 def test_other_engines_read_the_files(tmp_path: Path) -> None:
