@@ -77,8 +77,6 @@ async def run(
                 if now - checkpointed_at > _CHECKPOINT_EVERY_S:
                     await _call(nice, lambda: rollups.maybe_checkpoint(bytes_min=1))
                     checkpointed_at = now
-                else:
-                    await _call(nice, rollups.maybe_checkpoint)
                 days = config().rollup_retention_days
                 if days and now - purged_at > _PURGE_EVERY_S:
                     purged_at = now
@@ -98,6 +96,8 @@ async def _catch_up(rollups: Rollups, nice: WorkerThread, late: WorkerThread) ->
         thread = late if step.waiting_row_count > _LATE_ROWS else nice
         step = await _call(thread, rollups.step)
         took_s = trio.current_time() - began
+        # Also in the midst of a long backlog: a start replays the whole WAL.
+        await _call(nice, rollups.maybe_checkpoint)
         if step.waiting_row_count:
             continue
         if not await _call(nice, rollups.maybe_merge):

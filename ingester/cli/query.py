@@ -45,7 +45,8 @@ _BINARY = frozenset({"parquet", "arrow"})
 def query(
     sql: str, format_name: str | None, config_path: Path | None, data_dir: str | None, as_json: bool
 ) -> None:
-    """Run one SELECT over events, logs, metrics, rejects and requests; `-` reads it from standard
+    """Run one SELECT over events, logs, metrics, rejects, requests, users, accounts and the hourly
+    and daily counts; `-` reads it from standard
     input. It runs in a process of its own and can change nothing.
 
     \b

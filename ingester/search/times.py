@@ -15,7 +15,16 @@ from ..lql.ast import Query, TimeFilter
 from ..lql.compiler import window_of
 from ..lql.times import BadOperand, Window, window
 
-__all__ = ["DEFAULT_SPAN", "aware", "bounded", "instant", "maybe_spelled", "spelled", "window_for"]
+__all__ = [
+    "DEFAULT_SPAN",
+    "aware",
+    "bounded",
+    "instant",
+    "maybe_spelled",
+    "spelled",
+    "stored",
+    "window_for",
+]
 
 DEFAULT_SPAN = timedelta(days=2)
 
@@ -85,6 +94,11 @@ def aware(moment: object) -> datetime:
 
 def spelled(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def stored(moment: datetime) -> str:
+    """A stored time, which is UTC and does not say so."""
+    return moment.isoformat(timespec="microseconds") + "Z"
 
 
 def maybe_spelled(moment: datetime | None) -> str | None:

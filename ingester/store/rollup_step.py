@@ -39,14 +39,10 @@ class StepTables(Struct, frozen=True, kw_only=True):
         return self.names[name]
 
 
-def add_events(cursor: Cursor, rows: str, tables: StepTables) -> int:
-    """How many rows there were."""
-    _gather(cursor, rows, tables)
-    ((row_count,),) = cursor.execute("SELECT coalesce(sum(n), 0) FROM step_rows").fetchall()
-    if not row_count:
-        return 0
-    _number_groups(cursor, tables)
-    _key(cursor, tables)
+def add_events(cursor: Cursor, rows: str, tables: StepTables) -> None:
+    if not _number_groups(cursor, rows, tables):
+        return
+    _key(cursor, rows, tables)
     _append_seen(cursor, tables)
     for level in _LEVELS:
         _count_level(cursor, tables, level)
@@ -54,7 +50,6 @@ def add_events(cursor: Cursor, rows: str, tables: StepTables) -> int:
     _add_properties(cursor, tables)
     _add_features(cursor, tables)
     _add_details(cursor, tables)
-    return int(row_count)
 
 
 def add_logs(cursor: Cursor, rows: str, tables: StepTables) -> None:
@@ -84,19 +79,12 @@ def add_metrics(cursor: Cursor, rows: str, tables: StepTables) -> None:
     )
 
 
-def _gather(cursor: Cursor, rows: str, tables: StepTables) -> None:
-    cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_rows AS SELECT "
-        "date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, "
-        "session_id, count(*) AS n, "
-        f"min(created_at) AS low, max(created_at) AS high FROM {rows} GROUP BY ALL"
-    )
-
-
 def _append_seen(cursor: Cursor, tables: StepTables) -> None:
     cursor.execute(
-        f"INSERT INTO {tables['user_seen']} SELECT user, any_value(source), any_value(account_id), "
-        "any_value(user_id), min(low), max(high) FROM step_keyed GROUP BY user"
+        f"INSERT INTO {tables['user_seen']} SELECT user, source, account_id, user_id, low, high "
+        "FROM (SELECT user, any_value(account_gid) AS account_gid, any_value(user_id) AS user_id, "
+        "min(low) AS low, max(high) AS high FROM step_keyed GROUP BY user) "
+        "JOIN step_account_numbers USING (account_gid)"
     )
     cursor.execute(
         f"INSERT INTO {tables['account_seen']} "
@@ -104,17 +92,21 @@ def _append_seen(cursor: Cursor, tables: StepTables) -> None:
     )
 
 
-def _number_groups(cursor: Cursor, tables: StepTables) -> None:
+def _number_groups(cursor: Cursor, rows: str, tables: StepTables) -> bool:
     """`step_groups`: the groups of this step with their numbers; `gid` of (source, account_id,
     action), `account_gid` of all its actions, `action_gid` of all accounts, `source_gid` of both.
+    `step_account_numbers`: the second of them by source and account. False: there are no events.
     """
     groups = tables["groups"]
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_names AS SELECT source, account_id, action "
-        "FROM (SELECT DISTINCT source, account_id, action FROM step_rows) GROUP BY "
+        f"FROM (SELECT DISTINCT source, account_id, action FROM {rows}) GROUP BY "
         "GROUPING SETS ((source, account_id, action), (source, account_id), (source, action), "
         "(source))"
     )
+    ((count,),) = cursor.execute("SELECT count(*) FROM step_names").fetchall()
+    if not count:
+        return False
     same = (
         "known.source = names.source AND known.account_id IS NOT DISTINCT FROM names.account_id "
         "AND known.action IS NOT DISTINCT FROM names.action"
@@ -138,6 +130,12 @@ def _number_groups(cursor: Cursor, tables: StepTables) -> None:
         "JOIN step_numbers AS s ON s.source = g.source AND s.action IS NULL "
         "AND s.account_id IS NULL WHERE g.account_id IS NOT NULL AND g.action IS NOT NULL"
     )
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_account_numbers AS "
+        "SELECT source, account_id, gid AS account_gid FROM step_numbers "
+        "WHERE account_id IS NOT NULL AND action IS NULL"
+    )
+    return True
 
 
 def _digest(tables: StepTables, kind: str, name: str) -> str:
@@ -145,14 +143,16 @@ def _digest(tables: StepTables, kind: str, name: str) -> str:
     return f"md5_number(concat('{tables.salt}{kind}', account_gid, '.', {name}))"
 
 
-def _key(cursor: Cursor, tables: StepTables) -> None:
+def _key(cursor: Cursor, rows: str, tables: StepTables) -> None:
     """`step_keyed`: rows by numbers and digests; `step_members`: who is in which group."""
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_keyed AS SELECT bucket, gid, account_gid, source, "
-        f"account_id, user_id, n, low, high, {_digest(tables, 'u', 'user_id')} AS user, "
+        "CREATE OR REPLACE TEMP TABLE step_keyed AS SELECT bucket, gid, account_gid, user_id, n, "
+        f"low, high, {_digest(tables, 'u', 'user_id')} AS user, "
         "CASE WHEN session_id IS NOT NULL "
-        f"THEN {_digest(tables, 's', 'session_id')} END AS session "
-        "FROM step_rows JOIN step_groups USING (source, account_id, action)"
+        f"THEN {_digest(tables, 's', 'session_id')} END AS session FROM ("
+        "SELECT date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, "
+        "session_id, count(*) AS n, min(created_at) AS low, max(created_at) AS high "
+        f"FROM {rows} GROUP BY ALL) JOIN step_groups USING (source, account_id, action)"
     )
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_members AS SELECT DISTINCT * FROM ("
@@ -179,8 +179,9 @@ _LEVELS = (
 
 
 def _count_level(cursor: Cursor, tables: StepTables, level: _Level) -> None:
+    distinct = "" if level.candidates == "step_members" else "DISTINCT"
     cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE step_asked AS SELECT DISTINCT {level.bucket} AS bucket, "
+        f"CREATE OR REPLACE TEMP TABLE step_asked AS SELECT {distinct} {level.bucket} AS bucket, "
         f"gid, is_session, digest FROM {level.candidates}"
     )
     # The large side is only looked through; a join on the bucket skips what lies elsewhere.
@@ -264,10 +265,6 @@ def _read_payloads(cursor: Cursor, rows: str) -> None:
         f"found[5] AS feature, CASE WHEN isfinite({amount}) THEN {amount} END AS amount, said "
         "FROM (SELECT source, account_id, user_id, action, created_at, "
         f"{found} AS found, {said} AS said FROM {rows} WHERE action IN {_ACTIONS})"
-    )
-    cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_account_numbers AS "
-        "SELECT DISTINCT source, account_id, account_gid FROM step_groups"
     )
 
 
