@@ -24,6 +24,7 @@ from bench.load import slices_of
 from bench.options import Options
 from bench.process import memory_mb, reset_peak_memory
 from bench.report import Row, median_row, pairwise_ratios
+from bench.seal_beside import beside_sealing
 from ingester.config import StoreConfig
 from ingester.protocol.columns import EVENT_SCHEMA
 from ingester.store.ledger import AppliedBatch
@@ -40,7 +41,7 @@ _Work = Callable[[Store], int]
 
 
 def run(options: Options) -> list[Row]:
-    """Ours and DuckDB's, for each kind of data."""
+    """Ours and DuckDB's, for each kind of data; then single requests beside it."""
     batches = decoded_batches(options, _EVENTS_MAX)
     slices = slices_of(batches)
     events = sum(table.num_rows for table in slices)
@@ -61,7 +62,8 @@ def run(options: Options) -> list[Row]:
         row.ratios = pairwise_ratios(ours, theirs)
         row.ratio, row.ratio_to = float(np.median(row.ratios)), "DuckDB COPY"
         rows += [row, median_row(theirs)]
-    return rows
+    del slices
+    return rows + beside_sealing(options)
 
 
 def _measured(name: str, slices: Sequence[pa.Table], work: _Work, *, as_file: bool) -> Row:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 
 from .actors.bulk.worker import BulkCounters
 from .actors.intake import IntakeServer
-from .actors.sealer import SealerCounters
+from .actors.sealer import Load, SealerCounters
 from .actors.tls import Certificates
 from .config import Config
 from .console.connection import ConsoleCounters
@@ -33,6 +34,9 @@ __all__ = ["Process"]
 UPLOADS_CAPACITY = 0
 # The loader takes up to 16 MiB at a time: so much waits when it has fallen behind.
 _BUSY_BACKLOG_BYTES = 16 * 1024 * 1024
+# Some 200 small requests a second.
+_LOOK_EVERY_S = 0.1
+_SOME_REQUESTS_A_LOOK = 20
 
 
 class Process:
@@ -79,17 +83,24 @@ class Process:
             on_broken=lambda error: opened.store.recover(error.generation),
             has_room=lambda: not self.disk.is_half_gone,
         )
+        self._looked_at, self._seq_seen, self._has_requests = 0.0, 0, False
         self.intake_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
 
-    def is_busy(self) -> bool:
-        """Whether what can wait should. From any thread."""
-        return bool(
+    def load(self) -> Load:
+        """How much comes in, for what can wait. From one thread at a time."""
+        if (
             self.bulk_counters.active_count
             or self.decode_turn.borrowed_tokens
             or self.gate.backlog_bytes > _BUSY_BACKLOG_BYTES
-        )
+        ):
+            return "busy"
+        now, seq = time.monotonic(), self.opened.writer.statistics().next_seq
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._has_requests = seq - self._seq_seen > _SOME_REQUESTS_A_LOOK
+            self._looked_at, self._seq_seen = now, seq
+        return "some" if self._has_requests else "idle"
 
     def keeping(self) -> Keeping:
         """What is kept, and for how long. Blocking."""

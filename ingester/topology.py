@@ -253,7 +253,7 @@ async def _sealer(process: Process) -> None:
         store=process.opened.store,
         rejects=process.opened.rejects,
         keeping=process.keeping,
-        is_busy=process.is_busy,
+        load=process.load,
         has_room=lambda: not process.disk.is_half_gone,
         counters=process.sealer_counters,
     )

@@ -1,8 +1,9 @@
 """Sealer actor: seals rotated parts, joins small sealed files, and removes what is past its time.
 
-1. One thing at a time, in a thread of nice 10. Between two pieces of work (some 16,000 rows) it
-   waits while uploads run or the loader is behind: up to `_PAUSE_S_MAX`, divided by how many parts
-   wait, so that it is slow under load and never stands still.
+1. One thing at a time, in a thread of its own, niced. Behind each piece of work (some 16,000 rows)
+   it rests `_REST_FACTOR` times as long as that took while requests come; while uploads run or the
+   loader is behind it waits up to `_PAUSE_S_MAX`. Both are divided by how many parts wait: it is
+   slow under load and never stands still.
 2. What retention is to remove is told in the log `NOTICE_S` before it goes, and to whoever asks
    (`ingester retention`) at any time: a setting that was a mistake can be taken back.
 3. An open part whose rows are past their time, or that alone is larger than the store may be, is
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import structlog
 import trio
@@ -31,7 +33,7 @@ from ..store.retention import Keeping, due, next_purges, purge_sentence
 from ..store.sealing import PartNotWhole, Sealer, joinable
 from ..store.store import Store
 
-__all__ = ["NOTICE_S", "SealerCounters", "SealingStopped", "run"]
+__all__ = ["NOTICE_S", "Load", "SealerCounters", "SealingStopped", "run"]
 
 _log = structlog.get_logger()
 
@@ -40,10 +42,16 @@ _PURGE_LOOK_S = 10.0
 _FAILED_WAIT_S = 15.0
 _PAUSE_S_MAX = 1.0
 _PAUSE_STEP_S = 0.02
+# While requests come, so many times what a piece took passes before the next.
+_REST_FACTOR = 3.0
 _NICE = 10
 # A part is not rotated for its size while it has less than this share of what the store may have.
 _ROTATED_SHARE = 4
 NOTICE_S = 60.0
+
+
+# `some`: requests come; `busy`: uploads run, or the loader is behind.
+Load = Literal["idle", "some", "busy"]
 
 
 class SealingStopped(StoreBusy):
@@ -89,21 +97,33 @@ class _Pauses:
     """Called in the sealing thread between pieces."""
 
     def __init__(
-        self, is_busy: Callable[[], bool], has_room: Callable[[], bool], counters: SealerCounters
+        self, load: Callable[[], Load], has_room: Callable[[], bool], counters: SealerCounters
     ) -> None:
-        self._is_busy = is_busy
+        self._load = load
         self._has_room = has_room
         self._counters = counters
+        self._ended_at = time.monotonic()
         self.stop = threading.Event()
+
+    def begin(self) -> None:
+        self.stop.clear()
+        self._ended_at = time.monotonic()
 
     def __call__(self) -> None:
         """Raises SealingStopped, StoreBusy."""
         began = time.monotonic()
-        ends_at = began + _PAUSE_S_MAX / max(1, self._counters.parts_waiting)
-        while self._is_busy() and time.monotonic() < ends_at:
-            if self.stop.wait(_PAUSE_STEP_S):
+        waiting = max(1, self._counters.parts_waiting)
+        rests_until = began + min(_PAUSE_S_MAX, _REST_FACTOR * (began - self._ended_at)) / waiting
+        waits_until = began + _PAUSE_S_MAX / waiting
+        while not self.stop.is_set():
+            load = self._load()
+            until = {"idle": began, "some": rests_until, "busy": waits_until}[load]
+            left_s = until - time.monotonic()
+            if left_s <= 0:
                 break
-        self._counters.paused_seconds += time.monotonic() - began
+            self.stop.wait(min(left_s, _PAUSE_STEP_S))
+        self._ended_at = time.monotonic()
+        self._counters.paused_seconds += self._ended_at - began
         if self.stop.is_set():
             raise SealingStopped("the server stops")
         if not self._has_room():
@@ -115,13 +135,13 @@ async def run(
     store: Store,
     rejects: RejectBudget,
     keeping: Callable[[], Keeping],
-    is_busy: Callable[[], bool],
+    load: Callable[[], Load],
     has_room: Callable[[], bool],
     counters: SealerCounters,
     now: Callable[[], float] = time.time,
 ) -> None:
     """Look once a second. Ends by cancellation. `keeping` blocks."""
-    pauses = _Pauses(is_busy, has_room, counters)
+    pauses = _Pauses(load, has_room, counters)
     sealer = Sealer(store, pause=pauses)
     notices = _Notices()
     looked_at = float("-inf")
@@ -159,7 +179,7 @@ async def _in_thread(pauses: _Pauses, call: Callable[[], None]) -> None:
         except StoreError as error:  # a nursery would make a group of it
             failed.append(error)
 
-    pauses.stop.clear()
+    pauses.begin()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_when_cancelled, pauses)
         await trio.to_thread.run_sync(work)
