@@ -31,6 +31,7 @@ BENCHES: dict[str, str] = {
     "small": "whole process: POSTs of one event, log or metric, durable, beside a bare echo",
     "memory": "whole process: peak memory of a long upload and of many at once",
     "query": "whole process: searches and charts over logs, beside ClickHouse; intake beside them",
+    "rollups": "whole process: what rollups cost uploads, their lag; a year of series out of them",
     "grow": "whole process: rate and latency from an empty store to 50 M rows",
 }
 
@@ -66,7 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gigabytes", type=float, default=10.0, help="memory: raw size")
     parser.add_argument("--uploads", type=int, default=64, help="memory: uploads at once")
     parser.add_argument(
-        "--rows", type=int, default=0, help="grow: rows at the end (50 M); query: logs (10 M)"
+        "--rows",
+        type=int,
+        default=0,
+        help="grow: rows at the end (50 M); query: logs (10 M); rollups: events of the year (10 M)",
     )
     parser.add_argument(
         "--rivals", default="duckdb,clickhouse", help="path, path_logs, query: whom to compare with"

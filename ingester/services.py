@@ -37,6 +37,7 @@ from .search import Searches
 from .store.control import ControlStore, MemberRole
 from .store.database import StoreBroken
 from .store.retention import Keeping, Retention, retention_of
+from .store.rollups import Rollups
 from .store.store import Store
 
 __all__ = ["FIRST_RUN_FILE", "ProcessServices", "reload_keys"]
@@ -66,6 +67,7 @@ class ProcessServices:
         store: Store,
         queries: Queries,
         journal: JournalWriter,
+        rollups: Rollups,
         problems: Sequence[str],
         next_number: Callable[[], int],
         keeping: Callable[[], Keeping],
@@ -83,7 +85,12 @@ class ProcessServices:
         self._keeping = keeping
         self._sql = queries
         self._reads = trio.CapacityLimiter(2)
-        self.searches = Searches(store, seconds_max=lambda: config().store.query_seconds_max)
+        self.searches = Searches(
+            store,
+            seconds_max=lambda: config().store.query_seconds_max,
+            rollups=rollups,
+            metric_warning=admission.metric_labels.warning_of,
+        )
         self._sign_ins = trio.CapacityLimiter(1)
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
         self._rejects = StoreDesk(store, replayer)

@@ -338,6 +338,7 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         store=process.opened.store,
         queries=process.queries,
         journal=process.opened.writer,
+        rollups=process.opened.rollups,
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
         keeping=process.keeping,

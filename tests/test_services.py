@@ -20,6 +20,7 @@ from ingester.sandbox.queries import Queries
 from ingester.services import ProcessServices, reload_keys
 from ingester.store.control import ControlStore
 from ingester.store.retention import Keeping
+from ingester.store.rollups import Rollups
 from ingester.store.store import Store
 from tests.doors.rig import Rig, open_rig
 
@@ -38,6 +39,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 store=cast(Store, None),
                 queries=cast(Queries, None),
                 journal=cast(JournalWriter, None),
+                rollups=cast(Rollups, None),
                 problems=[],
                 next_number=RequestNumbers().next,
                 keeping=lambda: Keeping(days={}),

@@ -67,6 +67,21 @@ class MetricLabels:
         """The newest change first."""
         return sorted(self._warnings.values(), key=lambda warning: -warning.changed_at)
 
+    def warning_of(self, project: str, metric_id: str) -> str | None:
+        """What has changed about a metric, as a sentence; None: nothing. Safe from any thread."""
+        warning = self._warnings.get((project, metric_id))
+        if warning is None:
+            return None
+        if warning.unit != warning.previous_unit:
+            return (
+                f"its unit changed from {warning.previous_unit or 'none'} to "
+                f"{warning.unit or 'none'} ({warning.unit_changes} changes of the unit so far)"
+            )
+        return (
+            f"its name changed from {warning.previous_name!r} to {warning.name!r} "
+            f"({warning.name_changes} changes of the name so far)"
+        )
+
     def statistics(self) -> dict[str, object]:
         by_project = {"by_project": dict(self._changes)}
         return {"metrics": len(self._known), "changes_total": by_project}

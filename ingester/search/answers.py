@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "Account",
+    "AccountPage",
     "Chart",
     "Context",
     "Cost",
@@ -30,6 +32,8 @@ __all__ = [
     "Page",
     "Suggestions",
     "TopValue",
+    "User",
+    "UserPage",
 ]
 
 
@@ -144,6 +148,7 @@ class MetricSummary(Struct, frozen=True, kw_only=True):
     first_time: str
     last_time: str
     last: float
+    warning: str | UnsetType = UNSET
 
 
 class MetricPage(Page, frozen=True, kw_only=True):
@@ -235,7 +240,9 @@ class EventPoint(Struct, frozen=True, kw_only=True):
 
 
 class MetricPoint(Struct, frozen=True, kw_only=True):
-    """A metric in a period. null: too large for a number."""
+    """A metric in a period. null: too large for a number. `percentiles`, where asked for, are told
+    of rows; null: not all rows of the period are there any more.
+    """
 
     bucket: str
     group: str | UnsetType | None = UNSET
@@ -245,11 +252,13 @@ class MetricPoint(Struct, frozen=True, kw_only=True):
     max: float
     avg: float | None
     last: float
+    percentiles: dict[str, float] | UnsetType | None = UNSET
 
 
 class _Series(Struct, frozen=True, kw_only=True):
     """One point a period, and group, oldest first; periods without rows are left out. `group` null
     has no such field; `(other)` gathers rare groups. `truncated`: older points are left out.
+    All that was stored by `complete_up_to` is counted, later rows perhaps not yet.
     """
 
     interval: str
@@ -257,6 +266,8 @@ class _Series(Struct, frozen=True, kw_only=True):
     since: str | None
     until: str | None
     truncated: bool
+    answered_from: Literal["rollups", "rows"]
+    complete_up_to: str
     cost: Cost
 
 
@@ -273,3 +284,42 @@ class MetricSeries(_Series, frozen=True, kw_only=True):
     metric_name: str | None
     unit: str | None
     points: list[MetricPoint]
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """An account of a source. `details`: what `identifyAccount` said last of each key."""
+
+    source: str
+    account_id: str
+    first_seen: str
+    last_seen: str
+    details: Any
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """A user of an account. `details`: what `identifyUser` said last of each key."""
+
+    source: str
+    account_id: str
+    user_id: str
+    first_seen: str
+    last_seen: str
+    details: Any
+
+
+class AccountPage(Struct, frozen=True, kw_only=True):
+    """By source and id. `cursor` asks for the next page; null: there is none."""
+
+    accounts: list[Account]
+    cursor: str | None
+    complete_up_to: str
+    cost: Cost
+
+
+class UserPage(Struct, frozen=True, kw_only=True):
+    """By source, account and id. `cursor` asks for the next page; null: there is none."""
+
+    users: list[User]
+    cursor: str | None
+    complete_up_to: str
+    cost: Cost

@@ -11,24 +11,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import cast
 
-from ..errors import RequestError, StoreBusy
+from ..errors import RequestError, StoreBusy, StoreError
 from ..store.database import Lease, StoreBroken
 from ..store.relations import Snapshot
+from ..store.rollups import Rollups
 from ..store.store import Store
 
-__all__ = ["Reading", "Row", "SearchCancelled", "SearchTookTooLong", "Stop"]
+__all__ = ["MetricWarning", "Reading", "Row", "SearchCancelled", "SearchTookTooLong", "Stop"]
 
 Row = tuple[object, ...]
 
 _INTERRUPT_EVERY_S = 0.05
 
+# What an answer out of rollups may wait for the newest rows.
+_CATCH_UP_S = 0.5
+
+# Project and metric; None: nothing is odd.
+MetricWarning = Callable[[str, str], str | None]
+
 # Making rows holds the interpreter: others have a turn after each of these.
 _FETCH_ROWS = 500
+
+
+def _no_warning(project: str, metric_id: str) -> str | None:
+    return None
 
 
 class SearchTookTooLong(RequestError):
@@ -75,6 +86,9 @@ class Reading:
         # For the cost that an answer tells.
         self.rows_scanned = 0
         self.files_read = 0
+        self.rollups: Rollups | None = None
+        # What is odd about the names and units of a metric, as a sentence.
+        self.metric_warning: MetricWarning = _no_warning
 
     @classmethod
     @contextmanager
@@ -107,6 +121,18 @@ class Reading:
             finally:
                 stop.finish()
                 watch.join()
+
+    def catch_up(self) -> datetime:
+        """Take in what rollups lack, as far as a moment suffices. Until when they are complete."""
+        assert self.rollups is not None
+        gives_up_at = min(self._ends_at, time.monotonic() + _CATCH_UP_S)
+        try:
+            return self.rollups.catch_up(gives_up_at=gives_up_at)
+        except StoreBroken:
+            raise
+        except StoreError:
+            # Its actor tries again; what is there is told.
+            return self.rollups.complete_up_to
 
     @property
     def elapsed_ms(self) -> float:

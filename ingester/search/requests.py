@@ -7,15 +7,18 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 __all__ = [
+    "AccountsQuery",
     "CompleteQuery",
     "ContextQuery",
     "Interval",
     "MetricSeriesQuery",
     "MetricsQuery",
+    "PeopleQuery",
     "RangeQuery",
     "RowsQuery",
     "SeriesQuery",
     "TailQuery",
+    "UsersQuery",
 ]
 
 Interval = Literal["hour", "day", "week", "month"]
@@ -31,6 +34,7 @@ _Time = Annotated[
 _Lql = Annotated[str, Meta(max_length=4_096, description="a query in LQL")]
 
 _Id = Annotated[str, Meta(max_length=256)]
+_PersonId = Annotated[str, Meta(max_length=1_024)]
 
 
 class RangeQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,6 +87,33 @@ class MetricSeriesQuery(SeriesQuery, frozen=True, kw_only=True, forbid_unknown_f
     """Points of one metric, of every project that has it unless one is named."""
 
     project: _Id | None = None
+    percentiles: Annotated[
+        str, Meta(max_length=100, description="such as 50,95,99.9; from rows, while they are kept")
+    ] = ""
+
+
+class PeopleQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who was seen last within a span, in the order of source and ids; `cursor` is what the page
+    before has given.
+    """
+
+    source: _Id | None = None
+    seen_since: _Time | None = None
+    seen_until: _Time | None = None
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
+    cursor: Annotated[str, Meta(max_length=6_000)] | None = None
+
+
+class AccountsQuery(PeopleQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Accounts, or one of them."""
+
+    account_id: _PersonId | None = None
+
+
+class UsersQuery(AccountsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Users, those of an account, or one of them."""
+
+    user_id: _PersonId | None = None
 
 
 class MetricsQuery(RowsQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):

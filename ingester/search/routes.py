@@ -12,9 +12,11 @@ from msgspec import Struct
 from . import answers, requests
 from .fields import fields
 from .histogram import histogram
+from .metric_list import metrics
 from .page import context, page
+from .people import accounts, users
 from .reading import Reading
-from .series import event_series, metric_series, metrics
+from .series import event_series, metric_series
 from .subjects import EVENT_ROWS, LOG_ROWS, Subject
 
 __all__ = ["ROUTES", "SearchRoute"]
@@ -158,8 +160,30 @@ _SERIES = (
     ),
 )
 
+_PEOPLE = (
+    SearchRoute(
+        pattern=f"{_API}/users",
+        operation="list_users",
+        summary="Users of accounts, with what is known of them and when they were seen.",
+        answer=answers.UserPage,
+        query=requests.UsersQuery,
+        function=lambda reading, query, _: users(reading, query),
+        table="events",
+    ),
+    SearchRoute(
+        pattern=f"{_API}/accounts",
+        operation="list_accounts",
+        summary="Accounts of sources, with what is known of them and when they were seen.",
+        answer=answers.AccountPage,
+        query=requests.AccountsQuery,
+        function=lambda reading, query, _: accounts(reading, query),
+        table="events",
+    ),
+)
+
 ROUTES: tuple[SearchRoute, ...] = (
     *_of_rows(LOG_ROWS, "logs"),
     *_SERIES,
+    *_PEOPLE,
     *_of_rows(EVENT_ROWS, "events"),
 )

@@ -1,42 +1,46 @@
-"""Series: events and metrics by hour, day, week or month, and which metrics there are.
+"""Series: events and metrics by hour, day, week or month.
 
 1. Periods are UTC; weeks begin on Monday. Without `since` the first period is a whole one.
 2. The `GROUPS_MAX` most frequent groups are told apart, the others gathered.
 3. At most `POINTS_MAX` points, the newest.
+4. What rollups tell comes from them (`rolled.py`), everything else from rows; the answer says
+   which, and until when it is complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import cast
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, cast
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from msgspec import UNSET, Struct, UnsetType
 
-from ..lql import Query, compile_query, parse
+from ..errors import InvalidField
+from ..lql import Query
 from ..lql.ast import Field
 from ..lql.charts import text_of
 from ..lql.fields import display_name
 from ..lql.sql import Fragment, sql
 from ..lql.times import Window
-from . import answers
+from . import answers, rolled
 from .asked import equals, field_named, joined, narrowed
 from .documents import cell
-from .page import cost_of, page
+from .metric_list import ARRIVAL, rolled_summaries, summaries
+from .page import cost_of
 from .reading import Reading, Row
-from .requests import Interval, MetricSeriesQuery, MetricsQuery, SeriesQuery
+from .requests import Interval, MetricSeriesQuery, SeriesQuery
 from .subjects import EVENT_ROWS, METRIC_ROWS, Subject
-from .times import bounded, maybe_spelled, spelled, window_for
-from .walk import count_rows, relation_within
+from .times import aware, bounded, maybe_spelled, spelled, window_for
+from .walk import count_rows, relation_within, where_of
 
-__all__ = ["event_series", "metric_series", "metrics"]
+__all__ = ["event_series", "metric_series"]
 
 POINTS_MAX = 10_000
 GROUPS_MAX = 50
 GROUP_CHARACTERS_MAX = 256
-METRICS_MAX = 1_000
 
 _OTHER = "(other)"
+_PERCENTILES_MAX = 10
 _MIN = datetime.min.replace(tzinfo=UTC)
 
 # Some fifty periods.
@@ -47,22 +51,19 @@ _SPANS: dict[Interval, timedelta] = {
     "month": timedelta(days=365),
 }
 
-# Which of several points is the last: by time, then by arrival.
-_ORDER = "(time, request_number, line_number)"
-
 _EVENT_VALUES = (
     "count(created_at)",
     "count(DISTINCT (source, account_id, user_id))",
     "count(DISTINCT (source, account_id))",
-    "count(DISTINCT (source, account_id, user_id, session_id))",
+    "count(DISTINCT (source, account_id, session_id)) FILTER (session_id IS NOT NULL)",
 )
 _METRIC_VALUES = (
     *("count(value)", "sum(value)", "min(value)", "max(value)", "avg(value)"),
-    f"arg_max(value, {_ORDER})",
+    f"arg_max(value, {ARRIVAL})",
 )
 
 
-class _Grouped(Struct, frozen=True):
+class _Grouped(Struct, frozen=True, kw_only=True):
     """What a series asks for, its span, and its points: bucket, group, values."""
 
     query: Query
@@ -70,32 +71,42 @@ class _Grouped(Struct, frozen=True):
     rows: list[Row]
     group_by: str | None
     truncated: bool
+    answered_from: Literal["rollups", "rows"]
+    complete_up_to: datetime
 
     def group_of(self, row: Row) -> str | UnsetType | None:
         return UNSET if self.group_by is None else cast(str | None, row[1])
+
+    def told(self, request: SeriesQuery, reading: Reading) -> dict[str, Any]:
+        """What both kinds of series tell beside their points."""
+        return {
+            "interval": request.interval,
+            "group_by": self.group_by,
+            "since": maybe_spelled(self.span.start),
+            "until": maybe_spelled(self.span.end),
+            "truncated": self.truncated,
+            "answered_from": self.answered_from,
+            "complete_up_to": spelled(self.complete_up_to),
+            "cost": cost_of(reading),
+        }
 
 
 def event_series(reading: Reading, request: SeriesQuery) -> answers.EventSeries:
     """Raises QueryError, RequestError, InvalidField."""
     query = joined(EVENT_ROWS.schema, request.q, request.filter)
-    found = _grouped(reading, EVENT_ROWS, query, request, _EVENT_VALUES)
+    asked = _asked(reading, EVENT_ROWS, query, request)
+    found = _rolled_events(reading, asked, request) or _grouped(
+        reading, EVENT_ROWS, asked, request, _EVENT_VALUES
+    )
     points = [
         answers.EventPoint(
-            bucket=spelled(_aware(row[0])),
+            bucket=spelled(aware(row[0])),
             group=found.group_of(row),
             **dict(zip(("events", "users", "accounts", "sessions"), row[2:], strict=True)),  # type: ignore[arg-type]
         )
         for row in found.rows
     ]
-    return answers.EventSeries(
-        interval=request.interval,
-        group_by=found.group_by,
-        since=maybe_spelled(found.span.start),
-        until=maybe_spelled(found.span.end),
-        truncated=found.truncated,
-        cost=cost_of(reading),
-        points=points,
-    )
+    return answers.EventSeries(**found.told(request, reading), points=points)
 
 
 def metric_series(
@@ -106,11 +117,22 @@ def metric_series(
     if request.project is not None:
         only.append(equals("project_id", request.project))
     query = narrowed(joined(METRIC_ROWS.schema, request.q, request.filter), only)
-    found = _grouped(reading, METRIC_ROWS, query, request, _METRIC_VALUES)
-    listed = _summaries(reading, found.query, found.span, "last_time DESC", 1)
+    asked = _asked(reading, METRIC_ROWS, query, request)
+    quantiles = parse_percentiles(request.percentiles)
+    found = _rolled_metrics(reading, asked, request)
+    if found is None:
+        found = _grouped(reading, METRIC_ROWS, asked, request, _METRIC_VALUES)
+        listed = summaries(reading, found.query, found.span, "last_time DESC", 1)
+    else:
+        listed = rolled_summaries(
+            reading, metric_id=metric_id, project=request.project, order="last_time DESC", limit=1
+        )
+    percentiles = (
+        _percentiles(reading, asked, request.interval, quantiles, found) if quantiles else {}
+    )
     points = [
         answers.MetricPoint(
-            bucket=spelled(_aware(row[0])),
+            bucket=spelled(aware(row[0])),
             group=found.group_of(row),
             **dict(
                 zip(
@@ -119,16 +141,12 @@ def metric_series(
                     strict=True,
                 )
             ),  # type: ignore[arg-type]
+            percentiles=percentiles.get((row[0], row[1])) if quantiles else UNSET,
         )
         for row in found.rows
     ]
     return answers.MetricSeries(
-        interval=request.interval,
-        group_by=found.group_by,
-        since=maybe_spelled(found.span.start),
-        until=maybe_spelled(found.span.end),
-        truncated=found.truncated,
-        cost=cost_of(reading),
+        **found.told(request, reading),
         metric_id=metric_id,
         metric_name=listed[0].metric_name if listed else None,
         unit=listed[0].unit if listed else None,
@@ -136,34 +154,23 @@ def metric_series(
     )
 
 
-def metrics(reading: Reading, request: MetricsQuery) -> answers.MetricPage:
-    """Raises QueryError, InvalidField."""
-    named = {"project_id": request.project, "metric_id": request.metric_id}
-    only = [equals(name, value) for name, value in named.items() if value is not None]
-    found = page(reading, METRIC_ROWS, request, only=only, span=_SPANS["day"])
-    answer = answers.MetricPage(**structs.asdict(found))
-    if request.cursor is not None or found.chart is not UNSET:
-        return answer
-    asked = parse(request.q, schema=METRIC_ROWS.schema)
-    query = narrowed(Query(asked.where, asked.times, services=asked.services), only)
-    within = window_for(
-        query, since=request.since, until=request.until, now=reading.now, span=_SPANS["day"]
-    )
-    listed = _summaries(
-        reading, bounded(query, within), within, "project_id, metric_id", METRICS_MAX + 1
-    )
-    return structs.replace(
-        answer, metrics=listed[:METRICS_MAX], metrics_truncated=len(listed) > METRICS_MAX
-    )
+class _Asked(Struct, frozen=True):
+    """A question with its span resolved: the query without and with it as a condition."""
+
+    query: Query
+    bounded: Query
+    span: Window
+    field: Field | None
+
+    @property
+    def group_name(self) -> str | None:
+        return None if self.field is None else display_name(self.field)
 
 
-def _grouped(
-    reading: Reading, subject: Subject, query: Query, request: SeriesQuery, values: Sequence[str]
-) -> _Grouped:
-    schema = subject.schema
+def _asked(reading: Reading, subject: Subject, query: Query, request: SeriesQuery) -> _Asked:
     field = None
     if request.group_by is not None:
-        field = field_named("group_by", request.group_by, schema)
+        field = field_named("group_by", request.group_by, subject.schema)
     span = window_for(
         query,
         since=request.since,
@@ -173,43 +180,197 @@ def _grouped(
     )
     if request.since is None and not query.times and span.start is not None:
         span = Window(_period_of(span.start, request.interval), span.end)
-    reading.rows_scanned = count_rows(reading, subject, span)
-    query = bounded(query, span)
-    group = Fragment("NULL") if field is None else _group(reading, subject, query, span, field)
+    return _Asked(query, bounded(query, span), span, field)
+
+
+def _grouped(
+    reading: Reading, subject: Subject, asked: _Asked, request: SeriesQuery, values: Sequence[str]
+) -> _Grouped:
+    """Out of rows."""
+    reading.rows_scanned = count_rows(reading, subject, asked.span)
+    group = Fragment("NULL")
+    if asked.field is not None:
+        relation = relation_within(reading, subject, asked.span)
+        where = where_of(reading, subject, asked.bounded)
+        group, _ = _group(reading, subject, relation, where, asked.field, "count(*)")
+    rows = _points_of_rows(
+        reading, subject, asked.bounded, asked.span, request.interval, group, values
+    )
+    return _Grouped(
+        query=asked.bounded,
+        span=asked.span,
+        rows=_shown(rows),
+        group_by=asked.group_name,
+        truncated=len(rows) > POINTS_MAX,
+        answered_from="rows",
+        complete_up_to=reading.now,
+    )
+
+
+def _points_of_rows(
+    reading: Reading,
+    subject: Subject,
+    query: Query,
+    span: Window,
+    interval: Interval,
+    group: Fragment,
+    values: Sequence[str],
+) -> list[Row]:
     statement = sql(
-        "SELECT date_trunc({}, {}) AS bucket, {} AS grp, {} FROM {} WHERE {} "
+        "SELECT date_trunc({}, {})::TIMESTAMP AS bucket, {} AS grp, {} FROM {} WHERE {} "
         "GROUP BY ALL ORDER BY bucket DESC, grp LIMIT {}",
-        request.interval,
-        Fragment(schema.time),
+        interval,
+        Fragment(subject.schema.time),
         group,
         Fragment(", ".join(values)),
         Fragment(relation_within(reading, subject, span)),
-        _where(reading, subject, query),
+        where_of(reading, subject, query),
         POINTS_MAX + 1,
     )
-    rows = reading.rows(statement.sql, statement.params)
-    shown = sorted(rows[:POINTS_MAX], key=lambda row: cast(datetime, row[0]))
-    name = None if field is None else display_name(field)
-    return _Grouped(query, span, shown, name, len(rows) > POINTS_MAX)
+    return reading.rows(statement.sql, statement.params)
+
+
+def _shown(rows: list[Row]) -> list[Row]:
+    """Of the newest first, as many as are shown, the oldest first."""
+    return sorted(rows[:POINTS_MAX], key=lambda row: cast(datetime, row[0]))
+
+
+def _rolled_events(reading: Reading, asked: _Asked, request: SeriesQuery) -> _Grouped | None:
+    """Out of rollups; None where those do not tell it."""
+    if reading.rollups is None or not rolled.fits(asked.query, asked.field, EVENT_ROWS.schema):
+        return None
+    unit: Literal["hour", "day"] = "hour" if request.interval == "hour" else "day"
+    cut = rolled.cut(asked.span, unit)
+    # The rest of a week or a month shares users with its whole days, so it cannot be added.
+    if cut.rests and request.interval in {"week", "month"}:
+        return None
+    complete_up_to = reading.catch_up()
+    untimed = Query(asked.query.where, services=asked.query.services)
+    group, has_others = Fragment("NULL"), False
+    if asked.field is not None:
+        # The days that the span touches tell which groups are frequent.
+        start = None if asked.span.start is None else _period_of(asked.span.start, "day")
+        where = where_of(reading, EVENT_ROWS, bounded(untimed, Window(start, asked.span.end)))
+        relation = rolled.days_by_group(untimed, asked.field)
+        group, has_others = _group(reading, EVENT_ROWS, relation, where, asked.field, "sum(events)")
+    rows = rolled.event_points(
+        reading,
+        untimed,
+        cut.whole,
+        interval=request.interval,
+        group=group,
+        group_by=asked.field,
+        has_others=has_others,
+        schema=EVENT_ROWS.schema,
+        limit=POINTS_MAX + 1,
+    )
+    for rest in cut.rests:
+        rows += _points_of_rows(
+            reading,
+            EVENT_ROWS,
+            bounded(untimed, rest),
+            rest,
+            request.interval,
+            group,
+            _EVENT_VALUES,
+        )
+    rows.sort(key=lambda row: cast(datetime, row[0]), reverse=True)
+    return _rolled(reading, asked, rows, complete_up_to)
+
+
+def _rolled_metrics(reading: Reading, asked: _Asked, request: SeriesQuery) -> _Grouped | None:
+    if reading.rollups is None or not rolled.fits(asked.query, asked.field, METRIC_ROWS.schema):
+        return None
+    complete_up_to = reading.catch_up()
+    cut = rolled.cut(asked.span, "hour")
+    group = Fragment("NULL")
+    if asked.field is not None:
+        group = sql("left({}, {})", text_of(asked.field, METRIC_ROWS.schema), GROUP_CHARACTERS_MAX)
+    rows = rolled.metric_points(
+        reading,
+        asked.query,
+        cut,
+        interval=request.interval,
+        group=group,
+        rests=[(relation_within(reading, METRIC_ROWS, rest), rest) for rest in cut.rests],
+        limit=POINTS_MAX + 1,
+    )
+    return _rolled(reading, asked, rows, complete_up_to)
+
+
+def _rolled(reading: Reading, asked: _Asked, rows: list[Row], complete_up_to: datetime) -> _Grouped:
+    return _Grouped(
+        query=asked.bounded,
+        span=asked.span,
+        rows=_shown(rows),
+        group_by=asked.group_name,
+        truncated=len(rows) > POINTS_MAX,
+        answered_from="rollups",
+        complete_up_to=complete_up_to,
+    )
+
+
+def _percentiles(
+    reading: Reading,
+    asked: _Asked,
+    interval: Interval,
+    quantiles: Mapping[str, float],
+    found: _Grouped,
+) -> dict[tuple[object, object], dict[str, float]]:
+    """Out of rows, by bucket and group; of a bucket whose rows are not all there any more none."""
+    group = Fragment("NULL")
+    if asked.field is not None:
+        relation = relation_within(reading, METRIC_ROWS, asked.span)
+        where = where_of(reading, METRIC_ROWS, asked.bounded)
+        group, _ = _group(reading, METRIC_ROWS, relation, where, asked.field, "count(*)")
+    listed = ", ".join(f"{value!r}" for value in quantiles.values())
+    values = ("count(value)", f"quantile_cont(value, [{listed}])")
+    rows = _points_of_rows(reading, METRIC_ROWS, asked.bounded, asked.span, interval, group, values)
+    counts = {(row[0], row[1]): row[2] for row in found.rows}
+    return {
+        (bucket, name): dict(zip(quantiles, cast(list[float], told), strict=True))
+        for bucket, name, count, told in rows
+        if counts.get((bucket, name)) == count
+    }
+
+
+def parse_percentiles(text: str) -> dict[str, float]:
+    """`50,99.9` as `{"p50": 0.5, "p99.9": 0.999}`. Raises InvalidField."""
+    found: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            percent = float(part)
+        except ValueError:
+            percent = -1.0
+        if not 0 <= percent <= 100 or len(found) >= _PERCENTILES_MAX or len(part) > 8:
+            raise InvalidField(
+                "percentiles",
+                f"percentiles: at most {_PERCENTILES_MAX} numbers from 0 to 100, as 50,95,99.9",
+            )
+        found[f"p{part}"] = percent / 100
+    return found
 
 
 def _group(
-    reading: Reading, subject: Subject, query: Query, span: Window, field: Field
-) -> Fragment:
-    """What rows are grouped by: the frequent values, and one name for all others."""
+    reading: Reading, subject: Subject, relation: str, where: Fragment, field: Field, weight: str
+) -> tuple[Fragment, bool]:
+    """What rows are grouped by: the frequent values, and one name for all others; whether there are
+    others.
+    """
     text = sql("left({}, {})", text_of(field, subject.schema), GROUP_CHARACTERS_MAX)
     statement = sql(
-        "SELECT {} AS grp FROM {} WHERE {} GROUP BY ALL ORDER BY count(*) DESC, grp LIMIT {}",
+        "SELECT {} AS grp FROM {} WHERE {} GROUP BY ALL ORDER BY {} DESC, grp LIMIT {}",
         text,
-        Fragment(relation_within(reading, subject, span)),
-        _where(reading, subject, query),
+        Fragment(relation),
+        where,
+        Fragment(weight),
         GROUPS_MAX + 1,
     )
     names = [name for (name,) in reading.rows(statement.sql, statement.params)]
     if len(names) <= GROUPS_MAX:
-        return text
+        return text, False
     frequent = [name for name in names[:GROUPS_MAX] if name is not None]
-    return sql(
+    others = sql(
         "CASE WHEN {} IS NULL OR list_contains({}::VARCHAR[], {}) THEN {} ELSE {} END",
         text,
         frequent,
@@ -217,45 +378,7 @@ def _group(
         text,
         _OTHER,
     )
-
-
-def _summaries(
-    reading: Reading, query: Query, span: Window, order: str, limit: int
-) -> list[answers.MetricSummary]:
-    where = _where(reading, METRIC_ROWS, query)
-    rows = reading.rows(
-        f"SELECT project_id, metric_id, arg_max(metric_name, {_ORDER}), arg_max(unit, {_ORDER}), "
-        f"count(value), min(time), max(time) AS last_time, arg_max(value, {_ORDER}) "
-        f"FROM {relation_within(reading, METRIC_ROWS, span)} WHERE {where.sql} "
-        f"GROUP BY project_id, metric_id ORDER BY {order} LIMIT {limit:d}",
-        where.params,
-    )
-    return [
-        answers.MetricSummary(
-            project_id=cast(str, row[0]),
-            metric_id=cast(str, row[1]),
-            metric_name=cast(str, row[2]),
-            unit=cast(str | None, row[3]),
-            count=cast(int, row[4]),
-            first_time=spelled(_aware(row[5])),
-            last_time=spelled(_aware(row[6])),
-            last=cast(float, row[7]),
-        )
-        for row in rows
-    ]
-
-
-def _where(reading: Reading, subject: Subject, query: Query) -> Fragment:
-    compiled = compile_query(query, now=reading.now, schema=subject.schema)
-    return Fragment(compiled.where_sql, compiled.params)
-
-
-def _aware(moment: object) -> datetime:
-    """A stored time, or the date that `date_trunc` makes of one."""
-    found = cast(date, moment)
-    if isinstance(found, datetime):
-        return found.replace(tzinfo=UTC)
-    return datetime(found.year, found.month, found.day, tzinfo=UTC)
+    return others, True
 
 
 def _period_of(moment: datetime, interval: Interval) -> datetime:

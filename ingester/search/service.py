@@ -16,10 +16,11 @@ from ..errors import Overloaded
 from ..flow import Doorbell
 from ..lql import complete
 from ..store.database import StoreBroken
+from ..store.rollups import Rollups
 from ..store.store import Store
 from . import answers
 from .fields import fields
-from .reading import Reading, Stop
+from .reading import MetricWarning, Reading, Stop
 from .requests import CompleteQuery, RangeQuery, TailQuery
 from .routes import SearchRoute
 from .stream import TailStream
@@ -47,8 +48,17 @@ _KNOWN_SECONDS_MAX = 60.0
 class Searches:
     """Asked by the console, inside of `running`."""
 
-    def __init__(self, store: Store, *, seconds_max: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        seconds_max: Callable[[], float],
+        rollups: Rollups | None = None,
+        metric_warning: MetricWarning | None = None,
+    ) -> None:
         self._store = store
+        self._rollups = rollups
+        self._metric_warning = metric_warning
         self._seconds_max = seconds_max
         self._threads = SearchThreads("search", threads_max=_SEARCHES_MAX, waiting_max=_WAITING_MAX)
         self._overviews = trio.CapacityLimiter(_OVERVIEWS_MAX)
@@ -101,7 +111,14 @@ class Searches:
 
         def read(stop: Stop) -> bytes:
             return answer_search(
-                self._store, route, query, names, seconds_max=self._seconds_max(), stop=stop
+                self._store,
+                route,
+                query,
+                names,
+                seconds_max=self._seconds_max(),
+                stop=stop,
+                rollups=self._rollups,
+                metric_warning=self._metric_warning,
             )
 
         if not route.is_overview:
@@ -184,8 +201,13 @@ def answer_search(
     seconds_max: float,
     stop: Stop | None = None,
     now: datetime | None = None,
+    rollups: Rollups | None = None,
+    metric_warning: MetricWarning | None = None,
 ) -> bytes:
     """Blocking: what a route answers, encoded."""
     assert route.function is not None
     with Reading.open(store, seconds_max=seconds_max, stop=stop, now=now) as reading:
+        reading.rollups = rollups
+        if metric_warning is not None:
+            reading.metric_warning = metric_warning
         return msgspec.json.encode(route.function(reading, query, dict(names)))

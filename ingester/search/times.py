@@ -7,14 +7,15 @@ What names a span of time stands for its start, in both; `until` itself is exclu
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import cast
 
 from ..errors import InvalidField
 from ..lql.ast import Query, TimeFilter
 from ..lql.compiler import window_of
 from ..lql.times import BadOperand, Window, window
 
-__all__ = ["DEFAULT_SPAN", "bounded", "instant", "maybe_spelled", "spelled", "window_for"]
+__all__ = ["DEFAULT_SPAN", "aware", "bounded", "instant", "maybe_spelled", "spelled", "window_for"]
 
 DEFAULT_SPAN = timedelta(days=2)
 
@@ -72,6 +73,14 @@ def bounded(query: Query, span: Window) -> Query:
     if span.end is not None:
         times.append(TimeFilter("<", spelled(span.end)))
     return Query(query.where, tuple(times), query.chart, query.select, query.services)
+
+
+def aware(moment: object) -> datetime:
+    """A stored time, or the date that `date_trunc` makes of one."""
+    found = cast(date, moment)
+    if isinstance(found, datetime):
+        return found.replace(tzinfo=UTC)
+    return datetime(found.year, found.month, found.day, tzinfo=UTC)
 
 
 def spelled(moment: datetime) -> str:

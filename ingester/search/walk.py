@@ -26,7 +26,7 @@ from .reading import Reading, Row
 from .subjects import Subject
 from .times import bounded
 
-__all__ = ["Direction", "Found", "count_rows", "relation_within", "walk", "whole"]
+__all__ = ["Direction", "Found", "count_rows", "relation_within", "walk", "where_of", "whole"]
 
 Direction = Literal["back", "forth"]
 
@@ -99,6 +99,11 @@ def count_rows(reading: Reading, subject: Subject, span: Window) -> int:
         f"SELECT count({subject.schema.time}) FROM {rows} WHERE {where.sql}", where.params
     )
     return cast(int, count)
+
+
+def where_of(reading: Reading, subject: Subject, query: Query) -> Fragment:
+    compiled = compile_query(query, now=reading.now, schema=subject.schema)
+    return Fragment(compiled.where_sql, compiled.params)
 
 
 def whole(subject: Subject, span: Window, reading: Reading) -> Fragment:

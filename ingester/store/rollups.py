@@ -135,8 +135,11 @@ class Rollups:
             if not step.row_count and not step.waiting_row_count:
                 # A number in between was taken by a commit that failed.
                 return asked_at
-        if self.commit_number >= wanted:
-            return asked_at
+        return asked_at if self.commit_number >= wanted else self.complete_up_to
+
+    @property
+    def complete_up_to(self) -> datetime:
+        """When the last commit that is in was begun."""
         at = self.committed_at
         return datetime.min.replace(tzinfo=UTC) if at is None else at.replace(tzinfo=UTC)
 
@@ -234,6 +237,20 @@ class Rollups:
             self.commit_number, self.committed_at = 0, None
             self._take(self._progress(cursor))
             return row_count
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is appended meanwhile."""
+        with self._turn:
+            yield
+
+    def horizon(self, cursor: Cursor) -> datetime | None:
+        """Since when buckets are kept; None: all of them."""
+        ((found,),) = cursor.execute(
+            f"SELECT max(horizon) FILTER (isfinite(horizon)) FROM {self._file.names()['progress']}"
+        ).fetchall()
+        assert found is None or isinstance(found, datetime)
+        return found
 
     def statistics(self) -> dict[str, float]:
         """A snapshot; `lag_rows` as of the last step."""

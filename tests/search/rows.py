@@ -12,6 +12,7 @@ import pyarrow as pa
 from ingester.management.dispatch import decode_query
 from ingester.search import ROUTES, answer_search
 from ingester.store.ledger import AppliedBatch
+from ingester.store.rollups import Rollups
 from ingester.store.store import Store
 
 __all__ = ["NOW", "Rows", "ask", "at", "event", "log", "metric"]
@@ -102,12 +103,19 @@ class Rows:
 
 
 def ask(
-    store: Store, path: str, names: Mapping[str, str] | None = None, **parameters: str
+    store: Store,
+    path: str,
+    names: Mapping[str, str] | None = None,
+    *,
+    rollups: Rollups | None = None,
+    **parameters: str,
 ) -> dict[str, Any]:
     """What a route answers; `path` is its pattern without `/api/v1`."""
     route = _PATHS[f"/api/v1{path}"]
     query = decode_query(parameters, route.query)
-    answer = answer_search(store, route, query, names or {}, seconds_max=20, now=NOW)
+    answer = answer_search(
+        store, route, query, names or {}, seconds_max=20, now=NOW, rollups=rollups
+    )
     document: dict[str, Any] = json.loads(answer)
     return document
 

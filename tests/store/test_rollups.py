@@ -15,6 +15,7 @@ import pytest
 
 from ingester.errors import StoreError
 from ingester.store import rollups as rollups_module
+from ingester.store.rollup_recount import recount_problems
 from ingester.store.rollups import READER, Rollups
 from tests.search.rows import NOW, Rows, at, event, metric
 from tests.store.recount import add_some, assert_recounts
@@ -234,6 +235,38 @@ def test_a_rebuild_makes_the_same_anew(tmp_path: Path) -> None:
         add_some(made, chance)
         finish(rollups)
         assert_recounts(store)
+
+
+def test_a_recount_finds_what_was_changed_and_a_rebuild_mends_it(tmp_path: Path) -> None:
+    chance = random.Random(9)
+    with opened(tmp_path) as store:
+        rollups, made = Rollups(store), Rows(store)
+        for _ in range(3):
+            add_some(made, chance)
+        assert recount_problems(store, rollups) == []
+        add_some(made, chance)
+        assert recount_problems(store, rollups) == []
+        names = store.rollup_file.names()
+        changes = {
+            "events_daily": f"UPDATE {names['event_days']} SET users = users + 1 WHERE events > 0",
+            "modules_daily": f"UPDATE {names['module_days']} SET time_spent = 1e6",
+            "logs_hourly": f"DELETE FROM {names['log_hours']} WHERE level = 'error'",
+            "metrics_hourly": f"UPDATE {names['metric_hours']} SET last = 77",
+            "features_daily": f"INSERT INTO {names['feature_days']} "
+            "VALUES (TIMESTAMP '2026-01-01', 'x', 'y', NULL, NULL, 'f', 1, 1)",
+        }
+        with store.database.lease() as lease, lease.using() as cursor:
+            for change in changes.values():
+                cursor.execute(change)
+        problems = recount_problems(store, rollups)
+        for view in changes:
+            assert [problem for problem in problems if problem.startswith(view)], view
+        assert not [problem for problem in problems if problem.startswith("events_hourly")]
+        assert any("instead of" in problem for problem in problems)
+        rollups.rebuild()
+        assert recount_problems(store, rollups) == []
+        rollups.purge(5, now=NOW)
+        assert recount_problems(store, rollups) == []
 
 
 def test_rollups_ahead_of_their_rows_are_made_anew(tmp_path: Path) -> None:
