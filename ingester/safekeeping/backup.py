@@ -32,6 +32,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from .. import __version__
+from ..errors import StoreBusy
 from ..journal.recovery import recover
 from ..protocol.frames import SegmentHeader, encode_frame, encode_segment_header
 from ..store.control.copying import control_problems, copy_control, put_manifest
@@ -93,6 +94,10 @@ def back_up(
             previous = read_manifest(directory)
             _sweep(directory, previous)
             return _Run(source, directory, previous, with_secrets, pace).run()
+    except StoreBusy as error:
+        raise StoreBusy(
+            f"the backup was interrupted ({error}); it does not count, run it again"
+        ) from error
     except OSError as error:
         name = error.filename or directory
         raise BackupFailed(f"{name}: {error.strerror or error}; nothing was changed") from error
@@ -143,6 +148,7 @@ class _Run:
                 self._note("control", self._set / "control.sqlite", "control.sqlite")
                 self._copy_files(found)
                 self._rollups = self._copy_part(found, found.rollups)
+                found.release_rollups()
                 for part in found.parts:
                     self._parts.append(self._copy_part(found, part))
                 # What was acknowledged by now is in the journal, or was seen.

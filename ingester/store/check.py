@@ -118,7 +118,7 @@ def inspect_store(store: Store) -> PartsCheck:
         _check_sealed(store, found, deep=True)
     # What concerns several parts is asked at one moment: a statement over parts of which one was
     # touched before a commit, and the next behind it, would see a gap.
-    with frozen(store) as at_once:
+    with frozen(store, share_rollups=True) as at_once:
         sound = [
             _Part(part.number, part.name, f"{part.number:06d}.duckdb")
             for part in at_once.parts

@@ -7,14 +7,17 @@
    they are put back.
 3. Nothing is written by DuckDB: a full disk on the other side is an error of a file, while one
    inside the instance would end all of it.
-4. The transaction keeps old versions alive and lets checkpoints pass; when the store has to be
-   opened again meanwhile, it ends with StoreBusy or StoreBroken.
+4. The transaction keeps old versions alive and lets checkpoints of parts pass; when the store has
+   to be opened again meanwhile, it ends with StoreBusy or StoreBroken.
+5. Rollups are seen by a transaction of their own, begun behind the same gate, that can be ended
+   before: their tables are replaced, and while somebody reads one that was dropped their file
+   cannot be checkpointed (measured, DuckDB 1.5.6).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -56,9 +59,10 @@ class FrozenPart(Struct, frozen=True):
 class Frozen:
     """Valid inside `frozen`. One thread uses it."""
 
-    def __init__(self, store: Store, lease: Lease) -> None:
+    def __init__(self, store: Store, lease: Lease, rollups_lease: Lease) -> None:
         self._store = store
         self._lease = lease
+        self._rollups_lease = rollups_lease
         self.parts: list[FrozenPart] = []
         self.rollups: FrozenPart
         self.snapshot: Snapshot
@@ -79,7 +83,8 @@ class Frozen:
 
     def write(self, part: FrozenPart, table: str, rows: range, file: BinaryIO) -> None:
         """Raises StoreBusy, StoreBroken; OSError as `file` does."""
-        with self._lease.using() as cursor:
+        lease = self._rollups_lease if part.name == ROLLUPS else self._lease
+        with lease.using() as cursor:
             # The bounds are constants: only the row groups between them are read.
             reader = cursor.execute(
                 f"SELECT {self._columns(cursor, part, table)} FROM {part.name}.{table} "
@@ -91,6 +96,10 @@ class Frozen:
                 reader.close()
         if count != len(rows):
             raise StoreError(f"{table} of {part.name}: {count} rows, not {len(rows)}")
+
+    def release_rollups(self) -> None:
+        """They have been read."""
+        self._rollups_lease.close()
 
     def _columns(self, cursor: Cursor, part: FrozenPart, table: str) -> str:
         """Those that Parquet has no type for as text: they are read back by their column's type."""
@@ -108,12 +117,15 @@ class Frozen:
         """With the gate held and the lease in use."""
         store, cursor = self._store, self._lease._cursor
         cursor.execute("BEGIN TRANSACTION READ ONLY")
+        rollups_cursor = self._rollups_lease._cursor
+        if rollups_cursor is not cursor:
+            rollups_cursor.execute("BEGIN TRANSACTION READ ONLY")
         self.snapshot = store._snapshot()
         for name in self.snapshot.parts:
             # The transaction sees a part as it was when it touched it first.
             cursor.execute(f"SELECT count(*) FROM {name}.part_info").fetchall()
         # Behind the cursor of these sums are no rows that the parts do not have.
-        cursor.execute(f"SELECT count(*) FROM {ROLLUPS}.about").fetchall()
+        rollups_cursor.execute(f"SELECT count(*) FROM {ROLLUPS}.about").fetchall()
         sealed = store.sealed
         self.manifest = Manifest(tuple(sealed.all_files()), tuple(sealed.parts.values()))
 
@@ -143,6 +155,7 @@ class Frozen:
                 part = FrozenPart(number, name, version, created_at, counts, files)
                 assert version <= SCHEMA_VERSION
                 self.parts.append(part)
+        with self._rollups_lease.using() as cursor:
             tables = cursor.execute(
                 "SELECT table_name, sql FROM duckdb_tables() WHERE database_name = ? "
                 "ORDER BY table_name",
@@ -157,22 +170,25 @@ class Frozen:
 
 
 @contextmanager
-def frozen(store: Store) -> Iterator[Frozen]:
-    """Raises StoreBusy, StoreBroken."""
-    with store.database.lease() as lease:
-        found = Frozen(store, lease)
+def frozen(store: Store, *, share_rollups: bool = False) -> Iterator[Frozen]:
+    """With `share_rollups` one statement may ask for parts and rollups. Raises StoreBusy,
+    StoreBroken.
+    """
+    with ExitStack() as ending:
         epoch = store.holds.enter()
-        try:
-            with lease.using(), store._gate:
-                found._begin()
-            try:
-                found._look()
-                yield found
-            finally:
-                with suppress(StoreError), lease.using() as cursor:
-                    cursor.execute("ROLLBACK")
-        finally:
-            store.holds.leave(epoch)
+        ending.callback(store.holds.leave, epoch)
+        lease = ending.enter_context(store.database.lease())
+        rollups_lease = lease if share_rollups else ending.enter_context(store.database.lease())
+        found = Frozen(store, lease, rollups_lease)
+        # Closing a lease ends its transaction.
+        with ExitStack() as using:
+            using.enter_context(lease.using())
+            if not share_rollups:
+                using.enter_context(rollups_lease.using())
+            using.enter_context(store._gate)
+            found._begin()
+        found._look()
+        yield found
 
 
 def write_parquet(reader: Any, file: BinaryIO) -> int:

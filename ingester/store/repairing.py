@@ -168,7 +168,7 @@ def adopt_sealed(
         added.append(file)
     if added:
         known = {part.part_number for part in manifest.parts}
-        parts = (*manifest.parts, *_parts_of(added, known))
+        parts = (*manifest.parts, *_parts_of(data_dir / "sealed", added, known))
         put_manifest(path, Manifest((*manifest.files, *added), parts, manifest.removals))
     return len(added), refused
 
@@ -181,18 +181,30 @@ def _overlap(one: SealedFile, other: SealedFile) -> bool:
     )
 
 
-def _parts_of(added: Sequence[SealedFile], known: Collection[int]) -> Iterator[SealedPart]:
-    """What the manifest must say of the parts that these files are made of."""
+def _parts_of(
+    directory: Path, added: Sequence[SealedFile], known: Collection[int]
+) -> Iterator[SealedPart]:
+    """What the manifest must say of the parts that these files are made of: by their ledgers, which
+    are sealed as well. One that several parts share counts for the last of them.
+    """
     numbers = {n for file in added for n in range(file.first_part, file.last_part + 1)}
     for number in sorted(numbers.difference(known)):
         mine = [file for file in added if file.first_part <= number <= file.last_part]
+        commits, seqs, row_count = Span(), Span(low=0, high=0), 0
+        for file in mine:
+            if file.table == "applied" and number == file.last_part:
+                rows = pq.read_table(directory / file.name).to_pylist()
+                batches = [row for row in rows if row["lane"] not in ("carry", "wide")]
+                commits.add(np.array([row["commit_number"] for row in batches], np.int64))
+                seqs.add(np.array([row["last_seq"] for row in rows], np.int64))
+                row_count += sum(row["row_count"] for row in batches)
         yield SealedPart(
             part_number=number,
-            commit_low=0,
-            commit_high=0,
-            row_count=0,
+            commit_low=max(0, commits.low) if commits.low <= commits.high else 0,
+            commit_high=max(0, commits.high),
+            row_count=row_count,
             batch_high=max(file.batch_high for file in mine),
-            seq_high=0,
+            seq_high=seqs.high,
             request_high=max(file.request_high for file in mine),
             sealed_at=time.time(),
         )
@@ -211,7 +223,8 @@ def _maybe_file(directory: Path, name: str) -> SealedFile | None:
     path = directory / name
     if table is None:
         return None
-    spans = {n: Span() for n in (table.time_column, "received_at", "batch_id", "request_number")}
+    columns = (table.time_column, table.arrival_column, "batch_id", "request_number")
+    spans = {column: Span() for column in columns}
     wanted = [column for column in spans if column in table.schema.names]
     line_bytes = 0
     try:
@@ -244,8 +257,8 @@ def _maybe_file(directory: Path, name: str) -> SealedFile | None:
         line_bytes=line_bytes,
         time_low_us=spans[table.time_column].low,
         time_high_us=spans[table.time_column].high,
-        received_low_us=spans["received_at"].low,
-        received_high_us=spans["received_at"].high,
+        received_low_us=spans[table.arrival_column].low,
+        received_high_us=spans[table.arrival_column].high,
         sealed_at=time.time(),
         **ends,
     )
