@@ -283,7 +283,7 @@ async def _work(context: _Context, lane: _Lane, client: Client) -> None:
     async for delivery in lane.receive:
         settings = context.settings()
         interval_s = 60 / settings.incident_io_events_per_minute if is_incident_io else 0.0
-        if not await lane.wait_turn(interval_s):
+        if context.stop.is_set() or not await lane.wait_turn(interval_s):
             context.release(delivery)
             context.bell.ring()
             continue
