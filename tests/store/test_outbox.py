@@ -201,6 +201,29 @@ def test_a_delivery_is_shown_with_its_attempts_and_body(rig: Rig) -> None:
         rig.control.delivery("dlv_99")
 
 
+def test_many_that_wait_make_neither_appending_nor_looking_slow(rig: Rig) -> None:
+    """By the number of steps of SQLite's machine, which no busy processor changes."""
+    to = [hook(rig), hook(rig, 1, type="incident_io")]
+
+    def steps_of_one(name: str) -> int:
+        count = 0
+
+        def step() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        rig.control._connection.set_progress_handler(step, 100)
+        rig.append(revision(name), revision(name, "changed", step=1), to=to)
+        due(rig)
+        rig.control._connection.set_progress_handler(None, 0)
+        return count
+
+    few = steps_of_one("first")
+    rig.append(*(revision(f"inc_{number}") for number in range(2000)), to=to)
+    assert steps_of_one("last") < few + 200
+
+
 def test_old_messages_are_removed_unless_someone_waits_for_them(rig: Rig) -> None:
     to = [hook(rig)]
     rig.append(revision(), to=to)
