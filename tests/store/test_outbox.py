@@ -29,15 +29,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def due(rig: Rig, now_s: float = NOW_S, *, held: tuple[int, ...] = ()) -> list[DueDelivery]:
-    numbers = {target.number for target in _targets(rig)}
+    numbers = {target.number for target in rig.targets()}
     found = rig.control.due(
         now_s, known={}, held=dict.fromkeys(numbers, held), room={}, room_default=100
     )
     return list(found.deliveries)
-
-
-def _targets(rig: Rig) -> list[msgspec.Struct]:
-    return list(rig.control.due(0.0, known={}, held={}, room={}, room_default=0).targets)
 
 
 def record(rig: Rig, delivery: DueDelivery, outcome: Delivered | Retry | Final) -> None:
@@ -263,8 +259,8 @@ def test_without_secret_key_appending_goes_on_and_sending_waits(rig: Rig, tmp_pa
     kept = key.read_bytes()
     key.unlink()
     rig.append(revision(), to=[to])
-    [target] = _targets(rig)
-    assert "secret.key is missing" in str(getattr(target, "problem", ""))
+    [target] = rig.targets()
+    assert "secret.key is missing" in str(target.problem)
     assert due(rig) == []
     with pytest.raises(NotRetrievable):
         rig.control.destination_settings(to)

@@ -28,6 +28,9 @@ __all__ = ["Attempted", "Deliveries", "Due", "DueDelivery", "TargetRow"]
 
 _ANSWER_CHARACTERS_MAX = 1000
 
+# Of bodies that one look brings for one destination; the last one may pass it.
+_BYTES_MAX = 4 * 1024 * 1024
+
 
 class DueDelivery(Struct, frozen=True, kw_only=True):
     """One body that is to be sent now."""
@@ -209,12 +212,16 @@ def _due(
     ).fetchall()
     taken = set(held)
     deliveries: list[DueDelivery] = []
+    byte_count = 0
     for delivery_id, message_id, attempt_count in found:
-        if delivery_id in taken or len(deliveries) == wanted:
+        if delivery_id in taken:
             continue
+        if len(deliveries) == wanted or byte_count >= _BYTES_MAX:
+            break
         event_id, incident_id, body = connection.execute(
             "SELECT event_id, incident_id, body FROM messages WHERE message_id = ?", (message_id,)
         ).fetchone()
+        byte_count += len(body)
         deliveries.append(
             DueDelivery(
                 delivery_id=delivery_id,
