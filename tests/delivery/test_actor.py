@@ -240,6 +240,19 @@ async def test_a_person_who_asks_lifts_a_pause(rig: Rig) -> None:
             await rig.wait_states(delivered=1)
 
 
+async def test_large_bodies_are_taken_a_few_at_a_time_and_all_arrive(rig: Rig) -> None:
+    row = b'{"text":"' + b"x" * 1_500_000 + b'"}'
+    async with receiving() as receiver:
+        to = [rig.destination(receiver.url, type="generic")]
+        rig.fire(*(firing(rows=(row,), step=step) for step in range(12)), to=to)
+        [number] = [target.number for target in rig.targets()]
+        taken = rig.control.due(0.0, known={}, held={}, room={}, room_default=64).deliveries
+        assert [one.destination_number for one in taken] == [number] * 3
+        async with running(rig):
+            await rig.wait_states(delivered=12)
+    assert len(receiver.received) == 12
+
+
 async def test_told_to_stop_it_ends_what_is_under_way_and_begins_nothing(rig: Rig) -> None:
     begun, go_on = trio.Event(), trio.Event()
 
