@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import trio
 
+from .actors.delivery import DeliveryCounters
 from .config import DeliveryConfig
 from .delivery.addresses import parse_networks
 from .delivery.client import Client, make_tls_context
@@ -21,15 +22,22 @@ __all__ = ["OfflineDesk", "ProcessDesk"]
 class ProcessDesk:
     """Implements `management.calls.DeliveryDesk` for worker threads of a running server."""
 
-    def __init__(self, settings: Callable[[], DeliveryConfig], bell: Doorbell) -> None:
+    def __init__(
+        self, settings: Callable[[], DeliveryConfig], bell: Doorbell, counters: DeliveryCounters
+    ) -> None:
         self._settings = settings
         self._bell = bell
+        self._counters = counters
 
     def send(self, target: Target, event_id: str, body: bytes) -> Exchange:
         return trio.from_thread.run(_send, self._settings(), target, event_id, body)
 
     def ring(self) -> None:
-        trio.from_thread.run_sync(self._bell.ring)
+        trio.from_thread.run_sync(self._ring)
+
+    def _ring(self) -> None:
+        self._counters.lifts_pauses = True
+        self._bell.ring()
 
 
 class OfflineDesk:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import trio
 
+from .actors.delivery import DeliveryCounters
 from .actors.maintenance import save_quotas, save_usage
 from .config import Config
 from .console.metrics import make_registry, metrics_text
@@ -62,6 +63,7 @@ class ProcessServices:
         problems: Sequence[str],
         next_number: Callable[[], int],
         outbox: Doorbell,
+        delivery: DeliveryCounters,
         statistics: Callable[[], Mapping[str, Mapping[str, object]]],
     ) -> None:
         self._config = config
@@ -77,7 +79,7 @@ class ProcessServices:
         self._sign_ins = trio.CapacityLimiter(1)
         replayer = Replayer(admission, control=control, store=store, next_number=next_number)
         self._rejects = StoreDesk(store, replayer)
-        self._delivery = ProcessDesk(lambda: config().delivery, outbox)
+        self._delivery = ProcessDesk(lambda: config().delivery, outbox, delivery)
         self._watch = ProcessWatchDesk(config, store, queries)
         self._statistics = statistics
         self._registry = make_registry(self.statistics)

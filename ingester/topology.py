@@ -387,6 +387,7 @@ async def _serve_console(process: Process, stop: trio.Event, started: _StartedOn
         problems=process.opened.problems,
         next_number=process.opened.numbers.next,
         outbox=process.outbox,
+        delivery=process.delivery_counters,
         statistics=process.statistics,
     )
     async with services.searches.running(stop):

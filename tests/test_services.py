@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from ingester import services as services_module
+from ingester.actors.delivery import DeliveryCounters
 from ingester.config import Config, StoreConfig
 from ingester.errors import Forbidden, Overloaded, Unauthorized
 from ingester.flow import Doorbell
@@ -39,6 +40,7 @@ async def open_services(folder: Path) -> AsyncIterator[tuple[ProcessServices, Co
                 problems=[],
                 next_number=RequestNumbers().next,
                 outbox=Doorbell(),
+                delivery=DeliveryCounters(),
                 statistics=dict,
             )
             yield services, control, rig

@@ -70,6 +70,8 @@ class DeliveryCounters:
         self.waiting: dict[str, int] = {"pending": 0, "dead": 0}
         self.destinations = 0
         self.problems: dict[str, str] = {}
+        # A person has asked for something: no lane waits because a receiver once said so.
+        self.lifts_pauses = False
 
     def count(self, outcome: Outcome) -> None:
         name = _OUTCOME_NAMES[type(outcome)]
@@ -214,6 +216,10 @@ async def _wait_either(bell: Doorbell, stop: trio.Event) -> None:
 
 async def _feed_once(context: _Context, nursery: trio.Nursery, lanes: dict[int, _Lane]) -> None:
     now = trio.current_time()
+    if context.counters.lifts_pauses:
+        context.counters.lifts_pauses = False
+        for number in [number for number, lane in lanes.items() if now < lane.paused_until]:
+            lanes.pop(number).end()  # a new one is made below
     room = {
         number: 0 if now < lane.paused_until else HELD_MAX - len(context.held[number])
         for number, lane in lanes.items()
@@ -277,7 +283,7 @@ async def _work(context: _Context, lane: _Lane, client: Client) -> None:
     async for delivery in lane.receive:
         settings = context.settings()
         interval_s = 60 / settings.incident_io_events_per_minute if is_incident_io else 0.0
-        if not await lane.wait_turn(interval_s):
+        if context.stop.is_set() or not await lane.wait_turn(interval_s):
             context.release(delivery)
             context.bell.ring()
             continue

@@ -49,6 +49,13 @@ _MARKER_NAME = "demo.json"
 _SOURCE = "demo"
 _READY_SECONDS_MAX = 60.0
 _QUERYABLE_SECONDS_MAX = 30.0
+# Receivers of incidents may be on this machine, as those of people who try it out are.
+_CONFIG = """\
+# Settings of the demo's server; see config.example.toml.
+[delivery]
+allow_networks = ["127.0.0.0/8", "::1/128"]
+"""
+
 # `serve` drains for 30 s by default.
 _STOP_SECONDS_MAX = 40.0
 
@@ -265,7 +272,7 @@ def _served(folder: Path, say: _Speaker) -> Iterator[Server]:
     any_port = "127.0.0.1:0"
     config_path = folder / "config.toml"
     if not config_path.exists():
-        config_path.write_text("# Settings of the demo's server; see config.example.toml.\n")
+        config_path.write_text(_CONFIG)
     package_parent = str(Path(ingester.__file__).parent.parent)
     env = {name: value for name, value in os.environ.items() if not name.startswith("INGESTER_")}
     # The child must find the package this one runs from, wherever that lies.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import os
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Self
 import httpcore2
 import trio
 
+import ingester
 from ingester.delivery.addresses import Network
 from ingester.delivery.exchange import Exchange, Target
 from ingester.delivery.settings import (
@@ -45,9 +47,9 @@ _KEEP_ALIVE_SECONDS = 2.0
 # For the body of an answer whose status has come.
 _ANSWER_SECONDS_MAX = 5.0
 
-_DROPPED_HEADERS = frozenset({"content-type", "content-encoding"})
+_DROPPED_HEADERS = frozenset({"accept-encoding", "content-type", "content-encoding"})
 
-_USER_AGENT = "ingester"
+_USER_AGENT = f"ingester/{ingester.__version__}"
 
 
 def make_tls_context(ca_file: str = "") -> ssl.SSLContext:
@@ -121,7 +123,7 @@ class Client:
         return Exchange(
             status=status,
             headers=headers,
-            answer=bytes(answer),
+            answer=_masked(bytes(answer), self._target.settings),
             latency_ms=(time.monotonic() - started) * 1000,
             error=error,
             sent_headers=[
@@ -132,11 +134,10 @@ class Client:
 
     def _request(self, event_id: str, body: bytes) -> tuple[list[tuple[str, str]], bytes]:
         settings = self._target.settings
-        headers = [
-            ("User-Agent", _USER_AGENT),
-            ("Accept-Encoding", "identity"),
-            ("Content-Type", "application/json"),
-        ]
+        own = _own_headers(settings)
+        headers = [("Accept-Encoding", "identity"), ("Content-Type", "application/json")]
+        if not any(name.lower() == "user-agent" for name, _ in own):
+            headers.append(("User-Agent", _USER_AGENT))
         content = body
         if self._target.type == "incident_io":
             headers.append(("Authorization", f"Bearer {settings.api_token}"))
@@ -145,7 +146,7 @@ class Client:
             headers += signature_headers(
                 event_id, body, signed_at_s=now_s, secrets=settings.secrets(now_s)
             )
-            headers += _own_headers(settings)
+            headers += own
             if settings.gzip:
                 # Without a time in it: the same bytes for every attempt.
                 content = gzip.compress(body, mtime=0)
@@ -166,6 +167,25 @@ def _own_headers(settings: DestinationSettings) -> list[tuple[str, str]]:
     return own
 
 
+def _masked(answer: bytes, settings: DestinationSettings) -> bytes:
+    """A receiver that repeats what it was sent must not bring our secrets into the log."""
+    info = decoded_user_info(settings.url or "")
+    hidden = [
+        settings.api_token,
+        info,
+        None if info is None else base64.b64encode(info.encode()).decode(),
+        *(
+            value
+            for name, value in (settings.headers or {}).items()
+            if name.lower() in CREDENTIAL_HEADERS
+        ),
+    ]
+    for secret in hidden:
+        if secret:
+            answer = answer.replace(secret.encode(), REDACTED.encode())
+    return answer
+
+
 async def _read(response: httpcore2.Response, answer: bytearray) -> None:
     async with aclosing(response.aiter_stream()) as pieces:
         async for piece in pieces:
@@ -179,7 +199,7 @@ def _decoded(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def _sentence(failure: BaseException) -> str:
-    """The innermost reason: `[Errno 111] Connection refused`, a certificate's fault."""
+    """The innermost reason: `Connection refused`, a certificate's fault."""
     cause: BaseException | None = failure
     text = str(failure)
     while cause is not None:
@@ -187,9 +207,12 @@ def _sentence(failure: BaseException) -> str:
             return f"TLS: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
             return f"TLS: {cause.reason or cause}"
-        if isinstance(cause, OSError) and cause.strerror:
-            text = cause.strerror
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+            text = os.strerror(cause.errno)
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        else:
+            cause = cause.__cause__ or cause.__context__
     return text or _NAMES.get(type(failure), type(failure).__name__)
 
 

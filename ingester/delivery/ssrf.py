@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -65,9 +66,10 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
         failure: Exception | None = None
         for address in checked:
             try:
-                return await self._network.connect_tcp(
+                stream = await self._network.connect_tcp(
                     str(address), port, timeout=_CONNECT_SECONDS_MAX, socket_options=socket_options
                 )
+                return _ClosedStream(stream)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         assert failure is not None
@@ -93,6 +95,40 @@ class CheckedBackend(httpcore2.AsyncNetworkBackend):
                 " [delivery] allow_networks"
             )
         return address
+
+
+class _ClosedStream(httpcore2.AsyncNetworkStream):
+    """A connection that is closed also when its TLS handshake is cancelled."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        secured = None
+        try:
+            secured = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        finally:
+            if secured is None:
+                with trio.CancelScope(shield=True), trio.move_on_after(1):
+                    await self._stream.aclose()
+        return secured
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 def make_resolve() -> Resolve:

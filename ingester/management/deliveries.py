@@ -12,7 +12,7 @@ from ingester.delivery.exchange import Target
 from ingester.delivery.notice import sample_body, sample_event_id
 from ingester.delivery.routing import Facts
 from ingester.delivery.settings import DestinationSettings, redacted, target_url
-from ingester.errors import InvalidField, StoreBusy
+from ingester.errors import InvalidField, NotFound, StoreBusy
 from ingester.management import delivery_answers as answers
 from ingester.management.answers import Deleted, maybe_time_text, time_text
 from ingester.management.calls import Call, Nothing
@@ -205,7 +205,10 @@ def resend_delivery(call: Call[Nothing, Nothing]) -> answers.Delivery:
 def resend_failed(call: Call[ResendFailed, Nothing]) -> answers.ResendAnswer:
     body = call.body
     if body.destination is not None:
-        call.control.destination(body.destination)
+        try:
+            call.control.destination(body.destination)
+        except NotFound as error:
+            raise InvalidField("destination", str(error)) from None
     since_s = body.failed_since.timestamp()
     if since_s > time.time():
         raise InvalidField("failed_since", "failed_since must be in the past")

@@ -63,7 +63,7 @@ class Receiver:
                 while b"\r\n\r\n" not in pending:
                     try:
                         piece = await stream.receive_some(65536)
-                    except (trio.BrokenResourceError, ssl.SSLError):
+                    except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
                         return
                     if not piece:
                         return

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +23,9 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
+from ingester.store.control import ControlStore
+from ingester.store.control.outbox import append_revision
+from tests.delivery.incidents import revision
 from tests.system.client import event_line
 from tests.system.server import Server, SourceKeys, running
 
@@ -73,6 +77,15 @@ class World:
             kind: self._newest(f"/api/v1/{kind}?since=1970-01-01T00:00:00Z", member)
             for kind, member in (("logs", "rows"), ("events", "rows"), ("rejects", "rejects"))
         }
+        # An incident that was told, to nobody who answers.
+        told = {"name": "told", "type": "webhook", "url": "http://127.0.0.1:9/"}
+        self.destination: str = self.make("destinations", told)["id"]
+        with (
+            closing(ControlStore.open(server.data_dir / "control.sqlite")) as control,
+            control._transaction() as connection,
+        ):
+            append_revision(connection, revision(), destinations=[self.destination])
+        self.row_ids["deliveries"] = self._newest("/api/v1/deliveries", "deliveries")
 
     def _post(self, path: str, body: bytes) -> None:
         headers = {"Authorization": f"Bearer {self.keys['ingestToken']}"}
@@ -128,6 +141,8 @@ class World:
             "connections": {"name": new},
             "projects": {"id": new},
             "members": {"email": f"{new}@example.org"},
+            "destinations": {"name": new, "type": "webhook", "url": "http://127.0.0.1:9/"},
+            "routes": {"destination": self.destination},
         }[kind]
         made = self.make(kind, body)
         return {"name": new} if kind == "sources" else {"id": made["id"]}
@@ -257,7 +272,7 @@ def test_answers_are_what_the_document_says(world: World, mode: GenerationMode, 
         except Unsatisfiable:
             # Without parameters and body there is nothing to break.
             assert mode is GenerationMode.NEGATIVE, operation.label
-    assert faults == []
+    assert faults == [], "\n".join(faults)
     assert world.server.process is not None
     assert world.server.process.poll() is None
     # Not vacuous: what fits is mostly taken, what is broken mostly not.

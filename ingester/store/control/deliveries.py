@@ -144,11 +144,16 @@ class Deliveries(ControlFile):
             )
 
     def prune_messages(self, before_s: float, *, limit: int = 1000) -> int:
-        """Remove old messages that nobody waits for, with their deliveries and attempts."""
+        """Remove old messages that nobody waits for, with their deliveries and attempts. Those of
+        an incident that is still open stay: they tell whom its end must reach.
+        """
         with self._transaction() as connection:
             return connection.execute(
                 "DELETE FROM messages WHERE message_id IN (SELECT message_id FROM messages"
-                " WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM deliveries WHERE"
+                " WHERE created_at < ? AND (kind IN ('fired', 'notice') OR EXISTS (SELECT 1 FROM"
+                " messages AS last WHERE last.incident_id = messages.incident_id"
+                " AND last.kind = 'resolved'))"
+                " AND NOT EXISTS (SELECT 1 FROM deliveries WHERE"
                 " deliveries.message_id = messages.message_id AND state = 'pending')"
                 " ORDER BY created_at LIMIT ?)",
                 (before_s, limit),

@@ -44,6 +44,7 @@ CREATE TABLE messages (
 ) STRICT;
 
 CREATE INDEX messages_by_age ON messages (created_at);
+CREATE INDEX messages_of_incident ON messages (incident_id, kind);
 
 -- `next_at` 0: at once. `superseded`: a later revision was sent in its place.
 CREATE TABLE deliveries (
