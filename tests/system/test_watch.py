@@ -199,9 +199,7 @@ def test_commands_work_on_a_stopped_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_rules_see_each_acknowledged_log_once_across_kills(
-    tmp_path: Path, long_form: bool
-) -> None:
+def test_rules_see_each_acknowledged_log_once_across_kills(tmp_path: Path, long_form: bool) -> None:
     seed = secrets.randbelow(1 << 32)
     print(f"watch kill run, seed {seed}")
     rng = random.Random(seed)
