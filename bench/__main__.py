@@ -31,6 +31,7 @@ BENCHES: dict[str, str] = {
     "small": "whole process: POSTs of one event, log or metric, durable, beside a bare echo",
     "memory": "whole process: peak memory of a long upload and of many at once",
     "deliver": "the delivery actor: incidents from the outbox to ten receivers, and how soon",
+    "rules": "stage and whole process: 1,000 rules over logs, beside a bulk stream without",
     "query": "whole process: searches and charts over logs, beside ClickHouse; intake beside them",
     "rollups": "whole process: what rollups cost uploads, their lag; a year of series out of them",
     "grow": "whole process: rate and latency from an empty store to 50 M rows",

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from .sql import FALSE, Fragment, sql
 
-__all__ = ["any_value", "first_value", "is_null", "values"]
+__all__ = ["any_value", "first_value", "is_null", "location", "may_be_escaped", "values"]
 
 Condition = Callable[[Fragment], Fragment]
 
@@ -40,6 +40,11 @@ def location(keys: tuple[str, ...]) -> str | None:
     if any(_INDEX.fullmatch(key) for key in keys):
         return None
     return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
+
+
+def may_be_escaped(text: str) -> bool:
+    """Whether JSON may spell a text otherwise than as it is, but for `\\u` and `\\/`."""
+    return _MAY_BE_ESCAPED.search(text) is not None
 
 
 def _holds(document: Fragment, needle: str | None) -> Fragment | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ingester.delivery.incident import incident_url
+from ingester.errors import InvalidField
 from ingester.management import watch_answers as answers
 from ingester.management.answers import Deleted, time_text
 from ingester.management.calls import Call, Nothing
@@ -19,6 +20,9 @@ from ingester.management.watch_requests import (
 )
 from ingester.management.watches import ring
 from ingester.store.control import IncidentInfo, LabelInfo, SilenceInfo
+
+# The last moment of the calendar that answers can show.
+_TIME_MAX = 253_402_300_799
 
 
 def list_incidents(call: Call[Nothing, IncidentsQuery]) -> answers.IncidentPage:
@@ -103,6 +107,8 @@ def create_silence(call: Call[CreateSilence, Nothing]) -> answers.SilenceRow:
     body = call.body
     starts_at = time.time() if body.starts_at is None else body.starts_at.timestamp()
     ends_at = starts_at + body.seconds if body.ends_at is None else body.ends_at.timestamp()
+    if not 0 <= starts_at <= ends_at <= _TIME_MAX:
+        raise InvalidField("ends_at", "ends_at must be behind starts_at, both after 1970")
     return _silence(
         call.control.create_silence(
             body.matchers,
@@ -116,6 +122,8 @@ def create_silence(call: Call[CreateSilence, Nothing]) -> answers.SilenceRow:
 
 def patch_silence(call: Call[PatchSilence, Nothing]) -> answers.SilenceRow:
     ends_at = None if call.body.ends_at is None else call.body.ends_at.timestamp()
+    if ends_at is not None and ends_at > _TIME_MAX:
+        raise InvalidField("ends_at", "ends_at is beyond the calendar")
     return _silence(call.control.end_silence(call.names["id"], ends_at, actor=call.actor.name))
 
 

@@ -38,6 +38,8 @@ AnyCall = Call[Any, Any]
 
 _KINDS: dict[type, WatchKind] = {Rule: "rule", Alert: "alert", Monitor: "monitor"}
 _BACKTEST_BUCKETS = 200
+_AHEAD_S = 366 * 86_400
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SQL_BACKTEST_BUCKETS_MAX = 100
 
 
@@ -213,10 +215,14 @@ def _tested(call: AnyCall, alert: Alert) -> answers.AlertTest:
 
 
 def _backtest(call: AnyCall, monitor: Monitor, span: BacktestSpan) -> answers.BacktestAnswer:
-    until = span.until or datetime.now(UTC)
-    since = span.since or until - timedelta(seconds=monitor.window_s * _BACKTEST_BUCKETS)
-    if since.timestamp() < 0 or until.timestamp() < 0:
-        raise InvalidField("since", "since: times before 1970 have no data")
+    now = datetime.now(UTC)
+    for field, moment in (("since", span.since), ("until", span.until)):
+        if moment is not None and not 0 <= moment.timestamp() <= now.timestamp() + _AHEAD_S:
+            raise InvalidField(field, f"{field}: name a time between 1970 and next year")
+    until = span.until or now
+    since = span.since or max(
+        _EPOCH, until - timedelta(seconds=monitor.window_s * _BACKTEST_BUCKETS)
+    )
     first, last = span_of(monitor, since, until)
     is_sql = isinstance(monitor.target, SqlTarget)
     limit = _SQL_BACKTEST_BUCKETS_MAX if is_sql else BACKTEST_BUCKETS_MAX

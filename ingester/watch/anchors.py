@@ -32,7 +32,7 @@ from ..lql.ast import (
     Text,
 )
 from ..lql.numbers import forms
-from ..lql.paths import location
+from ..lql.paths import location, may_be_escaped
 from ..lql.predicates import json_string
 from ..lql.schema import Schema
 from .needles import NEEDLE_BYTES_MIN
@@ -44,11 +44,14 @@ COMBINED = {"logs": ("service", "environment", "level"), "events": ("source", "a
 
 
 class Equality(Struct, frozen=True):
-    """`field` is one of `texts` (of a path: JSON texts) or a number written like `doubles`."""
+    """`field` is one of `texts` (of a path: JSON texts) or a number written like `doubles`.
+    `needle`: what stands in every payload that has it and no escapes.
+    """
 
     field: Path | Column
     texts: tuple[str, ...]
     doubles: tuple[float, ...] = ()
+    needle: str | None = None
 
 
 class Parts(Struct, frozen=True):
@@ -116,7 +119,10 @@ def _maybe_equality(node: Node, schema: Schema) -> Equality | None:
         return None
     match value:
         case Text():
-            return Equality(field, (json_string(value.text),))
+            written = json_string(value.text)
+            needle = written[1:]
+            is_plain = not may_be_escaped(value.text) and len(needle.encode()) >= NEEDLE_BYTES_MIN
+            return Equality(field, (written,), needle=needle if is_plain else None)
         case Boolean():
             name = "true" if value.is_true else "false"
             return Equality(field, (name, f'"{name}"'))

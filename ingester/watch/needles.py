@@ -1,8 +1,10 @@
 """Needles: which of many texts stand in which rows, in one pass over the bytes of a column.
 
-A thousand substring rules cost as much as one: every position of the text is looked up once in a
-table of four-byte words, one word of each needle, and what is found there is compared whole. All
-of it is done on arrays, outside of the interpreter lock, and bounded by a block of text.
+A thousand substring rules cost as much as one: the text is looked up word by word (four bytes) in
+a table of words of all needles, and what is found there is compared whole. Of a needle of seven
+bytes or more four neighbouring words are in the table, so that only every fourth position is looked
+at; shorter ones take every second or every one. All of it is done on arrays, outside of the
+interpreter lock, and bounded by a block of text.
 
 1. Exact: a pair is told when the needle's UTF-8 bytes stand in the row's, and then once.
 2. A needle has at least `NEEDLE_BYTES_MIN` bytes; shorter ones are the caller's.
@@ -34,6 +36,7 @@ _SHIFT = np.uint32(32 - _TABLE_BITS)
 _SAMPLE_BYTES = 512 * 1024
 
 Ints = npt.NDArray[np.int64]
+_NOTHING: Ints = np.empty(0, np.int64)
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]
 
@@ -71,13 +74,78 @@ class Haystack:
         self.offsets = self.offsets - first
         self.byte_count = last - first
 
+    def rows_with(self, first: int, seconds: bytes) -> Ints:
+        """Rows in which the byte `first` is followed by one of `seconds`."""
+        places = np.flatnonzero(self.data[: self.byte_count] == first)
+        following = self.data[places + 1]
+        places = places[np.logical_or.reduce([following == second for second in seconds])]
+        return np.unique(np.searchsorted(self.offsets, places, side="right") - 1)
+
+
+class _Stride:
+    """Needles that are found by words at every `stride`-th position: `stride` neighbouring words of
+    each are in the table.
+    """
+
+    def __init__(self, stride: int, numbers: Sequence[int], texts: Sequence[bytes]) -> None:
+        self.stride = stride
+        self._numbers = list(numbers)
+        self._texts = [texts[number] for number in numbers]
+        self.choose([0] * len(self._numbers))
+
+    def choose(self, firsts: Sequence[int]) -> None:
+        """Take the words from these offsets of the needles on."""
+        listed = [
+            (_word(text, first + n), number, first + n)
+            for text, number, first in zip(self._texts, self._numbers, firsts, strict=True)
+            for n in range(self.stride)
+        ]
+        listed.sort()
+        words = np.array([word for word, _, _ in listed], np.uint32)
+        self._needles: Ints = np.array([number for _, number, _ in listed], np.int64)
+        self._offsets: Ints = np.array([offset for _, _, offset in listed], np.int64)
+        self._words, starts = np.unique(words, return_index=True)
+        self._starts: Ints = np.append(starts, len(listed)).astype(np.int64)
+        self._table = np.zeros(1 << _TABLE_BITS, bool)
+        self._table[_slots(words)] = True
+
+    def rarest(self, counts: Ints) -> list[int]:
+        """Where the rarest of their words begin, by how often each is met."""
+        chosen = []
+        for text in self._texts:
+            starts = range(min(len(text) - _WORD + 1, 256))
+            words = np.array([_word(text, at) for at in starts], np.uint32)
+            met = np.convolve(counts[_slots(words)], np.ones(self.stride, np.int64), "valid")
+            chosen.append(int(np.argmin(met)))
+        return chosen
+
+    def candidates(self, data: Bytes, begin: int, end: int) -> tuple[Ints, Ints]:
+        """Needles, and where they would begin, by the words of a block."""
+        found = []
+        for shift in range(0, _WORD, self.stride):
+            words = _view(data, begin + shift, end)
+            hits = np.flatnonzero(self._table[_slots(words)])
+            if len(hits):
+                found.append(hits * _WORD + (begin + shift))
+        if not found:
+            return _NOTHING, _NOTHING
+        places = np.concatenate(found)
+        words = _words_at(data, places)
+        slot = np.searchsorted(self._words, words)
+        slot[slot == len(self._words)] = 0
+        is_known = self._words[slot] == words
+        slot, places = slot[is_known], places[is_known]
+        counts = self._starts[slot + 1] - self._starts[slot]
+        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+        entries = np.repeat(self._starts[slot], counts) + within
+        return self._needles[entries], np.repeat(places, counts) - self._offsets[entries]
+
 
 class Needles:
     """Texts to look for. Made once for a set of rules; `pairs` may be called from one thread."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         assert all(len(text) >= NEEDLE_BYTES_MIN for text in texts)
-        self._texts = list(texts)
         self._lengths: Ints = np.array([len(text) for text in texts], np.int64)
         heads = [_starts(length) for length in self._lengths]
         self._word_counts: Ints = np.array([len(starts) for starts in heads], np.int64)
@@ -88,75 +156,36 @@ class Needles:
             [_word(text, at) for text, starts in zip(texts, heads, strict=True) for at in starts],
             np.uint32,
         )
+        by_stride: dict[int, list[int]] = {}
+        for number, text in enumerate(texts):
+            by_stride.setdefault(_stride_of(len(text)), []).append(number)
+        self._strides = [
+            _Stride(stride, numbers, texts) for stride, numbers in sorted(by_stride.items())
+        ]
         self._is_chosen = False
-        self._choose([0] * len(self._texts))
 
     def pairs(self, haystack: Haystack) -> Pairs:
         """Which needles stand in which rows."""
-        if not self._texts or not haystack.byte_count:
-            return Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+        if not self._strides or not haystack.byte_count:
+            return Pairs(_NOTHING, _NOTHING)
         if not self._is_chosen:
-            self._choose(self._rarest(haystack))
+            counts = _word_counts(haystack)
+            for stride in self._strides:
+                stride.choose(stride.rarest(counts))
             self._is_chosen = True
         found: list[Ints] = []
         count = len(haystack.offsets) - 1
-        for places in self._places(haystack):
-            needles, rows = self._verified(haystack, places)
-            found.append(np.unique(needles * count + rows))
-        keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
-        return Pairs(keys // count, keys % count)
-
-    def _choose(self, at: Sequence[int]) -> None:
-        """Take the word at these offsets of the needles as what is looked up."""
-        self._chosen_at: Ints = np.array(at, np.int64)
-        words = np.array(
-            [_word(text, offset) for text, offset in zip(self._texts, at, strict=True)], np.uint32
-        )
-        order = np.argsort(words, kind="stable")
-        self._by_word: Ints = order.astype(np.int64)
-        self._words, starts = np.unique(words[order], return_index=True)
-        self._starts: Ints = np.append(starts, len(order)).astype(np.int64)
-        self._table = np.zeros(1 << _TABLE_BITS, bool)
-        self._table[_slots(words)] = True
-
-    def _rarest(self, haystack: Haystack) -> list[int]:
-        """Of each needle the offset of the word that is rarest in a sample."""
-        counts = np.zeros(1 << _TABLE_BITS, np.int64)
-        size = min(haystack.byte_count, _SAMPLE_BYTES)
-        for shift in range(_WORD):
-            words = _view(haystack.data, shift, size)
-            counts += np.bincount(_slots(words), minlength=1 << _TABLE_BITS)
-        chosen = []
-        for text in self._texts:
-            starts = range(min(len(text) - _WORD + 1, 256))
-            words = np.array([_word(text, at) for at in starts], np.uint32)
-            chosen.append(int(np.argmin(counts[_slots(words)])))
-        return chosen
-
-    def _places(self, haystack: Haystack) -> Iterator[Ints]:
-        """Positions whose word may be a chosen one, a block at a time."""
         for begin in range(0, haystack.byte_count, _BLOCK_BYTES):
             end = min(begin + _BLOCK_BYTES, haystack.byte_count)
-            found = []
-            for shift in range(_WORD):
-                slots = _slots(_view(haystack.data, begin + shift, end))
-                hits = np.flatnonzero(self._table[slots])
-                if len(hits):
-                    found.append(hits * _WORD + (begin + shift))
-            if found:
-                yield np.concatenate(found)
+            for stride in self._strides:
+                needles, begins = stride.candidates(haystack.data, begin, end)
+                if len(needles):
+                    needles, rows = self._verified(haystack, needles, begins)
+                    found.append(np.unique(needles * count + rows))
+        keys = np.unique(np.concatenate(found)) if found else _NOTHING
+        return Pairs(keys // count, keys % count)
 
-    def _verified(self, haystack: Haystack, places: Ints) -> tuple[Ints, Ints]:
-        words = _words_at(haystack.data, places)
-        slot = np.searchsorted(self._words, words)
-        slot[slot == len(self._words)] = 0
-        is_known = self._words[slot] == words
-        slot, places = slot[is_known], places[is_known]
-        counts = self._starts[slot + 1] - self._starts[slot]
-        places = np.repeat(places, counts)
-        within = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
-        needles = self._by_word[np.repeat(self._starts[slot], counts) + within]
-        begins = places - self._chosen_at[needles]
+    def _verified(self, haystack: Haystack, needles: Ints, begins: Ints) -> tuple[Ints, Ints]:
         rows = np.searchsorted(haystack.offsets, begins, side="right") - 1
         ends = begins + self._lengths[needles]
         is_inside = (begins >= 0) & (rows >= 0)
@@ -183,6 +212,21 @@ def runs(ordered: Ints) -> Iterator[tuple[int, int, int]]:
     values, starts = np.unique(ordered, return_index=True)
     ends = np.append(starts, len(ordered))[1:]
     yield from zip(values.tolist(), starts.tolist(), ends.tolist(), strict=True)
+
+
+def _stride_of(length: int) -> int:
+    """A text of so many bytes holds a whole word at one of so many neighbouring positions."""
+    return 4 if length >= 7 else 2 if length >= 5 else 1
+
+
+def _word_counts(haystack: Haystack) -> Ints:
+    """How often the words of a sample are met, by slot."""
+    counts = np.zeros(1 << _TABLE_BITS, np.int64)
+    size = min(haystack.byte_count, _SAMPLE_BYTES)
+    for shift in range(_WORD):
+        words = _view(haystack.data, shift, size)
+        counts += np.bincount(_slots(words), minlength=1 << _TABLE_BITS)
+    return counts
 
 
 def _starts(length: int) -> list[int]:

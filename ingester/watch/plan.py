@@ -47,13 +47,20 @@ class Match(Struct, frozen=True):
 
 
 class _Lookup:
-    """The values of one path or column that rules ask for, and which rules ask for each."""
+    """The values of one path or column that rules ask for, and which rules ask for each.
+
+    `needles`: bytes of which one stands in every payload that may satisfy, unless it has escapes;
+    `is_open`: a value has no such bytes, so every row is read. `users`: rules that ask for it.
+    """
 
     def __init__(self, field: Path | Column) -> None:
         self.field = field
         self.literals: dict[str, int] = {}
         self.rules: list[list[int]] = []
         self.anchored: list[int] = []
+        self.users: list[int] = []
+        self.needles: set[str] = set()
+        self.is_open = False
 
     def add(self, texts: Sequence[str]) -> tuple[int, ...]:
         """Numbers of the literals."""
@@ -105,6 +112,9 @@ class Plan:
         self._atoms: dict[Node, int] = {}
         self._rules = [self._rule(number, query) for number, query in enumerate(queries)]
         self._needles = Needles([text.encode() for text in self._needle_numbers])
+        texts = {text for lookup in self._lookups for text in lookup.needles}
+        self._value_texts = sorted(texts)
+        self._value_needles = Needles([text.encode() for text in self._value_texts])
         self._needle_rules: list[list[int]] = [[] for _ in self._needle_numbers]
         for number, rule in enumerate(self._rules):
             if rule.anchor == "needle":
@@ -160,7 +170,7 @@ class Plan:
         ]
         for node in parts.combined:
             self._atoms.setdefault(node, len(self._atoms))
-        equalities = [self._equality(each) for each in parts.equalities]
+        equalities = [self._equality(each, number) for each in parts.equalities]
         rest = None if parts.rest is None else condition_of(parts.rest, self._schema)
         anchor = "needle" if needles else "value" if equalities else "rest" if rest else "columns"
         if anchor == "value":
@@ -169,14 +179,20 @@ class Plan:
         whole = condition_of(query.where, self._schema)
         return _Rule(parts, needles, equalities, whole, rest, anchor)
 
-    def _equality(self, equality: Equality) -> tuple[int, tuple[int, ...]]:
+    def _equality(self, equality: Equality, rule: int) -> tuple[int, tuple[int, ...]]:
         fields = [lookup.field for lookup in self._lookups]
         if equality.field not in fields:
             fields.append(equality.field)
             self._lookups.append(_Lookup(equality.field))
         number = fields.index(equality.field)
         doubles = self._sql.spelled(equality.doubles) if equality.doubles else []
-        return number, self._lookups[number].add([*equality.texts, *doubles])
+        lookup = self._lookups[number]
+        lookup.users.append(rule)
+        if equality.needle is None:
+            lookup.is_open = True
+        else:
+            lookup.needles.add(equality.needle)
+        return number, lookup.add([*equality.texts, *doubles])
 
     def _look(self, rows: pa.Table) -> _Batch:
         """Everything that is read of a batch for all rules together."""
@@ -187,7 +203,7 @@ class Plan:
         else:
             pairs = Pairs(_NONE, _NONE)
         counts = np.bincount(codes, minlength=len(combinations))
-        return _Batch(rows, codes, counts, passes, pairs, self._values(rows))
+        return _Batch(rows, codes, counts, passes, pairs, self._values(rows, codes, passes))
 
     def _passes(self, combinations: Sequence[tuple[object, ...]]) -> npt.NDArray[np.bool_]:
         """By rule and combination whether the clauses on its columns hold."""
@@ -213,28 +229,65 @@ class Plan:
                 self._verdicts[each] = verdicts[:, n]
         return np.stack([self._verdicts[each] for each in combinations], axis=1)
 
-    def _values(self, rows: pa.Table) -> list[Ints]:
+    def _values(self, rows: pa.Table, codes: Ints, passes: npt.NDArray[np.bool_]) -> list[Ints]:
         """For each lookup and row the number of its literal; -1: another value or none, -2: a
-        list is on the way.
+        list is on the way. A payload is read only where it may hold one of the values.
         """
-        paths = [
-            (lookup.field.keys, len(lookup.field.keys) > 1 and not lookup.field.is_exact)
-            for lookup in self._lookups
-            if isinstance(lookup.field, Path)
-        ]
-        read = iter(self._sql.values(rows, paths) if paths else [])
+        paths = [lookup for lookup in self._lookups if isinstance(lookup.field, Path)]
+        wanted = np.zeros(rows.num_rows, bool)
+        masks = self._may_hold(rows, paths)
+        for lookup, mask in zip(paths, masks, strict=True):
+            mask &= np.any(passes[lookup.users], axis=0)[codes]
+            wanted |= mask
+        read = np.flatnonzero(wanted)
+        texts: list[pa.Array] = []
+        if len(read):
+            document = rows.select([self._schema.attributes])
+            texts = self._sql.values(
+                document if len(read) == rows.num_rows else document.take(read),
+                [_spelled(lookup.field) for lookup in paths],
+            )
         found = []
         for lookup in self._lookups:
-            is_path = isinstance(lookup.field, Path)
-            texts = next(read) if is_path else _text(rows.column(lookup.field.name))  # type: ignore[union-attr]
-            literals = pa.array(list(lookup.literals), texts.type)
-            numbers = pc.fill_null(pc.index_in(texts, value_set=literals), -1)
-            codes = numbers.to_numpy(zero_copy_only=False).astype(np.int64)
-            if is_path:
-                lists = pc.fill_null(pc.equal(texts, LIST), False)
-                codes[lists.to_numpy(zero_copy_only=False)] = -2
-            found.append(codes)
+            if isinstance(lookup.field, Column):
+                found.append(_numbers(lookup, _text(rows.column(lookup.field.name))))
+                continue
+            numbers = np.full(rows.num_rows, -1, np.int64)
+            if len(read):
+                values = texts[paths.index(lookup)]
+                some = _numbers(lookup, values)
+                lists = pc.fill_null(pc.equal(values, LIST), False)
+                some[lists.to_numpy(zero_copy_only=False)] = -2
+                numbers[read] = some
+                numbers[~masks[paths.index(lookup)]] = -1
+            found.append(numbers)
         return found
+
+    def _may_hold(self, rows: pa.Table, lookups: Sequence[_Lookup]) -> list[npt.NDArray[np.bool_]]:
+        """For each lookup of a path the rows whose payload may hold one of its values."""
+        if not lookups:
+            return []
+        if all(lookup.is_open for lookup in lookups):
+            return [np.ones(rows.num_rows, bool) for _ in lookups]
+        document = _text(rows.column(self._schema.attributes))
+        haystack = Haystack(document)
+        pairs = self._value_needles.pairs(haystack)
+        # What is spelt with escapes may be anything.
+        has_slash = any("/" in text for text in self._value_texts)
+        escaped = np.zeros(rows.num_rows, bool)
+        escaped[haystack.rows_with(ord("\\"), b"u/" if has_slash else b"u")] = True
+        number_of = {text: n for n, text in enumerate(self._value_texts)}
+        masks = []
+        for lookup in lookups:
+            if lookup.is_open:
+                masks.append(np.ones(rows.num_rows, bool))
+                continue
+            mask = escaped.copy()
+            wanted = np.zeros(len(self._value_texts), bool)
+            wanted[[number_of[text] for text in lookup.needles]] = True
+            mask[pairs.rows[wanted[pairs.needles]]] = True
+            masks.append(mask)
+        return masks
 
     def _match_pairs(self, batch: _Batch, found: dict[int, tuple[int, Ints]]) -> None:
         """Rules anchored by a needle or a value."""
@@ -362,3 +415,17 @@ def _combined(
 def _text(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     return array.cast(pa.large_string()) if array.type != pa.large_string() else array
+
+
+def _spelled(field: Path | Column) -> tuple[tuple[str, ...], bool]:
+    """The steps of a path, and whether a key spelt like the whole of it is meant too."""
+    assert isinstance(field, Path)
+    return field.keys, len(field.keys) > 1 and not field.is_exact
+
+
+def _numbers(lookup: _Lookup, texts: pa.Array) -> Ints:
+    """The number of each text's literal, -1 where it is none."""
+    literals = pa.array(list(lookup.literals), texts.type)
+    numbers = pc.fill_null(pc.index_in(texts, value_set=literals), -1)
+    codes: Ints = numbers.to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes

@@ -32,6 +32,14 @@ def test_stage_handles_every_event_and_has_a_ceiling(name: str) -> None:
     assert all(ceiling.ratio for ceiling in rows[1::2])
 
 
+def test_the_stage_of_rules_is_compared_with_a_statement_each() -> None:
+    module = importlib.import_module("bench.rules")
+    assert len(module.mixed_rules()) == len(module.substring_rules()) == 1000
+    rows = module.stage(Options(smoke=True, events=200))
+    assert [row.events for row in rows] == [200] * 4
+    assert all(other.ratio for other in rows[1::2])
+
+
 @pytest.mark.parametrize("name", ["small", "memory", "grow"])
 def test_whole_process_bench_runs_small(name: str) -> None:
     module = importlib.import_module(f"bench.{name}")

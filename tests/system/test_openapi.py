@@ -24,10 +24,12 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
 from ingester.store.control import ControlStore
+from ingester.store.control.incidents import IncidentBook
 from ingester.store.control.outbox import append_revision
 from tests.delivery.incidents import revision
 from tests.system.client import event_line
 from tests.system.server import Server, SourceKeys, running
+from tests.watch.test_incidents import data, firer
 
 EVENTS = "text/event-stream"
 METHODS = ("get", "head", "post", "patch", "delete")
@@ -85,6 +87,8 @@ class World:
             control._transaction() as connection,
         ):
             append_revision(connection, revision(), destinations=[self.destination])
+            book = IncidentBook(connection, now_ms=1_795_262_400_000, console_base="")
+            self.row_ids["incidents"] = book.fire(firer(destinations=()), title="x", data=data())
         self.row_ids["deliveries"] = self._newest("/api/v1/deliveries", "deliveries")
 
     def _post(self, path: str, body: bytes) -> None:
@@ -143,6 +147,11 @@ class World:
             "members": {"email": f"{new}@example.org"},
             "destinations": {"name": new, "type": "webhook", "url": "http://127.0.0.1:9/"},
             "routes": {"destination": self.destination},
+            "rules": {"name": new, "lql": "x"},
+            "alerts": {"name": new, "language": "lql", "query": "x", "cron": "0 0 1 1 *"},
+            "monitors": {"name": new, "target": {"kind": "logs"}, "no_data": "alert"},
+            "labels": {"name": new},
+            "silences": {"matchers": [{"field": "label", "value": new}]},
         }[kind]
         made = self.make(kind, body)
         return {"name": new} if kind == "sources" else {"id": made["id"]}

@@ -17,12 +17,15 @@ from ingester.console.openapi.parts import (
 )
 from ingester.console.openapi.schemas import Json, Schemas
 from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, ConsoleRoute, Export, Query
+from ingester.delivery.routing import RouteRule
 from ingester.management import ROUTES, Route
 from ingester.management import requests as sent
+from ingester.management import watch_requests as watch_sent
 from ingester.management.calls import NeededRole, Nothing
 from ingester.messages import ErrorBody
 from ingester.search import ROUTES as SEARCH_ROUTES
 from ingester.search import SearchRoute
+from ingester.watch.settings import Alert, MetricTarget, Monitor, Rule
 
 __all__ = [
     "EXAMPLES",
@@ -45,6 +48,25 @@ EXAMPLES: dict[type[Struct], Struct] = {
     sent.CreateMember: sent.CreateMember(email="ada@example.org", role="viewer"),
     sent.PatchMember: sent.PatchMember(role="admin"),
     sent.Rotate: sent.Rotate(overlap_seconds=3600),
+    Rule: Rule(name="disk full", lql='level:>=error "disk full"', labels=("storage",)),
+    Alert: Alert(
+        name="errors",
+        cron="*/5 * * * *",
+        query="SELECT count(*) AS errors FROM logs WHERE level = 'error' AND received_at >="
+        " $window_start AND received_at < $window_end HAVING count(*) > 10",
+    ),
+    Monitor: Monitor(
+        name="queue length",
+        target=MetricTarget(metric_id="queue_length", aggregate="max"),
+        operator=">=",
+        threshold=100,
+        recovery=50,
+        datapoints=(2, 3),
+        group_by=("metadata.host",),
+    ),
+    watch_sent.CreateSilence: watch_sent.CreateSilence(
+        matchers=(RouteRule(field="service", value="web"),), reason="new disks", seconds=7200
+    ),
 }
 
 _ROLES: dict[NeededRole, str] = {

@@ -99,7 +99,9 @@ def _response(answered: Answered, method: str, schemas: Schemas) -> Json:
 def without_defaults(value: Any) -> Any:
     """A value as JSON, and what is as it is by default left out."""
     if isinstance(value, msgspec.Struct):
-        return {
+        config = value.__struct_config__
+        tag = {} if config.tag_field is None else {config.tag_field: config.tag}
+        return tag | {
             name.encode_name: without_defaults(found)
             for name in msgspec.structs.fields(value)
             if (found := getattr(value, name.name)) is not None
