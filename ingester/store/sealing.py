@@ -1,9 +1,9 @@
 """Sealing: a part that nothing is written to any more becomes Parquet, a file a table and day.
 
 1. Its rows and those of the upload files that it lists are read a chunk at a time (`part_rows.py`),
-   sorted (`sorting.py`), written under temporary names, synced, renamed, and the folders synced. Then one
-   transaction of the manifest puts the files in and the part out; readers find the one or the
-   other (`Store.publish_sealed`).
+   sorted (`sorting.py`), written under temporary names, synced, renamed, and the folders synced.
+   Then one transaction of the manifest puts the files in and the part out; readers find the one
+   or the other (`Store.publish_sealed`).
 2. The day is that of arrival: a late row lands in its arrival's file, and the manifest tells which
    event times a file has, so that searches find it.
 3. Nothing is sealed that is not whole: rows must be as many as the ledger says, and every upload
