@@ -182,7 +182,7 @@ async def test_what_incident_io_refuses_is_a_dead_letter_and_the_next_goes_on(ri
         "SELECT d.error, a.answer FROM deliveries AS d JOIN attempts AS a USING (delivery_id)"
         " WHERE state = 'dead'"
     )
-    assert "refuses this event (422)" in error
+    assert error == "answered 422; incident.io would refuse it again"
     assert "validation_error" in answered
 
 
