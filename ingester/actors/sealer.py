@@ -213,8 +213,8 @@ def _seal_or_join(
     part = sealer.next_part()
     if part is not None:
         began = time.monotonic()
-        sealer.seal(part)
-        counters.sealed_parts, counters.sealed_rows = sealer.part_count, sealer.row_count
+        counters.sealed_rows += sealer.seal(part)
+        counters.sealed_parts += 1
         counters.last_sealed_at = now()
         counters.parts_waiting = len(store.parts.parts) - 1
         seconds = round(time.monotonic() - began, 1)
@@ -225,7 +225,7 @@ def _seal_or_join(
         if not files:
             return
         joined = sealer.join(files)
-        counters.joined_files = sealer.joined_count
+        counters.joined_files += len(files)
         _log.info("sealed files joined", files=len(files), file=joined.name)
     store.remove_unread()
 

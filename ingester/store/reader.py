@@ -5,13 +5,15 @@ It refuses any statement of a user's: those run in a process of their own (`sand
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..messages import RequestRecord
+from .control.sealed_files import SealedFile
 from .parts import Part
 from .relations import Held
 from .schema import DATA_TABLES, parquet_relation
@@ -110,7 +112,7 @@ def _batch_ids(store: Store, part: Part) -> str:
 def check_parts(store: Store) -> list[str]:
     """Problems: batches whose rows are not what the ledger says, numbers used twice."""
     problems: list[str] = []
-    with store.database.lease() as lease, lease.using() as cursor:
+    with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
         for part in store.parts.parts:
             problems += [
                 f"{name}: the upload file is missing or damaged" for name in part.unreadable_files
@@ -145,10 +147,11 @@ def check_parts(store: Store) -> list[str]:
                 f"ORDER BY {column} LIMIT 20"
             ).fetchall()
             problems += [f"{column} {row[0]} was used {row[1]} times" for row in rows]
-    return problems + _check_sealed(store)
+        problems += _check_sealed(store, held.snapshot.sealed.values())
+    return problems
 
 
-def _check_sealed(store: Store) -> list[str]:
+def _check_sealed(store: Store, files: Iterable[tuple[SealedFile, ...]]) -> list[str]:
     """Sealed files against the manifest."""
     sealed = store.sealed
     problems = [
@@ -160,7 +163,7 @@ def _check_sealed(store: Store) -> list[str]:
         "found; it was left where it is"
         for name in sealed.strangers
     ]
-    for file in sealed.all_files():
+    for file in chain.from_iterable(files):
         try:
             row_count = pq.read_metadata(sealed.path(file)).num_rows
         except (OSError, pa.ArrowException):
