@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Literal
 
@@ -72,6 +73,7 @@ class SealerCounters(Struct):
     purged_files: int = 0
     purged_rows: int = 0
     purged_bytes: int = 0
+    next_purge_at: float = 0.0
     next_purge_rows: int = 0
     next_purge_bytes: int = 0
 
@@ -88,6 +90,7 @@ class SealerCounters(Struct):
             "purged_files_total": self.purged_files,
             "purged_rows_total": self.purged_rows,
             "purged_bytes_total": self.purged_bytes,
+            "next_purge_timestamp_seconds": self.next_purge_at,
             "next_purge_rows": self.next_purge_rows,
             "next_purge_bytes": self.next_purge_bytes,
         }
@@ -255,6 +258,9 @@ def _purge(
     files = store.sealed.all_files()
     stored_bytes = store.stored_bytes()
     coming = next_purges(files, keeping, stored_bytes=stored_bytes, now=now())
+    counters.next_purge_at = min(
+        (datetime.fromisoformat(purge.at).timestamp() for purge in coming), default=0.0
+    )
     counters.next_purge_rows = sum(item.rows for purge in coming for item in purge.items)
     counters.next_purge_bytes = sum(item.bytes for purge in coming for item in purge.items)
     found = [file for _, file in due(files, keeping, stored_bytes=stored_bytes, now=now())]

@@ -111,7 +111,9 @@ class Sealer:
         return None
 
     def seal(self, part: Part) -> int:
-        """How many rows. Raises PartNotWhole, StoreBusy (nothing was changed), StoreBroken, StoreFailed."""
+        """How many rows. Raises PartNotWhole and StoreBusy (nothing was changed), StoreBroken,
+        StoreFailed.
+        """
         if part.unreadable_files:
             self.stuck.add(part.number)
             raise PartNotWhole(f"{part.unreadable_files[0]}: the upload file is missing or damaged")
