@@ -45,7 +45,6 @@ class Loaded(Struct, kw_only=True):
     rows: int
     seconds: float
     cpu_s: float
-    merging_s: float
     stored_mb: float
 
 
@@ -126,5 +125,5 @@ def _loading_row(rival: Rival, corpus: QueryCorpus, loaded: Loaded) -> Row:
         raw_bytes=corpus.raw_bytes,
         seconds=loaded.seconds,
         cpu_s=loaded.cpu_s,
-        extra={"stored_mb": round(loaded.stored_mb, 1), "merging_s": round(loaded.merging_s, 1)},
+        extra={"stored_mb": round(loaded.stored_mb, 1)},
     )

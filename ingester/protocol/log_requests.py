@@ -19,7 +19,7 @@ from .log_times import DAY_US
 from .log_values import JSON_NAMES, LogRow, read_log
 from .logs import HonestLogDecoder, LogDecoder, LogDoorDecoder
 
-__all__ = ["LogRows", "read_honest_logs", "read_log_door"]
+__all__ = ["LogRows", "maybe_one_log", "read_honest_logs", "read_log_door"]
 
 # A decoder call holds the interpreter lock: no longer than for this many bytes at a time.
 _TURN_BYTES = 256 * 1024
@@ -82,12 +82,19 @@ def read_honest_logs(
     return found
 
 
-def _read_one(raw: bytes, limits: BodyLimits, received_at_us: int) -> LogRows | None:
-    """A body that is one sound object on one line."""
+def maybe_one_log(raw: bytes, limits: BodyLimits) -> bytes | None:
+    """The log of a body that is one sound object on one line; both doors take that."""
     if raw[:1] != b"{" or len(raw) > limits.value_bytes_max:
         return None
     text = raw.rstrip(WHITE_SPACE)
     if b"\n" in text or json_fault(text, limits.depth_max) is not None:
+        return None
+    return text
+
+
+def _read_one(raw: bytes, limits: BodyLimits, received_at_us: int) -> LogRows | None:
+    text = maybe_one_log(raw, limits)
+    if text is None:
         return None
     row = read_log(text, received_at_us, received_at_us + DAY_US, JSON_NAMES)
     return LogRows((row,), (text,), _FIRST_LINE)

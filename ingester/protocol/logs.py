@@ -14,7 +14,7 @@ read by `log_values`, which is the reference for all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -44,7 +44,13 @@ from .log_values import (
     shape_of,
 )
 
-__all__ = ["HonestLogDecoder", "LogColumns", "LogDecoder", "LogDoorDecoder"]
+__all__ = [
+    "HonestLogDecoder",
+    "LogColumns",
+    "LogDecoder",
+    "LogDoorDecoder",
+    "read_accepted_logs",
+]
 
 _LEVEL_KINDS = {str, int, float, type(None), UnsetType}
 
@@ -259,6 +265,26 @@ class LogDoorDecoder(LogDecoder):
         yield from super().finish()
         if not self.accepted_count:
             raise MalformedBody("the body is empty; send one JSON value, or one a line")
+
+
+def read_accepted_logs(texts: Sequence[bytes], received_at_us: Sequence[int]) -> list[LogRow]:
+    """`read_log` of each: sound objects, each on one line, with the time of its arrival."""
+    try:
+        logs = _decoder.decode_lines(b"\n".join(texts))
+    except (msgspec.DecodeError, RecursionError):  # a number that is too large for its type
+        logs = []
+    if len(logs) != len(texts):
+        both = zip(texts, received_at_us, strict=True)
+        return [read_log(text, at_us, at_us + DAY_US, JSON_NAMES) for text, at_us in both]
+    levels = _levels(logs)
+    messages, is_open = _messages(logs)
+    # What is later than a day after the first may still be a time: it is looked at below.
+    times = _times(logs, min(received_at_us) + DAY_US)
+    rows = list(map(LogRow, levels.tolist(), messages, times.tolist()))
+    for place in (is_open | (levels == NO_LEVEL) | (times == NO_TIME)).nonzero()[0].tolist():
+        at_us = received_at_us[place]
+        rows[place] = read_log(texts[place], at_us, at_us + DAY_US, JSON_NAMES)
+    return rows
 
 
 def _levels(logs: list[_Log]) -> Array:

@@ -29,7 +29,7 @@ from .forms import (
     table_of_form,
 )
 from .inflate import Encoding, InflateLimits, inflate_whole
-from .log_requests import LogRows, read_honest_logs, read_log_door
+from .log_requests import LogRows, maybe_one_log, read_honest_logs, read_log_door
 from .metrics import MetricRules, decode_metrics
 
 __all__ = [
@@ -91,10 +91,11 @@ class JournalEntry(Struct, frozen=True, array_like=True, gc=False):
 class SmallRequest(Struct, gc=False):
     """An entry and what its lines came to. `lines[i]` is accepted event or log i as sent.
 
-    `rows` are what was read of logs, metrics, and events that a map was applied to. Of other events
-    it is not kept: thousands of requests wait for the loader at a time, which decodes their lines
-    again by the thousand for less than it costs to keep and free the objects. `digests` are the ids
-    of accepted rows, one behind the other, where the source has a `dedup_field`.
+    `rows` are what was read of metrics, of events that a map was applied to, and of logs that did
+    not come one a request. Of others it is not kept: thousands of requests wait for the loader at a
+    time, which decodes their lines again by the thousand for less than it costs to keep and free
+    the objects. `digests` are the ids of accepted rows, one behind the other, where the source has
+    a `dedup_field`.
     """
 
     entry: JournalEntry
@@ -179,7 +180,11 @@ def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:
         )
         metrics = found.metrics
         return SmallRequest(entry, len(metrics), metrics, (), (), (), _NO_REASONS, 0, len(raw))
-    return _of_logs(entry, _read_logs(entry, form, raw), len(raw))
+    limits = BodyLimits(entry.line_bytes_max, entry.value_bytes_max, entry.depth_max)
+    text = maybe_one_log(raw, limits)
+    if text is not None:
+        return SmallRequest(entry, 1, (), (text,), _FIRST_LINE, (), _NO_REASONS, 0, len(raw))
+    return _of_logs(entry, _read_logs(entry, form, raw, limits), len(raw))
 
 
 def without_lines(request: SmallRequest, line_numbers: Sequence[int]) -> SmallRequest:
@@ -201,8 +206,9 @@ def without_lines(request: SmallRequest, line_numbers: Sequence[int]) -> SmallRe
     )
 
 
-def _read_logs(entry: JournalEntry, form: LogForm | HonestLogForm, raw: bytes) -> LogRows:
-    limits = BodyLimits(entry.line_bytes_max, entry.value_bytes_max, entry.depth_max)
+def _read_logs(
+    entry: JournalEntry, form: LogForm | HonestLogForm, raw: bytes, limits: BodyLimits
+) -> LogRows:
     received_at_us, is_plain = entry.received_at_us, entry.is_plain
     if isinstance(form, LogForm):
         return read_log_door(

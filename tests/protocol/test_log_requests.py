@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ingester.errors import BodyTooLarge, MalformedBody
 from ingester.protocol.body_decoder import BodyLimits
-from ingester.protocol.log_requests import LogRows, read_honest_logs, read_log_door
-from ingester.protocol.log_values import LEVELS
+from ingester.protocol.log_requests import (
+    LogRows,
+    maybe_one_log,
+    read_honest_logs,
+    read_log_door,
+)
+from ingester.protocol.log_times import DAY_US
+from ingester.protocol.log_values import JSON_NAMES, LEVELS, read_log
+from ingester.protocol.logs import read_accepted_logs
 
 from .log_bodies import NOW_US, TIGHT, Decoded, bodies, honest, log_door
 from .plain_logs import Log
@@ -37,6 +45,32 @@ def test_both_ways_agree(made: tuple[bytes, list[bytes], list[bytes] | None]) ->
     except BodyTooLarge as error:
         found = Decoded([], [], f"413 {error}")
     assert found == honest([body])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(bodies(), st.integers(-2 * DAY_US, 2 * DAY_US)), min_size=1, max_size=6))
+def test_logs_of_many_requests_are_read_as_each_alone(
+    made: list[tuple[tuple[bytes, list[bytes], list[bytes] | None], int]],
+) -> None:
+    found = [(maybe_one_log(body[0], TIGHT), NOW_US + shift) for body, shift in made]
+    logs = [(text, at_us) for text, at_us in found if text is not None]
+    each = [read_log(text, at_us, at_us + DAY_US, JSON_NAMES) for text, at_us in logs]
+    if logs:
+        texts, times = zip(*logs, strict=True)
+        assert read_accepted_logs(texts, times) == each
+
+
+def test_a_number_beyond_every_type_and_a_time_of_tomorrow() -> None:
+    texts = [b'{"level":1e400,"message":"m"}', b'{"msg":"x","ts":"2026-11-22T00:00:00Z"}']
+    times = [NOW_US, NOW_US + 400 * DAY_US]
+    each = [
+        read_log(text, at_us, at_us + DAY_US, JSON_NAMES)
+        for text, at_us in zip(texts, times, strict=True)
+        if maybe_one_log(text, TIGHT)
+    ]
+    kept = [place for place, text in enumerate(texts) if maybe_one_log(text, TIGHT)]
+    assert kept
+    assert read_accepted_logs([texts[n] for n in kept], [times[n] for n in kept]) == each
 
 
 def test_bodies_of_more_than_one_turn_and_forms() -> None:
