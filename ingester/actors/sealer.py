@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Literal
 
@@ -72,6 +73,7 @@ class SealerCounters(Struct):
     purged_files: int = 0
     purged_rows: int = 0
     purged_bytes: int = 0
+    next_purge_at: float = 0.0
     next_purge_rows: int = 0
     next_purge_bytes: int = 0
 
@@ -88,6 +90,7 @@ class SealerCounters(Struct):
             "purged_files_total": self.purged_files,
             "purged_rows_total": self.purged_rows,
             "purged_bytes_total": self.purged_bytes,
+            "next_purge_timestamp_seconds": self.next_purge_at,
             "next_purge_rows": self.next_purge_rows,
             "next_purge_bytes": self.next_purge_bytes,
         }
@@ -213,8 +216,8 @@ def _seal_or_join(
     part = sealer.next_part()
     if part is not None:
         began = time.monotonic()
-        sealer.seal(part)
-        counters.sealed_parts, counters.sealed_rows = sealer.part_count, sealer.row_count
+        counters.sealed_rows += sealer.seal(part)
+        counters.sealed_parts += 1
         counters.last_sealed_at = now()
         counters.parts_waiting = len(store.parts.parts) - 1
         seconds = round(time.monotonic() - began, 1)
@@ -225,7 +228,7 @@ def _seal_or_join(
         if not files:
             return
         joined = sealer.join(files)
-        counters.joined_files = sealer.joined_count
+        counters.joined_files += len(files)
         _log.info("sealed files joined", files=len(files), file=joined.name)
     store.remove_unread()
 
@@ -255,6 +258,9 @@ def _purge(
     files = store.sealed.all_files()
     stored_bytes = store.stored_bytes()
     coming = next_purges(files, keeping, stored_bytes=stored_bytes, now=now())
+    counters.next_purge_at = min(
+        (datetime.fromisoformat(purge.at).timestamp() for purge in coming), default=0.0
+    )
     counters.next_purge_rows = sum(item.rows for purge in coming for item in purge.items)
     counters.next_purge_bytes = sum(item.bytes for purge in coming for item in purge.items)
     found = [file for _, file in due(files, keeping, stored_bytes=stored_bytes, now=now())]

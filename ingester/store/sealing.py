@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -92,11 +91,10 @@ class Sealer:
         self._pause = pause
         self._sealed = store.sealed
         self._temporary = store.sealed.directory / TEMPORARY_SUFFIX
-        self.row_count = 0
-        self.part_count = 0
-        self.joined_count = 0
         # Numbers of parts that are not whole.
         self.stuck: set[int] = set()
+        for path in self._temporary.glob("*.runs"):  # a crash has left them
+            path.unlink(missing_ok=True)
 
     def next_part(self) -> Part | None:
         """The oldest part that can be sealed now."""
@@ -112,8 +110,10 @@ class Sealer:
             return part
         return None
 
-    def seal(self, part: Part) -> SealedPart:
-        """Raises PartNotWhole, StoreBusy (nothing was changed), StoreBroken, StoreFailed."""
+    def seal(self, part: Part) -> int:
+        """How many rows. Raises PartNotWhole and StoreBusy (nothing was changed), StoreBroken,
+        StoreFailed.
+        """
         if part.unreadable_files:
             self.stuck.add(part.number)
             raise PartNotWhole(f"{part.unreadable_files[0]}: the upload file is missing or damaged")
@@ -136,9 +136,7 @@ class Sealer:
                 paths=[f"uploads/{name}" for name in part.upload_files],
             )
         reached("after the manifest")
-        self.part_count += 1
-        self.row_count += sum(counts.values())
-        return told
+        return sum(counts.values())
 
     def join(self, files: Sequence[SealedFile]) -> SealedFile:
         """One file instead of several of a table and day; as `seal`."""
@@ -161,7 +159,6 @@ class Sealer:
             self._rename(added)
             self._store.publish_sealed(added=added, dropped=files)
         reached("after the manifest")
-        self.joined_count += len(files)
         return joined
 
     def _read_ledger(self, part: Part) -> SealedPart:
@@ -356,10 +353,3 @@ def _busy_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreBusy(f"a sealed file cannot be written: {error.strerror or error}") from error
-
-
-def remove_temporary(directory: Path) -> None:
-    """What a crash has left of sorting."""
-    for path in (directory / TEMPORARY_SUFFIX).glob("*.runs"):
-        with suppress(OSError):
-            path.unlink()

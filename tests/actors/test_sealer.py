@@ -139,6 +139,7 @@ async def test_what_goes_is_told_first(tmp_path: Path, clock: trio.testing.MockC
             assert len(notices) == 1
             assert "events of 2026-10-22 to 2026-10-24 (60 rows" in notices[0]["event"]
             assert rig.counters.next_purge_rows == 60 + 15
+            assert START.timestamp() < rig.counters.next_purge_at < rig.now()
             await trio.sleep(30)
             assert value(store, "SELECT count(*) FROM events") == 0
             assert value(store, "SELECT count(*) FROM rejects") == 0

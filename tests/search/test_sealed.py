@@ -17,7 +17,7 @@ from ingester.store.sealing import Sealer
 from ingester.store.store import Store
 from tests.search.rows import NOW, Rows, ask, event, log
 from tests.store.sealing_rows import seal_all
-from tests.store.stores import opened
+from tests.store.stores import opened, rows
 
 EARLY = NOW - timedelta(days=1)
 
@@ -59,6 +59,34 @@ def test_answers_are_the_same_once_rows_are_sealed(tmp_path: Path) -> None:
         made.add("logs", [log(NOW, "new")])
         found = ask(store, "/logs", limit="1")
         assert found["rows"][0]["message"] == "new"
+
+
+def test_rows_of_parts_uploads_and_sealed_files_stand_together(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        made = Rows(store)
+        for place in range(3):
+            for as_file in (False, True):
+                made.add("events", [event(EARLY, f"{place}{as_file}")] * 2, as_file=as_file)
+            if place < 2:
+                store.rotate()
+        sealer = Sealer(store)
+        sealer.seal(store.parts.parts[0])
+        store.remove_unread()
+        assert len(store.parts.parts) == 2
+        for rows_found in (
+            ask(store, "/events", limit="100")["rows"],
+            [{"id": id} for (id,) in rows(store, "SELECT id FROM events")],
+        ):
+            assert len({row["id"] for row in rows_found}) == len(rows_found) == 12
+        increments = Increments(store, tmp_path / "export")
+        increments.open()
+        holding = increments.hold(gives_up_at=time.monotonic() + 20)
+        names = ", ".join(f"'{name}'" for name in holding.files["events"])
+        found = rows(
+            store, f"SELECT count(DISTINCT request_number), count(*) FROM read_parquet([{names}])"
+        )
+        assert found == [(6, 12)]
+        increments.release(holding)
 
 
 def look_at(store: Store, position: Position | None, subject: Subject = LOG_ROWS) -> Any:

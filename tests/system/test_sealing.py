@@ -41,12 +41,14 @@ def test_acknowledged_requests_survive_kill_between_sealings(
             seed=seed,
         )
         sealed = server.log_text().count("part sealed")
+        put_off = [line for line in server.log_text().splitlines() if "sealing put off" in line]
         print(report, f"{sealed} parts sealed")
     finally:
         server.kill()
     assert report.problems == [], f"{report}\n" + "\n".join(report.problems[:20])
     assert report.total.lost_rows == report.total.duplicated_rows == 0
     assert sealed > 0
+    assert put_off == []
     shutil.rmtree(tmp_path / "data")
 
 
