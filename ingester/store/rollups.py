@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -29,13 +29,14 @@ from msgspec import Struct
 
 from ..errors import StoreError
 from .database import Cursor, StoreOutOfMemory
-from .relations import Snapshot, relation
+from .relations import Snapshot
+from .rollup_batches import Batch, ledger_batches, pieces, rows_of_batches, stored_batches
 from .rollup_file import ROLLUPS, RollupFile
 from .rollup_schema import BUCKET_TABLES, TABLES
 from .rollup_step import StepTables, add_events, add_logs, add_metrics
 from .store import Store
 
-__all__ = ["READER", "Rollups", "Step", "rows_of_batches"]
+__all__ = ["READER", "Rollups", "Step"]
 
 # Under which name `store.cursors` knows us.
 READER = "rollups"
@@ -62,13 +63,6 @@ class Step(Struct, frozen=True):
 
     row_count: int
     waiting_row_count: int
-
-
-class _Batch(Struct, frozen=True):
-    batch_id: int
-    commit_number: int
-    row_count: int
-    committed_at: datetime
 
 
 class _Progress(Struct, frozen=True):
@@ -102,20 +96,21 @@ class Rollups:
         self.commit_number = 0
         self.committed_at: datetime | None = None
         self.waiting_row_count = 0
+        self._is_rebuild_due = False
         self.step_count = self.row_count = self.merge_count = self.step_failure_count = 0
         self.step_seconds = self.merge_seconds = 0.0
         with self._turn, self._using() as cursor:
             self._take(self._progress(cursor))
-        if self.commit_number > store.ledger.commit_number:
-            # Of a folder that was put together from two: what is ahead cannot be relied on.
-            self.rebuild()
+            self._is_rebuild_due = self._misses_commits(cursor)
 
     def note_commit(self) -> None:
         """Called behind the commit gate."""
         self._seen.append((self._store.ledger.commit_number, time.monotonic()))
 
     def step(self) -> Step:
-        """Take in what was committed, up to a bound."""
+        """Take in what was committed, up to a bound; or all, when rollups must be made anew."""
+        if self._is_rebuild_due:
+            return Step(self.rebuild(), 0)
         with self._turn:
             return self._step_counted()
 
@@ -123,6 +118,8 @@ class Rollups:
         """Take in all that is committed now, as long as there is time (`time.monotonic`). Until
         when the rollups are then complete.
         """
+        if self._is_rebuild_due:  # that takes longer than anybody who asks may wait
+            return self.complete_up_to
         asked_at = datetime.now(UTC)
         wanted = self._store.snapshot().commit_number
         while self.commit_number < wanted:
@@ -223,13 +220,14 @@ class Rollups:
             with self._transaction(cursor):
                 names = {table: self._file.create(cursor, table, n) for table, n in numbers.items()}
             tables = StepTables(names=names, salt=self._file.salt, horizon=horizon)
-            later = _batches(cursor, snapshot.parts, snapshot.commit_number, 2**62)
+            later = ledger_batches(cursor, snapshot.parts, snapshot.commit_number, 2**62)
             row_count = 0
-            for ids in _stored_batches(cursor, snapshot, [batch.batch_id for batch in later]):
+            excluded = [batch.batch_id for batch in later if not batch.is_mark]
+            for ids in stored_batches(cursor, snapshot, excluded, rows_max=_STEP_ROWS_MAX):
                 with self._transaction(cursor):
                     _add(cursor, snapshot, ids, tables)
                 row_count += sum(ids.values())
-            last = _batches(cursor, snapshot.parts, 0, snapshot.commit_number)[-1:]
+            last = ledger_batches(cursor, snapshot.parts, 0, snapshot.commit_number)[-1:]
             with self._transaction(cursor):
                 for batch in last:
                     _write_progress(cursor, tables, batch)
@@ -237,6 +235,7 @@ class Rollups:
             self._file.switch(cursor, numbers)
             self.commit_number, self.committed_at = 0, None
             self._take(self._progress(cursor))
+            self._is_rebuild_due = False
             return row_count
 
     @contextmanager
@@ -273,6 +272,18 @@ class Rollups:
             "wal_bytes": self._file.wal_bytes(),
         }
 
+    def _misses_commits(self, cursor: Cursor) -> bool:
+        """Whether steps cannot make good what is missing: rollups are ahead of the rows (of another
+        folder), or commits behind the cursor were in parts that are sealed, so that the ledger does
+        not list them any more (a new file, or one put back from before).
+        """
+        oldest = self._store.parts.parts[0].name
+        ((carried,),) = cursor.execute(
+            f"SELECT coalesce(min(commit_number), 0) FROM {oldest}.applied WHERE lane = 'carry'"
+        ).fetchall()
+        last = self._store.ledger.commit_number
+        return self.commit_number > last or self.commit_number < int(carried)
+
     def _step_counted(self) -> Step:
         began = time.monotonic()
         try:
@@ -292,10 +303,10 @@ class Rollups:
         with self._store.hold() as held, self._using() as cursor:
             snapshot = held.snapshot
             progress = self._progress(cursor)
-            waiting = _batches(
+            waiting = ledger_batches(
                 cursor, snapshot.parts, progress.commit_number, snapshot.commit_number
             )
-            taken: list[_Batch] = []
+            taken: list[Batch] = []
             row_count = 0
             for batch in waiting[:_STEP_BATCHES_MAX]:
                 if taken and row_count + batch.row_count > self._step_rows_max:
@@ -307,8 +318,8 @@ class Rollups:
                     names=self._file.names(), salt=self._file.salt, horizon=progress.horizon
                 )
                 with self._transaction(cursor):
-                    if row_count:
-                        ids = {batch.batch_id: batch.row_count for batch in taken}
+                    ids = {batch.batch_id: batch.row_count for batch in taken if batch.row_count}
+                    if ids:
                         _add(cursor, snapshot, ids, tables)
                     _write_progress(cursor, tables, taken[-1])
                 self._take(
@@ -344,8 +355,10 @@ class Rollups:
             generation = self._file.generations[table] + 1
             target = self._file.create(cursor, table, generation)
             cursor.execute(f"CHECKPOINT {ROLLUPS}")
-            pieces = deque(_pieces(cursor, names[table], about.order, count))
-            return _Merge(table, generation, target, count, pieces, self._file.attached_count)
+            found = deque(
+                pieces(cursor, names[table], about.order, count, rows_max=_MERGE_ROWS_MAX)
+            )
+            return _Merge(table, generation, target, count, found, self._file.attached_count)
         return None
 
     def _merge_piece(self, cursor: Cursor, merge: _Merge) -> None:
@@ -393,19 +406,6 @@ class Rollups:
             raise
 
 
-def rows_of_batches(
-    snapshot: Snapshot, table: str, columns: Sequence[str], ids: Sequence[int]
-) -> str:
-    """The rows of some batches as a relation in parentheses."""
-    low, high = min(ids), max(ids)
-    files = snapshot.files_within(table, "batch_id", low, high)
-    rows = relation(snapshot, table, (*columns, "batch_id"), files)
-    condition = f"batch_id >= {low} AND batch_id <= {high}"
-    if high - low + 1 > len(ids):
-        condition += f" AND batch_id IN ({', '.join(map(str, ids))})"
-    return f"(SELECT * FROM ({rows}) WHERE {condition})"
-
-
 def _add(cursor: Cursor, snapshot: Snapshot, ids: dict[int, int], tables: StepTables) -> None:
     listed = sorted(ids)
     add_events(cursor, rows_of_batches(snapshot, "events", _EVENT_COLUMNS, listed), tables)
@@ -413,72 +413,8 @@ def _add(cursor: Cursor, snapshot: Snapshot, ids: dict[int, int], tables: StepTa
     add_metrics(cursor, rows_of_batches(snapshot, "metrics", _METRIC_COLUMNS, listed), tables)
 
 
-def _write_progress(cursor: Cursor, tables: StepTables, batch: _Batch) -> None:
+def _write_progress(cursor: Cursor, tables: StepTables, batch: Batch) -> None:
     cursor.execute(
         f"INSERT INTO {tables['progress']} VALUES (?, ?, {tables.horizon})",
         [batch.commit_number, batch.committed_at],
     )
-
-
-def _batches(cursor: Cursor, parts: Sequence[str], after: int, up_to: int) -> list[_Batch]:
-    """Of the ledger, in the order of commits: those behind `after`, up to `up_to`."""
-    union = " UNION ALL ".join(
-        f"SELECT batch_id, commit_number, row_count, committed_at FROM {part}.applied "
-        f"WHERE lane NOT IN ('carry', 'wide') AND commit_number > {after} "
-        f"AND commit_number <= {up_to}"
-        for part in parts
-    )
-    rows = cursor.execute(f"SELECT * FROM ({union}) ORDER BY commit_number").fetchall()
-    return [_Batch(*row) for row in rows]
-
-
-def _stored_batches(
-    cursor: Cursor, snapshot: Snapshot, left_out: Sequence[int]
-) -> Iterator[dict[int, int]]:
-    """All batches that have rows, with their counts, in portions of a step. Not of the ledger: that
-    of sealed parts is gone.
-    """
-    union = " UNION ALL ".join(
-        "SELECT batch_id FROM ("
-        f"{relation(snapshot, table, ('batch_id',), snapshot.files_of(table))})"
-        for table in ("events", "logs", "metrics")
-    )
-    found = cursor.execute(
-        f"SELECT batch_id, count(batch_id) FROM ({union}) GROUP BY batch_id ORDER BY batch_id"
-    ).fetchall()
-    portion: dict[int, int] = {}
-    excluded = set(left_out)
-    for batch_id, count in found:
-        if batch_id in excluded:
-            continue
-        if portion and sum(portion.values()) + count > _STEP_ROWS_MAX:
-            yield portion
-            portion = {}
-        portion[batch_id] = count
-    if portion:
-        yield portion
-
-
-def _pieces(cursor: Cursor, name: str, order: str, count: int) -> Iterator[str]:
-    """Conditions that part a table into pieces whose sums do not touch each other."""
-    if not order.startswith("bucket") or count <= _MERGE_ROWS_MAX:
-        yield "true"
-        return
-    rows = cursor.execute(
-        f"SELECT bucket::VARCHAR, count(*) FROM {name} GROUP BY bucket ORDER BY bucket"
-    ).fetchall()
-    low, held = None, 0
-    for bucket, bucket_count in rows:
-        if held and held + bucket_count > _MERGE_ROWS_MAX:
-            yield _between(low, bucket)
-            low, held = bucket, 0
-        held += bucket_count
-    yield _between(low, None)
-
-
-def _between(low: str | None, end: str | None) -> str:
-    conditions = [
-        *([f"bucket >= TIMESTAMP '{low}'"] if low is not None else []),
-        *([f"bucket < TIMESTAMP '{end}'"] if end is not None else []),
-    ]
-    return " AND ".join(conditions) or "true"

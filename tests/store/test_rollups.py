@@ -280,8 +280,43 @@ def test_rollups_ahead_of_their_rows_are_made_anew(tmp_path: Path) -> None:
     (tmp_path / "a/rollups.duckdb").replace(tmp_path / "b/rollups.duckdb")
     with opened(tmp_path / "b") as store:
         rollups = Rollups(store)
+        assert rollups.step().row_count == 1
         assert rollups.commit_number == store.ledger.commit_number
         assert rows(store, "SELECT action, events FROM events_daily") == [("mine", 1)]
+
+
+def test_rollups_that_miss_commits_of_parts_that_are_gone_are_made_anew(tmp_path: Path) -> None:
+    """As when rows were sealed: they are there, and no ledger lists their commits."""
+    with opened(tmp_path) as store:
+        made = Rows(store)
+        made.add("events", [event(NOW, "x"), event(NOW, "x", user_id="bob")])
+        store.rotate()
+        made.add("events", [event(NOW, "x")])
+        with store.database.lease() as lease, lease.using() as cursor:
+            cursor.execute(
+                "INSERT INTO part_000002.events SELECT * FROM part_000001.events; "
+                "DELETE FROM part_000001.events"
+            )
+        store.parts.parts = store.parts.parts[1:]
+        rollups = Rollups(store)
+        assert rollups.catch_up(gives_up_at=time.monotonic() + 5).year == 1
+        assert rollups.step().row_count == 3
+        assert rows(store, "SELECT events, users FROM events_daily") == [(3, 2)]
+        made.add("events", [event(NOW, "x")])
+        finish(rollups)
+        assert rows(store, "SELECT events, users FROM events_daily") == [(4, 2)]
+        assert not Rollups(store)._is_rebuild_due
+
+
+def test_a_rotation_behind_a_failed_commit_is_passed(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        rollups, made = Rollups(store), Rows(store)
+        made.add("events", [event(NOW)])
+        store.ledger.commit_number += 3
+        store.rotate()
+        finish(rollups)
+        assert rollups.commit_number == store.ledger.commit_number
+        assert not Rollups(store)._is_rebuild_due
 
 
 def test_a_step_of_nothing_writes_nothing(tmp_path: Path) -> None:
