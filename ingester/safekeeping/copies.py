@@ -15,6 +15,10 @@ from pathlib import Path
 __all__ = ["Pace", "SlowFile", "copy_file", "digest_of"]
 
 _PIECE_BYTES = 1024 * 1024
+# Small files are no burden, and a step that waited long for its turn need not be followed by a rest
+# as long.
+_RESTED_BYTES_MIN = 64 * 1024
+_REST_SECONDS_MAX = 0.15
 
 
 class Pace:
@@ -36,8 +40,9 @@ class Pace:
         """Called behind each piece; raises what `refuse_if_stopped` does."""
         self._refuse_if_stopped()
         self._advanced(byte_count)
-        if self._rest_ratio:
-            time.sleep(min(1.0, (time.monotonic() - self._step_began_at) * self._rest_ratio))
+        if self._rest_ratio and byte_count >= _RESTED_BYTES_MIN:
+            step_s = time.monotonic() - self._step_began_at
+            time.sleep(min(_REST_SECONDS_MAX, step_s * self._rest_ratio))
         self._step_began_at = time.monotonic()
 
 

@@ -28,10 +28,14 @@ from .check_files import (
     file_problem,
     first_line,
     footer_problem,
+    missing_numbers,
+    numbers_named,
+    part_strangers,
+    sealed_ledgers,
     sealed_problems,
     sealed_strangers,
 )
-from .check_rollups import attach_rollups, is_purged, recount_problems
+from .check_rollups import attach_rollups, recount_problems
 from .control.copying import maybe_manifest
 from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
@@ -58,8 +62,6 @@ _TABLES = ("part_info", "applied", "upload_files", "dedup_keys", *VIEW_NAMES)
 _MARKS = "('carry', 'wide')"
 _NAMED_MAX = 20
 _PART = re.compile(r"(\d{6})\.duckdb")
-_PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?)?(\.damaged-.+)?")
-_NUMBERED = re.compile(r"(\d{6})-")
 _ADVICE = "; `ingester check --repair` rebuilds from the journal what it still holds"
 
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -126,7 +128,9 @@ def inspect_store(store: Store) -> PartsCheck:
         ]
         if sound:
             _check_numbers(sound, at_once.ask, found)
-            _check_sequences(sound, at_once.ask, found)
+            files = at_once.manifest.files
+            ledgers = sealed_ledgers(store.sealed.directory, files, sound[0].number)
+            _check_sequences(sound, at_once.ask, found, ledgers)
         _check_rollups(store, at_once, found)
     return found
 
@@ -135,13 +139,12 @@ def _check_rollups(store: Store, at_once: Frozen, found: PartsCheck) -> None:
     _read_rollups(_ask_store(store), found)
     if found.problems:
         return  # a recount would only say the same again
-    manifest = at_once.manifest
     found.problems += recount_problems(
         at_once.ask,
         at_once.snapshot,
+        at_once.manifest,
         progress=view_of("progress"),
         where="memory.main",
-        is_purged=is_purged(manifest),
     )
 
 
@@ -165,7 +168,9 @@ def _lose_rollups(reason: str, found: PartsCheck) -> None:
 def sequence_gaps(store: Store) -> list[Interval]:
     """Journal sequences that are in no batch of an open store."""
     found = PartsCheck()
-    _check_sequences(_open_parts(store), _ask_store(store), found)
+    parts, sealed = _open_parts(store), store.sealed
+    ledgers = sealed_ledgers(sealed.directory, sealed.all_files(), parts[0].number)
+    _check_sequences(parts, _ask_store(store), found, ledgers)
     return found.gaps
 
 
@@ -187,11 +192,11 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
             )
         numbers = {*(part.number for part in parts), *refused}
         # A part that was the newest is missed only by what else bears its number.
-        hints = _numbers_named(data_dir / "uploads") | _numbers_named(data_dir / "export")
-        found.missing = _missing(numbers, sealed, hints)
+        hints = numbers_named(data_dir / "uploads") | numbers_named(data_dir / "export")
+        found.missing = missing_numbers(numbers, sealed, hints)
         for number in found.missing:
             found.problems.append(f"open/{number:06d}.duckdb: the part is missing{_ADVICE}")
-        _name_strangers(data_dir / "open", found)
+        found.problems += part_strangers(data_dir / "open")
 
         def ask(sql: str) -> Rows:
             try:
@@ -201,6 +206,13 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
 
         uploads = (data_dir / "uploads").absolute()
         _inspect(parts, ask, uploads, found, deep=True)
+        sound = [part for part in parts if part.number not in found.damaged]
+        if sound:
+            directory = (data_dir / "sealed").absolute()
+            ledgers = sealed_ledgers(directory, manifest.files, sound[0].number)
+            _check_sequences(sound, ask, found, ledgers)
+        marks = [found.applied_seq, *(part.seq_high for part in manifest.parts)]
+        found.applied_seq = max(marks)
         if (data_dir / "rollups.duckdb").exists():
             _check_rollups_of_folder(connection, ask, data_dir, parts, manifest, found)
     return found
@@ -235,9 +247,9 @@ def _check_rollups_of_folder(
     found.problems += recount_problems(
         ask,
         snapshot,
+        manifest,
         progress=progress,
         where="memory.main",
-        is_purged=is_purged(manifest),
     )
     found.are_rollups_wrong = bool(found.problems)
 
@@ -322,8 +334,6 @@ def _inspect(
     sound = [part for part in parts if _inspect_part(part, ask, uploads, found, deep=deep)]
     if sound:
         _check_numbers(sound, ask, found)
-        if deep:
-            _check_sequences(sound, ask, found)
 
 
 def _inspect_part(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool) -> bool:
@@ -448,13 +458,22 @@ def _check_numbers(parts: Sequence[_Part], ask: Ask, found: PartsCheck) -> None:
             found.problems.append(f"{column} {number} was used {count} times")
 
 
-def _check_sequences(parts: Sequence[_Part], ask: Ask, found: PartsCheck) -> None:
-    """Journal sequences of the batches follow each other: none is missing, none twice."""
+def _check_sequences(
+    parts: Sequence[_Part], ask: Ask, found: PartsCheck, ledgers: Sequence[Path]
+) -> None:
+    """Journal sequences of the batches follow each other: none is missing, none twice. `ledgers`
+    are those of parts that were sealed while an older one was still written to.
+    """
     names = " UNION ALL ".join(
         f"SELECT first_seq, last_seq FROM {part.name}.applied "
         f"WHERE lane NOT IN {_MARKS} AND last_seq > 0"
         for part in parts
     )
+    if ledgers:
+        names += (
+            f" UNION ALL SELECT first_seq, last_seq FROM {parquet_relation(ledgers)} "
+            f"WHERE lane NOT IN {_MARKS} AND last_seq > 0"
+        )
     # The oldest part begins with the marks of all that were before it; later ones say nothing.
     ((before,),) = ask(
         f"SELECT coalesce(min(last_seq), 0) FROM {parts[0].name}.applied WHERE lane = 'carry'"
@@ -476,26 +495,3 @@ def _check_sequences(parts: Sequence[_Part], ask: Ask, found: PartsCheck) -> Non
         else:
             found.applied.append((first, last))
     found.applied_seq = expected - 1
-
-
-def _missing(numbers: set[int], sealed: set[int], hints: set[int]) -> list[int]:
-    """Parts are numbered from 1 without gaps; without any, the first one is missing."""
-    newest = max(numbers | sealed | hints, default=1)
-    return [n for n in range(1, newest + 1) if n not in numbers and n not in sealed]
-
-
-def _numbers_named(directory: Path) -> set[int]:
-    names = (path.name for path in directory.glob("*.parquet"))
-    return {int(match[1]) for match in map(_NUMBERED.match, names) if match is not None}
-
-
-def _name_strangers(directory: Path, found: PartsCheck) -> None:
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if not _PART_COMPANION.fullmatch(path.name):
-            found.problems.append(
-                f"open/{path.name}: this is no part of the store; move it elsewhere"
-            )
-        elif path.name.endswith(".wal") and not path.with_suffix("").exists():
-            found.problems.append(
-                f"open/{path.name}: the part it belongs to is missing; put it back from a backup"
-            )

@@ -18,10 +18,16 @@ __all__ = [
     "file_problem",
     "first_line",
     "footer_problem",
+    "missing_numbers",
+    "numbers_named",
+    "part_strangers",
+    "sealed_ledgers",
     "sealed_problems",
     "sealed_strangers",
 ]
 
+_PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?)?(\.damaged-.+)?")
+_NUMBERED = re.compile(r"(\d{6})-")
 STRANGER = (
     "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
     " check --repair` lists it again"
@@ -85,6 +91,16 @@ def sealed_problems(
             )
 
 
+def sealed_ledgers(directory: Path, files: Iterable[SealedFile], behind: int) -> list[Path]:
+    """The ledgers of sealed parts with numbers above `behind`, as far as they are there."""
+    found = (
+        directory / file.name
+        for file in files
+        if file.table == "applied" and file.last_part > behind
+    )
+    return [path for path in found if path.exists()]
+
+
 def sealed_strangers(directory: Path, manifest: Manifest) -> list[str]:
     """Names of files below `sealed/` that the manifest does not know."""
     known = {file.name for file in manifest.files}
@@ -97,3 +113,25 @@ def sealed_strangers(directory: Path, manifest: Manifest) -> list[str]:
 def first_line(error: Exception) -> str:
     """Without the paths that such messages have: the sentence names the file already."""
     return re.sub(r'"?(?:/[^\s\'",;()/]+){2,}"?', "the file", str(error).split("\n", 1)[0])
+
+
+def missing_numbers(numbers: set[int], sealed: set[int], hints: set[int]) -> list[int]:
+    """Parts are numbered from 1 without gaps; without any, the first one is missing."""
+    newest = max(numbers | sealed | hints, default=1)
+    return [n for n in range(1, newest + 1) if n not in numbers and n not in sealed]
+
+
+def numbers_named(directory: Path) -> set[int]:
+    names = (path.name for path in directory.glob("*.parquet"))
+    return {int(match[1]) for match in map(_NUMBERED.match, names) if match is not None}
+
+
+def part_strangers(directory: Path) -> Iterator[str]:
+    """What is in `open/` and no part, nor what belongs to one."""
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if not _PART_COMPANION.fullmatch(path.name):
+            yield f"open/{path.name}: this is no part of the store; move it elsewhere"
+        elif path.name.endswith(".wal") and not path.with_suffix("").exists():
+            yield (
+                f"open/{path.name}: the part it belongs to is missing; put it back from a backup"
+            )

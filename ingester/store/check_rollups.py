@@ -22,7 +22,7 @@ from .rollup_file import ROLLUPS
 from .rollup_schema import rollup_view_ddl
 from .schema import DATA_TABLES
 
-__all__ = ["attach_rollups", "is_purged", "recount_problems"]
+__all__ = ["attach_rollups", "recount_problems"]
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
@@ -37,17 +37,18 @@ _ADVICE = "; `ingester check --repair` makes the rollups anew from the rows"
 
 
 def recount_problems(
-    ask: Ask, snapshot: Snapshot, *, progress: str, where: str, is_purged: bool
+    ask: Ask, snapshot: Snapshot, manifest: Manifest, *, progress: str, where: str
 ) -> list[str]:
     """`ask` asks at one moment, that of `snapshot`. `progress` is the relation of the rollups'
-    cursor, `where` the schema of the public relations of rollups. `is_purged`: rows were removed.
+    cursor, `where` the schema of the public relations of rollups.
     """
     ((cursor, horizon),) = ask(
         "SELECT coalesce(max(commit_number), 0), "
         f"coalesce(max(horizon), '-infinity'::TIMESTAMP)::VARCHAR FROM {progress}"
     )
     ((newest,),) = ask(_union(snapshot.parts, "max(commit_number)", "true", "max"))
-    if cursor > (newest or 0):
+    newest = max([newest or 0, *(part.commit_high for part in manifest.parts)])
+    if cursor > newest:
         return [f"rollups.duckdb is ahead of the rows: commit {cursor} of {newest}{_ADVICE}"]
     beyond = _union(
         snapshot.parts,
@@ -63,7 +64,7 @@ def recount_problems(
         matched = " AND ".join(f"r.{key} IS NOT DISTINCT FROM c.{key}" for key in ("day", *keys))
         wrong = (
             "coalesce(r.n, 0) < coalesce(c.n, 0)"
-            if is_purged
+            if _is_purged(manifest)
             else ("coalesce(r.n, 0) <> coalesce(c.n, 0)")
         )
         for day, told, counted in ask(
@@ -82,7 +83,7 @@ def recount_problems(
     return problems
 
 
-def is_purged(manifest: Manifest) -> bool:
+def _is_purged(manifest: Manifest) -> bool:
     """Whether rows were removed of what was sealed."""
     stored = sum(file.row_count for file in manifest.files if file.table in DATA_TABLES)
     return stored < sum(part.row_count for part in manifest.parts)

@@ -27,7 +27,7 @@ from msgspec import Struct
 from ..errors import StoreError
 from .control.sealed_files import Manifest
 from .database import Cursor, Lease
-from .ledger import read_ledger
+from .ledger import marks_of, read_ledger
 from .relations import Snapshot
 from .rollup_file import ROLLUPS
 from .schema import SCHEMA_VERSION
@@ -133,6 +133,8 @@ class Frozen:
         """What there is, inside the transaction."""
         with self._lease.using() as cursor:
             marks = read_ledger(cursor, self.snapshot.parts)
+            # A transaction may have ended in a part behind the beginning of the next one.
+            marks.rise(marks_of(self.manifest.parts))
             self.commit_number, self.applied_seq = marks.commit_number, marks.applied_seq
             for name in self.snapshot.parts:
                 tables = cursor.execute(

@@ -50,7 +50,8 @@ def test_backups_under_load_hold_every_request_acknowledged_before_them(
         load = MixedLoad(server.address, keys.path, ledger, "r", 1, plan)
         load.start()
         known: set[str] = set()
-        for number in range(_ROUNDS_LONG if long_form else _ROUNDS_SHORT):
+        rounds = _ROUNDS_LONG if long_form else _ROUNDS_SHORT
+        for number in range(rounds):
             time.sleep(0.7)
             with ledger._lock:
                 before = {r.batch for r in ledger.requests if r.outcome == "acknowledged"}
@@ -59,8 +60,9 @@ def test_backups_under_load_hold_every_request_acknowledged_before_them(
                 sent = list(ledger.requests)
             assert len(before) > len(known), "the load stands still"
             known = before
-            restored = _restored(tmp_path, tmp_path / "backup", f"restored-{number}")
-            _compare(restored, keys, sent, before, told)
+            if long_form or number + 1 == rounds:
+                restored = _restored(tmp_path, tmp_path / "backup", f"restored-{number}")
+                _compare(restored, keys, sent, before, told)
         load.stop()
         assert load.problems == []
         assert server.command("check") == {"ok": True, "problems": []}

@@ -304,6 +304,7 @@ def run_operation(
     """A few requests to one operation; every second one to a thing that is there."""
     turns = itertools.count()
     is_slow = not described["security"] and world.base_of(operation.path) == world.console
+    is_slow |= operation.path == "/api/v1/export"  # a process for each
 
     @hypothesis.settings(
         max_examples=SLOW_EXAMPLES_MAX if is_slow else EXAMPLES_MAX,
