@@ -117,8 +117,11 @@ def _rows(reading: Reading, subject: Subject, group: BatchGroup) -> tuple[str, l
     low, high = min(group.batch_ids), max(group.batch_ids)
     files = reading.snapshot.files_within(subject.table, "batch_id", low, high)
     rows = relation(reading.snapshot, subject.table, subject.columns, files)
-    return (
-        f"({rows}) AS {subject.schema.relation} WHERE batch_id >= ? AND batch_id <= ? "
-        "AND list_contains(?::BIGINT[], batch_id)",
-        [low, high, [*group.batch_ids]],
-    )
+    where, params = "WHERE batch_id >= ? AND batch_id <= ?", [low, high]
+    if high - low + 1 > len(group.batch_ids):
+        return (
+            f"({rows}) AS {subject.schema.relation} {where} "
+            "AND list_contains(?::BIGINT[], batch_id)",
+            [*params, [*group.batch_ids]],
+        )
+    return f"({rows}) AS {subject.schema.relation} {where}", [*params]
