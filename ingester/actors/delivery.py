@@ -50,6 +50,8 @@ T = TypeVar("T")
 # Of one destination, taken and not yet recorded. Enough that a lane never waits for the feeder:
 # 50 deliveries a second in batches of some 20 ms.
 HELD_MAX = 64
+# The same in bytes of bodies, which may have 4 MiB each: with this much held nothing more is taken.
+_HELD_BYTES_MAX = 4 * 1024 * 1024
 
 _POLL_SECONDS = 1.0
 _BUSY_SECONDS = 0.5
@@ -109,14 +111,18 @@ class _Context(Struct):
     # What reads and writes the control store for us: one thread, so that a long queue of others
     # who ask for threads does not come first.
     turn: trio.CapacityLimiter
-    held: dict[int, set[int]]
+    held: dict[int, dict[int, int]]
     wall_offset_s: float
 
     def now_s(self) -> float:
         return self.wall_offset_s + trio.current_time()
 
     def release(self, delivery: DueDelivery) -> None:
-        self.held[delivery.destination_number].discard(delivery.delivery_id)
+        self.held[delivery.destination_number].pop(delivery.delivery_id, None)
+
+    def room(self, number: int) -> int:
+        held = self.held[number]
+        return 0 if sum(held.values()) >= _HELD_BYTES_MAX else HELD_MAX - len(held)
 
 
 class _Lane:
@@ -221,14 +227,14 @@ async def _feed_once(context: _Context, nursery: trio.Nursery, lanes: dict[int, 
         for number in [number for number, lane in lanes.items() if now < lane.paused_until]:
             lanes.pop(number).end()  # a new one is made below
     room = {
-        number: 0 if now < lane.paused_until else HELD_MAX - len(context.held[number])
+        number: 0 if now < lane.paused_until else context.room(number)
         for number, lane in lanes.items()
     }
     look = partial(
         context.control.due,
         context.now_s(),
         known={number: lane.version for number, lane in lanes.items()},
-        held={number: tuple(ids) for number, ids in context.held.items() if ids},
+        held={number: tuple(sizes) for number, sizes in context.held.items() if sizes},
         room=room,
         room_default=HELD_MAX,
     )
@@ -237,7 +243,8 @@ async def _feed_once(context: _Context, nursery: trio.Nursery, lanes: dict[int, 
     for delivery in due.deliveries:
         lane = lanes.get(delivery.destination_number)
         if lane is not None and len(context.held[delivery.destination_number]) < HELD_MAX:
-            context.held[delivery.destination_number].add(delivery.delivery_id)
+            held = context.held[delivery.destination_number]
+            held[delivery.delivery_id] = len(delivery.body)
             lane.send.send_nowait(delivery)
 
 
@@ -260,7 +267,7 @@ def _settle_lanes(
         if number in lanes:
             paused_until = lanes[number].paused_until
             lanes.pop(number).end()
-        context.held.setdefault(number, set())
+        context.held.setdefault(number, {})
         lane = lanes[number] = _Lane(row, Target(type=row.type, settings=row.settings))
         lane.paused_until = paused_until
         nursery.start_soon(_run_lane, context, lane)

@@ -38,6 +38,9 @@ RETRY_AFTER_SECONDS_MAX = 86_400.0
 
 _JITTER = 0.2
 
+_FAULTS_SHOWN_MAX = 5
+_FAULT_CHARACTERS_MAX = 200
+
 # The receiver asks everyone to slow down, not this delivery alone.
 _SLOW_DOWN = frozenset({429, 503})
 
@@ -70,8 +73,20 @@ class _RateLimit(Struct):
     retry_after: str | float | None = None
 
 
+class _FaultSource(Struct):
+    field: str = ""
+
+
+class _Fault(Struct):
+    message: str = ""
+    source: _FaultSource | None = None
+
+
 class _RefusalBody(Struct):
+    """incident.io's body of a 422 or 429; what is not used is left out."""
+
     rate_limit: _RateLimit | None = None
+    errors: list[_Fault] = []
 
 
 def judged(
@@ -92,12 +107,12 @@ def judged(
     if status == 410:
         return Gone()
     if is_incident_io and status in (400, 422):
-        return Final(f"incident.io refuses this event ({status}); it would refuse it again")
+        return Final(f"incident.io would refuse it again{_faults_text(body)}")
     if attempt >= ATTEMPTS_MAX:
         return Final(f"given up after {attempt} attempts")
     wait_s = WAITS_S[attempt] * uniform(1 - _JITTER, 1 + _JITTER)
     asked_s = maybe_retry_after_s(headers.get("retry-after"), now_s)
-    if asked_s is None and is_incident_io and status in (422, 429):
+    if asked_s is None and is_incident_io and status == 429:
         asked_s = _maybe_body_retry_s(body, now_s)
     if asked_s is None:
         return Retry(wait_s)
@@ -130,12 +145,25 @@ def _maybe_date(text: str) -> datetime | None:
 
 def _maybe_body_retry_s(body: bytes, now_s: float) -> float | None:
     """incident.io: `{"rate_limit": {"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT"}}`."""
-    try:
-        limit = msgspec.json.decode(body, type=_RefusalBody).rate_limit
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+    limit = _refusal(body).rate_limit
     if limit is None or limit.retry_after is None:
         return None
     if isinstance(limit.retry_after, float):
         return min(max(0.0, limit.retry_after), RETRY_AFTER_SECONDS_MAX)
     return maybe_retry_after_s(limit.retry_after, now_s)
+
+
+def _faults_text(body: bytes) -> str:
+    """What incident.io has against an event: `: title is required`, "" when it does not say."""
+    faults = []
+    for fault in _refusal(body).errors[:_FAULTS_SHOWN_MAX]:
+        field = "" if fault.source is None else fault.source.field
+        faults.append(" ".join(filter(None, (field, fault.message)))[:_FAULT_CHARACTERS_MAX])
+    return f": {'; '.join(faults)}" if any(faults) else ""
+
+
+def _refusal(body: bytes) -> _RefusalBody:
+    try:
+        return msgspec.json.decode(body, type=_RefusalBody)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _RefusalBody()

@@ -51,19 +51,22 @@ class CreateDestination(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class PatchDestination(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of a destination; what is left out stays, and so does what says `REDACTED`."""
+    """Settings of a destination; what is left out stays, and so does what says `REDACTED`. The
+    type cannot be changed.
+    """
 
     name: Name | UnsetType = UNSET
+    type: DestinationType | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
-    url: Url | UnsetType = UNSET
+    url: Url | UnsetType | None = UNSET
     headers: Headers | UnsetType | None = UNSET
     secret: Value | UnsetType | None = UNSET
-    gzip: bool | UnsetType = UNSET
-    api_token: Value | UnsetType = UNSET
-    alert_source_config_id: Value | UnsetType = UNSET
+    gzip: bool | UnsetType | None = UNSET
+    api_token: Value | UnsetType | None = UNSET
+    alert_source_config_id: Value | UnsetType | None = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     base_url: Url | UnsetType | None = UNSET
-    key_mode: KeyMode | UnsetType = UNSET
+    key_mode: KeyMode | UnsetType | None = UNSET
 
 
 class RotateSecret(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

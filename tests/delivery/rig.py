@@ -17,7 +17,7 @@ from ingester.config import DeliveryConfig
 from ingester.delivery.incident import Firing, Revision
 from ingester.delivery.settings import DestinationSettings
 from ingester.flow import Doorbell
-from ingester.store.control import ControlStore
+from ingester.store.control import ControlStore, TargetRow
 from ingester.store.control.outbox import append_firing, append_revision
 
 __all__ = ["LOOPBACK", "Rig", "opened_rig", "running"]
@@ -60,6 +60,9 @@ class Rig:
 
     def states(self) -> dict[str, int]:
         return dict(self.rows("SELECT state, count(*) FROM deliveries GROUP BY state"))
+
+    def targets(self) -> Sequence[TargetRow]:
+        return self.control.due(0.0, known={}, held={}, room={}, room_default=0).targets
 
     def hurry(self) -> None:
         """All waits are over."""

@@ -182,7 +182,7 @@ async def test_what_incident_io_refuses_is_a_dead_letter_and_the_next_goes_on(ri
         "SELECT d.error, a.answer FROM deliveries AS d JOIN attempts AS a USING (delivery_id)"
         " WHERE state = 'dead'"
     )
-    assert "refuses this event (422)" in error
+    assert error == "answered 422; incident.io would refuse it again"
     assert "validation_error" in answered
 
 
@@ -238,6 +238,19 @@ async def test_a_person_who_asks_lifts_a_pause(rig: Rig) -> None:
             rig.counters.lifts_pauses = True
             rig.bell.ring()
             await rig.wait_states(delivered=1)
+
+
+async def test_large_bodies_are_taken_a_few_at_a_time_and_all_arrive(rig: Rig) -> None:
+    row = b'{"text":"' + b"x" * 1_500_000 + b'"}'
+    async with receiving() as receiver:
+        to = [rig.destination(receiver.url, type="generic")]
+        rig.fire(*(firing(rows=(row,), step=step) for step in range(12)), to=to)
+        [number] = [target.number for target in rig.targets()]
+        taken = rig.control.due(0.0, known={}, held={}, room={}, room_default=64).deliveries
+        assert [one.destination_number for one in taken] == [number] * 3
+        async with running(rig):
+            await rig.wait_states(delivered=12)
+    assert len(receiver.received) == 12
 
 
 async def test_told_to_stop_it_ends_what_is_under_way_and_begins_nothing(rig: Rig) -> None:

@@ -109,6 +109,19 @@ def test_what_is_asked_for_counts_when_it_is_longer_than_the_schedule() -> None:
     assert judge(429, retry_after="garbage") == Retry(5.0)
 
 
+def test_incident_ios_refusal_is_told_with_its_fields() -> None:
+    body = (
+        b'{"type":"validation_error","status":422,"errors":[{"code":"is_required","message":'
+        b'"must be set","source":{"field":"title"}},{"code":"x","message":"no"}]}'
+    )
+    assert judge(422, body=body, is_incident_io=True) == Final(
+        "incident.io would refuse it again: title must be set; no"
+    )
+    for garbage in (b"", b"[]", b'{"errors":7}', b'{"errors":[]}', b"\xff"):
+        refused = judge(400, body=garbage, is_incident_io=True)
+        assert refused == Final("incident.io would refuse it again")
+
+
 def test_incident_ios_body_tells_the_time_as_a_date() -> None:
     body = b'{"type":"too_many_requests","rate_limit":{"limit":120,"remaining":0,"retry_after":'
     dated = body + f'"{at(45)}"}}}}'.encode()

@@ -197,7 +197,9 @@ def test_a_first_line_that_may_be_a_value_is_held_up_to_the_limit_only() -> None
     assert (len(found.rows), found.error) == (10_000, None)
 
 
-@pytest.mark.parametrize("head", [gzip.compress(LOG, mtime=0), zstandard.compress(LOG), b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "head", [gzip.compress(LOG, mtime=0), zstandard.compress(LOG), b"\x1f\x8b"]
+)
 def test_a_compressed_body_that_does_not_say_so(head: bytes) -> None:
     for pieces in sliced(head):
         [reject] = honest(pieces).rejects

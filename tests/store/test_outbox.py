@@ -29,15 +29,11 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def due(rig: Rig, now_s: float = NOW_S, *, held: tuple[int, ...] = ()) -> list[DueDelivery]:
-    numbers = {target.number for target in _targets(rig)}
+    numbers = {target.number for target in rig.targets()}
     found = rig.control.due(
         now_s, known={}, held=dict.fromkeys(numbers, held), room={}, room_default=100
     )
     return list(found.deliveries)
-
-
-def _targets(rig: Rig) -> list[msgspec.Struct]:
-    return list(rig.control.due(0.0, known={}, held={}, room={}, room_default=0).targets)
 
 
 def record(rig: Rig, delivery: DueDelivery, outcome: Delivered | Retry | Final) -> None:
@@ -201,6 +197,29 @@ def test_a_delivery_is_shown_with_its_attempts_and_body(rig: Rig) -> None:
         rig.control.delivery("dlv_99")
 
 
+def test_many_that_wait_make_neither_appending_nor_looking_slow(rig: Rig) -> None:
+    """By the number of steps of SQLite's machine, which no busy processor changes."""
+    to = [hook(rig), hook(rig, 1, type="incident_io")]
+
+    def steps_of_one(name: str) -> int:
+        count = 0
+
+        def step() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        rig.control._connection.set_progress_handler(step, 100)
+        rig.append(revision(name), revision(name, "changed", step=1), to=to)
+        due(rig)
+        rig.control._connection.set_progress_handler(None, 0)
+        return count
+
+    few = steps_of_one("first")
+    rig.append(*(revision(f"inc_{number}") for number in range(2000)), to=to)
+    assert steps_of_one("last") < few + 200
+
+
 def test_old_messages_are_removed_unless_someone_waits_for_them(rig: Rig) -> None:
     to = [hook(rig)]
     rig.append(revision(), to=to)
@@ -240,8 +259,8 @@ def test_without_secret_key_appending_goes_on_and_sending_waits(rig: Rig, tmp_pa
     kept = key.read_bytes()
     key.unlink()
     rig.append(revision(), to=[to])
-    [target] = _targets(rig)
-    assert "secret.key is missing" in str(getattr(target, "problem", ""))
+    [target] = rig.targets()
+    assert "secret.key is missing" in str(target.problem)
     assert due(rig) == []
     with pytest.raises(NotRetrievable):
         rig.control.destination_settings(to)

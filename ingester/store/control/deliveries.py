@@ -4,9 +4,7 @@
    `resolved`, whatever fails in between.
 2. An attempt's entry in the log, the delivery's state and what follows for its destination (failing
    since, disabled, the notice of that) are one transaction.
-3. Of revisions that wait for an incident.io destination, those between the first and the last are
-   superseded: its limit is 120 events a minute. `opened` and `resolved` never are.
-4. What has been delivered stays delivered: recording an attempt twice does no harm.
+3. What has been delivered stays delivered: recording an attempt twice does no harm.
 """
 
 from __future__ import annotations
@@ -28,9 +26,10 @@ from ingester.store.control.secret_box import NotRetrievable
 
 __all__ = ["Attempted", "Deliveries", "Due", "DueDelivery", "TargetRow"]
 
-_MIDDLE_KINDS = "('joined', 'monitor_resolved', 'changed')"
-
 _ANSWER_CHARACTERS_MAX = 1000
+
+# Of bodies that one look brings for one destination; the last one may pass it.
+_BYTES_MAX = 4 * 1024 * 1024
 
 
 class DueDelivery(Struct, frozen=True, kw_only=True):
@@ -94,11 +93,7 @@ class Deliveries(ControlFile):
         """
         with self._reading() as connection:
             targets = self._targets(connection, known)
-            is_waiting = _middle_waits(connection, targets)
-        if is_waiting:
-            self._supersede(now_s, targets, held)
-        deliveries: list[DueDelivery] = []
-        with self._reading() as connection:
+            deliveries: list[DueDelivery] = []
             for target in targets:
                 wanted = room.get(target.number, room_default)
                 if wanted > 0 and target.problem is None:
@@ -196,40 +191,6 @@ class Deliveries(ControlFile):
             )
         return targets
 
-    def _supersede(
-        self,
-        now_s: float,
-        targets: Sequence[TargetRow],
-        held: Mapping[int, Collection[int]],
-    ) -> None:
-        with self._transaction() as connection:
-            for target in targets:
-                if target.type != "incident_io":
-                    continue
-                taken = sorted(held.get(target.number, ()))
-                connection.execute(
-                    "UPDATE deliveries SET state = 'superseded', finished_at = ? WHERE"
-                    f" destination_id = ? AND state = 'pending' AND kind IN {_MIDDLE_KINDS}"
-                    f" AND delivery_id NOT IN ({', '.join('?' * len(taken))})"
-                    " AND EXISTS (SELECT 1 FROM deliveries AS later WHERE"
-                    " later.destination_id = deliveries.destination_id"
-                    " AND later.incident_id = deliveries.incident_id"
-                    " AND later.state = 'pending' AND later.delivery_id > deliveries.delivery_id)",
-                    (now_s, target.number, *taken),
-                )
-
-
-def _middle_waits(connection: sqlite3.Connection, targets: Sequence[TargetRow]) -> bool:
-    return any(
-        connection.execute(
-            "SELECT 1 FROM deliveries WHERE destination_id = ? AND state = 'pending'"
-            f" AND kind IN {_MIDDLE_KINDS} LIMIT 1",
-            (target.number,),
-        ).fetchone()
-        for target in targets
-        if target.type == "incident_io"
-    )
-
 
 def _due(
     connection: sqlite3.Connection,
@@ -240,8 +201,10 @@ def _due(
 ) -> list[DueDelivery]:
     found = connection.execute(
         "SELECT delivery_id, message_id, attempt_count FROM deliveries AS d"
-        " WHERE destination_id = ?1 AND state = 'pending' AND next_at <= ?2"
-        " AND NOT EXISTS (SELECT 1 FROM deliveries AS earlier WHERE earlier.destination_id = ?1"
+        " INDEXED BY deliveries_due WHERE destination_id = ?1 AND state = 'pending'"
+        " AND next_at <= ?2"
+        " AND NOT EXISTS (SELECT 1 FROM deliveries AS earlier INDEXED BY deliveries_in_order"
+        " WHERE earlier.destination_id = ?1"
         " AND earlier.incident_id = d.incident_id AND earlier.state = 'pending'"
         " AND earlier.delivery_id < d.delivery_id)"
         " ORDER BY next_at, delivery_id LIMIT ?3",
@@ -249,12 +212,16 @@ def _due(
     ).fetchall()
     taken = set(held)
     deliveries: list[DueDelivery] = []
+    byte_count = 0
     for delivery_id, message_id, attempt_count in found:
-        if delivery_id in taken or len(deliveries) == wanted:
+        if delivery_id in taken:
             continue
+        if len(deliveries) == wanted or byte_count >= _BYTES_MAX:
+            break
         event_id, incident_id, body = connection.execute(
             "SELECT event_id, incident_id, body FROM messages WHERE message_id = ?", (message_id,)
         ).fetchone()
+        byte_count += len(body)
         deliveries.append(
             DueDelivery(
                 delivery_id=delivery_id,
@@ -312,7 +279,8 @@ def _record(
     )
     # Those behind it wait as long as it does.
     connection.execute(
-        "UPDATE deliveries SET next_at = ?1 WHERE destination_id = ?2 AND incident_id = ?3"
+        "UPDATE deliveries INDEXED BY deliveries_in_order SET next_at = ?1"
+        " WHERE destination_id = ?2 AND incident_id = ?3"
         " AND state = 'pending' AND next_at <> ?1",
         (next_at, delivery.destination_number, delivery.incident_id),
     )

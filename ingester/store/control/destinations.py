@@ -125,12 +125,15 @@ class Destinations(ControlFile):
     def patch_destination(
         self, destination_id: str, changes: Mapping[str, object], *, actor: str = "local"
     ) -> DestinationInfo:
-        """`changes`: `name`, `enabled`, and fields of the settings."""
+        """`changes`: `name`, `enabled`, and fields of the settings; `type` as it is."""
         number = destination_number(destination_id)
         sent = dict(changes)
         name, enabled = sent.pop("name", None), sent.pop("enabled", None)
+        type_ = sent.pop("type", None)
         with self._transaction() as connection:
             info = _find(connection, number)
+            if type_ not in (None, info.type):
+                raise InvalidField("type", "the type of a destination cannot be changed")
             if isinstance(name, str):
                 _check_name(name)
                 _refuse_taken(connection, name, number)

@@ -10,9 +10,11 @@ Invariants:
 2. `opened` goes to the destinations that the rule, alert or monitor names and to those that a route
    adds; every later revision also to whoever was told of the incident before; `resolved` to those
    only.
-3. For a destination that is disabled the delivery is there and `dead` at once: it is shown, and
+3. Of revisions that wait for an incident.io destination, those between the first and the last are
+   superseded: its limit is 120 events a minute. `opened` and `resolved` never are.
+4. For a destination that is disabled the delivery is there and `dead` at once: it is shown, and
    `resend` brings it back.
-4. After the transaction whoever appended rings the delivery actor's doorbell (`Process.outbox`);
+5. After the transaction whoever appended rings the delivery actor's doorbell (`Process.outbox`);
    losing that costs a second, as the actor also looks by itself.
 """
 
@@ -99,6 +101,8 @@ def append_revision(
         body = bodies[name]
         if body is None:
             continue
+        if recipient.format.type == "incident_io":
+            _supersede(connection, recipient.number, incident.id)
         append_message(
             connection,
             recipient.number,
@@ -167,9 +171,10 @@ def append_message(
         # What waits behind an earlier one is looked at when that one is.
         "INSERT INTO deliveries (message_id, destination_id, incident_id, kind, state, next_at,"
         " created_at, finished_at, error) SELECT message_id, ?1, incident_id, kind, ?2,"
-        " coalesce((SELECT max(next_at) FROM deliveries AS earlier WHERE"
+        " coalesce((SELECT next_at FROM deliveries AS earlier INDEXED BY deliveries_in_order WHERE"
         " earlier.destination_id = ?1 AND earlier.incident_id = messages.incident_id"
-        " AND earlier.state = 'pending'), 0), ?3, ?4, ?5 FROM messages"
+        " AND earlier.state = 'pending' ORDER BY delivery_id DESC LIMIT 1), 0), ?3, ?4, ?5"
+        " FROM messages"
         " WHERE event_id = ?6 AND format = ?7 ON CONFLICT DO NOTHING",
         (
             destination_number,
@@ -207,6 +212,18 @@ def instance_id(connection: sqlite3.Connection) -> str:
 def format_of(type_: DestinationType, settings: str) -> Format:
     read = msgspec.json.decode(settings, type=_FormatSettings)
     return Format(type=type_, key_mode=read.key_mode, metadata=read.metadata)
+
+
+def _supersede(connection: sqlite3.Connection, number: int, incident_id: str) -> None:
+    """What waits between the first revision and this one is left out. One that is on its way at
+    this moment may arrive all the same.
+    """
+    connection.execute(
+        "UPDATE deliveries INDEXED BY deliveries_in_order SET state = 'superseded', finished_at = ?"
+        " WHERE destination_id = ? AND incident_id = ? AND state = 'pending'"
+        " AND kind IN ('joined', 'monitor_resolved', 'changed')",
+        (time.time(), number, incident_id),
+    )
 
 
 def _recipients(connection: sqlite3.Connection, numbers: Collection[int]) -> list[_Recipient]:
