@@ -124,8 +124,8 @@ async def _alert_round(
             if ran.error is not None:
                 _log.warning("alert failed", alert=alert.name, reason=ran.error)
                 break
-    await trio.to_thread.run_sync(_tell_unsilenced, parts)
-    _ring(parts, told)
+    await trio.to_thread.run_sync(book.move_cursor)
+    _ring(parts, told + await trio.to_thread.run_sync(_tell_unsilenced, parts))
 
 
 async def _run_alert(
@@ -162,7 +162,8 @@ async def run_monitors(parts: WatchParts) -> None:
         late_s=config.late_seconds_max,
         groups_max=config.groups_max,
     )
-    saved_at = -_ALIVE_S
+    # Not at once: alerts may still have to read when watching was alive before.
+    saved_at = trio.current_time()
     try:
         while True:
             look = partial(_monitor_round, engine, timeline, threads, parts)
@@ -236,14 +237,15 @@ def _save_alive(parts: WatchParts) -> None:
         transaction.move_cursor(_ALIVE, int(parts.clock.wall() * 1000))
 
 
-def _tell_unsilenced(parts: WatchParts) -> None:
-    """Incidents that outlive their silence."""
+def _tell_unsilenced(parts: WatchParts) -> int:
+    """Tell of incidents that outlive their silence; messages appended."""
     if not parts.control.has_untold():
-        return
+        return 0
     with parts.control.watching(
         now_s=parts.clock.wall(), console_base=parts.console_base()
     ) as transaction:
         transaction.book.tell_unsilenced()
+        return transaction.book.told_count
 
 
 def _ring(parts: WatchParts, told: int) -> None:
@@ -269,13 +271,12 @@ async def run_rules(
 
     threads = SearchThreads("rules", threads_max=1, waiting_max=1)
     engine = make_engine()
+    rounds = _Rounds(engine, counters)
     store.listen(ring)
     try:
         while True:
-            await _guarded(
-                "rules", partial(_rule_round, engine, threads, outbox, counters), store, counters
-            )
-            with trio.move_on_after(_LOOK_S):
+            await _guarded("rules", partial(rounds.run, threads, outbox), store, counters)
+            with trio.move_on_after(0 if rounds.is_behind else _LOOK_S):
                 await bell.wait()
     finally:
         store.unlisten(ring)
@@ -284,19 +285,30 @@ async def run_rules(
         threads.close()
 
 
-async def _rule_round(
-    engine: RuleEngine, threads: SearchThreads, outbox: Doorbell, counters: WatchCounters
-) -> None:
-    done = await threads.run(engine.round)
-    counters.rule_groups += done.groups
-    counters.rule_rows += done.rows
-    counters.rule_matches += done.matches
-    told = done.told
-    if not done.groups:
-        told += await threads.run(lambda _: engine.resolve_quiet())
-    counters.messages += told
-    if told:
-        outbox.ring()
+class _Rounds:
+    """Rounds of the rule engine, and between them the ends of quiet rules."""
+
+    def __init__(self, engine: RuleEngine, counters: WatchCounters) -> None:
+        self._engine = engine
+        self._counters = counters
+        self._resolved_at = -_LOOK_S
+        self.is_behind = False
+
+    async def run(self, threads: SearchThreads, outbox: Doorbell) -> None:
+        self.is_behind = False
+        done = await threads.run(self._engine.round)
+        self.is_behind = done.is_behind
+        self._counters.rule_groups += done.groups
+        self._counters.rule_rows += done.rows
+        self._counters.rule_matches += done.matches
+        told = done.told
+        # What lies behind a backlog may be a match.
+        if not done.is_behind and trio.current_time() - self._resolved_at >= _LOOK_S:
+            told += await threads.run(lambda _: self._engine.resolve_quiet())
+            self._resolved_at = trio.current_time()
+        self._counters.messages += told
+        if told:
+            outbox.ring()
 
 
 def _end(engine: RuleEngine) -> None:
@@ -318,7 +330,7 @@ async def _guarded(
         await look()
     except StoreFailed:
         raise
-    except (StoreError, Overloaded) as error:
+    except (StoreError, Overloaded, RequestError) as error:
         name = f"{kind.rstrip('s')}_failures"
         setattr(counters, name, getattr(counters, name) + 1)
         _log.warning("watching put off", kind=kind, reason=str(error))

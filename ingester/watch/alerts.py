@@ -41,6 +41,7 @@ from .pages import watch_url
 from .settings import Alert
 
 __all__ = [
+    "READER",
     "AlertBook",
     "AlertState",
     "AlertWindow",
@@ -49,6 +50,8 @@ __all__ = [
     "due_window",
     "rows_between",
 ]
+
+READER = "alerts"
 
 _TRIES_MAX = 5
 _RETRY_S = 60.0
@@ -152,6 +155,8 @@ class AlertBook:
         self._clock = clock
         self._delay_s = delay_s
         self._not_before: dict[int, float] = {}
+        # Of LQL alerts that were looked at in this round: what they are through with.
+        self._commits: dict[int, int] = {}
 
     def due(
         self, info: WatchInfo, alert: Alert, *, went_back_to: float | None
@@ -168,6 +173,8 @@ class AlertBook:
         if went_back_to is not None and state.through > went_back_to:
             state = structs.replace(state, through=cron.previous(now).timestamp())
             self._save(info, state)
+        if alert.language == "lql":
+            self._commits[info.number] = state.commit_number
         if self._clock.monotonic() < self._not_before.get(info.number, 0.0):
             return None
         through = datetime.fromtimestamp(state.through, UTC)
@@ -224,6 +231,12 @@ class AlertBook:
             transaction.add_run(info.number, run)
             transaction.save_state(info.number, msgspec.json.encode(after))
             return transaction.book.told_count
+
+    def move_cursor(self) -> None:
+        """Behind all alerts were looked at: the store may seal what none of them will read."""
+        newest = self._store.ledger.commit_number
+        self._store.cursors.move(READER, min(self._commits.values(), default=newest))
+        self._commits.clear()
 
     def end(self, info: WatchInfo) -> None:
         """Of one that is off: what it has open is resolved; it begins anew when it is on again."""

@@ -88,14 +88,16 @@ def read_events(
         if is_log
         else "action, NULL, source, NULL"
     )
-    rows, params = _rows(reading, subject, group)
+    named = (
+        "JOIN (SELECT unnest(?::BIGINT[]) AS its_number, unnest(?::BIGINT[]) AS its_line) "
+        "ON request_number = its_number AND line_number = its_line"
+    )
+    rows, params = _rows(reading, subject, group, named)
     found = reading.rows(
         f"SELECT request_number, line_number, epoch_ms({subject.schema.time}), {texts}, "
         f"CASE WHEN strlen({subject.payload}::VARCHAR) <= {_BODY_BYTES_MAX} "
-        f"THEN {subject.payload}::VARCHAR ELSE '{{}}' END FROM {rows} "
-        "AND (request_number, line_number) IN "
-        "(SELECT (unnest(?::BIGINT[]), unnest(?::BIGINT[])))",
-        [*params, [number for number, _ in keys], [line for _, line in keys]],
+        f"THEN {subject.payload}::VARCHAR ELSE '{{}}' END FROM {rows}",
+        [[number for number, _ in keys], [line for _, line in keys], *params],
     )
     events = {}
     for number, line, time_ms, message, level, service, environment, body in found:
@@ -112,13 +114,14 @@ def read_events(
     return events
 
 
-def _rows(reading: Reading, subject: Subject, group: BatchGroup) -> tuple[str, list[object]]:
-    """Behind FROM, up to a condition that more may be ANDed to."""
+def _rows(
+    reading: Reading, subject: Subject, group: BatchGroup, join: str = ""
+) -> tuple[str, list[object]]:
+    """Behind FROM; the parameters are those of the condition."""
     low, high = min(group.batch_ids), max(group.batch_ids)
     files = reading.snapshot.files_within(subject.table, "batch_id", low, high)
     rows = relation(reading.snapshot, subject.table, subject.columns, files)
-    return (
-        f"({rows}) AS {subject.schema.relation} WHERE batch_id >= ? AND batch_id <= ? "
-        "AND list_contains(?::BIGINT[], batch_id)",
-        [low, high, [*group.batch_ids]],
-    )
+    sql = f"({rows}) AS {subject.schema.relation} {join} WHERE batch_id >= ? AND batch_id <= ?"
+    if high - low + 1 == len(group.batch_ids):
+        return sql, [low, high]
+    return f"{sql} AND list_contains(?::BIGINT[], batch_id)", [low, high, [*group.batch_ids]]

@@ -56,14 +56,12 @@ class Haystack:
     """A column of texts as its bytes; NULL is a row of none."""
 
     def __init__(self, column: pa.Array) -> None:
-        texts = column.cast(pa.large_string()) if column.type != pa.large_string() else column
-        if texts.null_count:
-            texts = texts.fill_null("")
+        texts = column.fill_null("") if column.null_count else column
         _, offsets, data = texts.buffers()
-        count = len(texts)
+        kind = np.int64 if texts.type == pa.large_string() else np.int32
         self.offsets: Ints = np.frombuffer(
-            offsets, np.int64, count=count + 1, offset=texts.offset * 8
-        )
+            offsets, kind, count=len(texts) + 1, offset=texts.offset * np.dtype(kind).itemsize
+        ).astype(np.int64)
         first, last = int(self.offsets[0]), int(self.offsets[-1])
         # Padded, so that a word may be read at every position.
         self.data: Bytes = np.zeros(last - first + 2 * _WORD, np.uint8)

@@ -413,8 +413,7 @@ def _combined(
 
 
 def _text(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return array.cast(pa.large_string()) if array.type != pa.large_string() else array
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _spelled(field: Path | Column) -> tuple[tuple[str, ...], bool]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ..delivery.incident import (
     FIRING_EVENTS_MAX,
@@ -46,17 +46,20 @@ READER = "rules"
 # Of one group, over all rules: rows that are read again whole.
 _ROWS_NAMED_MAX = 20_000
 _ROUND_SECONDS_MAX = 60.0
+# A round ends behind the group that passes this; the rules may have changed meanwhile.
+_ROUND_MS = 5_000
 # A cursor that stands still for nobody need not be synced at every commit.
 _IDLE_SAVE_S = 5.0
 
 
 class Round(Struct, frozen=True, kw_only=True):
-    """What one round has done."""
+    """What one round has done. `is_behind`: there is more to do at once."""
 
     groups: int = 0
     rows: int = 0
     matches: int = 0
     told: int = 0
+    is_behind: bool = False
 
 
 class _Found(Struct, frozen=True):
@@ -119,14 +122,16 @@ class RuleEngine:
             cursor = self._start(reading)
             for group in groups_behind(reading, cursor):
                 one = self._group(reading, group)
-                if one is None:
-                    break  # rules have changed: the next round goes on here
+                if one is None:  # rules have changed
+                    return structs.replace(done, is_behind=True)
                 done = Round(
                     groups=done.groups + 1,
                     rows=done.rows + one.rows,
                     matches=done.matches + one.matches,
                     told=done.told + one.told,
                 )
+                if reading.elapsed_ms > _ROUND_MS:
+                    return structs.replace(done, is_behind=True)
         return done
 
     def save(self) -> None:
