@@ -132,6 +132,9 @@ class RuleEngine:
                 )
                 if reading.elapsed_ms > _ROUND_MS:
                     return structs.replace(done, is_behind=True)
+        # Also when nothing comes any more: parts stay until this cursor is written down.
+        if self._clock.monotonic() - self._saved_at >= _IDLE_SAVE_S:
+            self.save()
         return done
 
     def save(self) -> None:
