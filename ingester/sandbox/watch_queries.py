@@ -25,6 +25,7 @@ __all__ = ["check_query", "run_query", "sql_values"]
 # Of one result; a query that means to fire has a few rows.
 _BYTES_MAX = 16 * 1024 * 1024
 _GROUPS_READ_MAX = 10_000
+_WRAP = "SELECT * FROM ("
 
 
 async def run_query(queries: Queries, sql: str, *, rows_max: int = FIRING_ROWS_MAX) -> Outcome:
@@ -47,11 +48,18 @@ async def run_query(queries: Queries, sql: str, *, rows_max: int = FIRING_ROWS_M
 
 
 async def check_query(queries: Queries, sql: str, window: AlertWindow) -> None:
-    """Raise QueryRefused when a query cannot be run; it finds no row."""
-    text = bound_query(sql, window).strip().rstrip(";")
-    async with await queries.ask(f"SELECT * FROM ({text}\n) LIMIT 0", "ndjson") as answer:
-        while await answer.receive():
-            pass
+    """Raise QueryRefused when a query cannot be run; it finds no row. Its column is that of `sql`,
+    unless a parameter before it has moved it.
+    """
+    text = bound_query(sql, window).rstrip().rstrip(";")
+    try:
+        async with await queries.ask(f"{_WRAP}{text}\n) LIMIT 0", "ndjson") as answer:
+            while await answer.receive():
+                pass
+    except QueryRefused as error:
+        column = (error.column or 0) - len(_WRAP)
+        is_known = column >= 1 and text[:column] == sql[:column]
+        raise QueryRefused(str(error), column if is_known else None) from None
 
 
 async def sql_values(

@@ -261,6 +261,7 @@ def test_who_may_ask_is_as_the_document_says(world: World) -> None:
             assert (answer.status_code == 403) is is_refused, (place, answer.text)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("door", ["intake", "console"])
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_answers_are_what_the_document_says(world: World, mode: GenerationMode, door: str) -> None:
