@@ -13,7 +13,7 @@ import pytest
 from ingester.delivery.incident import AffectedMonitor, MonitorValues, MonitorWindow
 from ingester.delivery.routing import RouteRule
 from ingester.delivery.settings import DestinationSettings
-from ingester.errors import NotFound
+from ingester.errors import InvalidField, NotFound
 from ingester.store.control.incidents import Firer
 from tests.watch.rig import BASE, Rig, rigged
 
@@ -128,6 +128,15 @@ def test_a_silenced_incident_is_told_to_nobody(rig: Rig) -> None:
     fire(rig, firer("mem"))
     assert rig.statuses() == ["resolved", "opened"]
     assert [body["affectedMonitors"][0]["monitor"]["name"] for body in bodies(rig)] == ["mem"]
+
+
+def test_a_silence_with_a_pattern_nobody_can_read_is_refused(rig: Rig) -> None:
+    broken = RouteRule(field="label", match="regex", value="(")
+    with pytest.raises(InvalidField, match=r"matchers\[0\]\.value is no regular expression"):
+        silence(rig, broken)
+    with pytest.raises(InvalidField, match="no regular expression"):
+        rig.control.preview_silence([broken])
+    assert not rig.control.list_silences(with_ended=True)
 
 
 def test_all_matchers_of_a_silence_must_match(rig: Rig) -> None:

@@ -26,8 +26,8 @@ from ingester.delivery.settings import (
     redacted,
 )
 from ingester.errors import Conflict, InvalidField, NotFound
-from ingester.lql.regex import BadPattern, check_pattern
 from ingester.store.control.file import ControlFile
+from ingester.store.control.matchers import check_matchers
 from ingester.store.control.outbox import (
     DESTINATION_ID_PREFIX,
     DISABLED,
@@ -355,14 +355,7 @@ def _check_rules(allow: Sequence[RouteRule], ignore: Sequence[RouteRule]) -> Non
     for field, rules in (("allow", allow), ("ignore", ignore)):
         if len(rules) > _RULES_MAX:
             raise InvalidField(field, f"{field} has more than {_RULES_MAX} rules")
-        for index, rule in enumerate(rules):
-            if rule.match != "regex":
-                continue
-            try:
-                check_pattern(rule.value)
-            except BadPattern as error:
-                place = f"{field}[{index}].value"
-                raise InvalidField(place, f"{place} is no regular expression: {error}") from None
+        check_matchers(field, rules)
 
 
 def _find(connection: sqlite3.Connection, number: int) -> DestinationInfo:

@@ -21,6 +21,7 @@ from ingester.store.control.incidents import (
     is_silenced,
     label_of,
 )
+from ingester.store.control.matchers import check_matchers
 from ingester.store.control.tokens import id_number
 
 __all__ = ["IncidentInfo", "IncidentList", "LabelInfo", "RevisionInfo", "SilenceInfo"]
@@ -210,6 +211,7 @@ class IncidentList(ControlFile):
         ends_at: float,
         actor: str,
     ) -> SilenceInfo:
+        check_matchers("matchers", matchers)
         if ends_at <= max(starts_at, time.time()):
             raise InvalidField("ends_at", "ends_at must be in the future, and behind starts_at")
         with self._transaction() as connection:
@@ -255,7 +257,8 @@ class IncidentList(ControlFile):
             self._note(connection, actor, "silence deleted", silence_id)
 
     def preview_silence(self, matchers: Sequence[RouteRule]) -> list[IncidentInfo]:
-        """Open incidents with an entry that such a silence would cover."""
+        """Open incidents with an entry that such a silence would cover. Raises InvalidField."""
+        check_matchers("matchers", matchers)
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT incident_id FROM incidents WHERE status = 'opened'"
