@@ -48,8 +48,8 @@ _STEP_BATCHES_MAX = 4_096
 # What a table may hold unmerged, or as much again as it holds merged, whichever is more. Adding up
 # half a million rows takes 20 ms.
 _UNMERGED_ROWS_MAX = 524_288
-# A piece of a merge: about half a second.
-_MERGE_ROWS_MAX = 1_000_000
+# A piece of a merge; it bounds memory, and how long a step waits for it.
+_MERGE_ROWS_MAX = 262_144
 _CHECKPOINT_BYTES = 64 * 1024 * 1024
 _LONG_AGO = "-infinity"
 
@@ -355,9 +355,7 @@ class Rollups:
             generation = self._file.generations[table] + 1
             target = self._file.create(cursor, table, generation)
             cursor.execute(f"CHECKPOINT {ROLLUPS}")
-            found = deque(
-                pieces(cursor, names[table], about.order, count, rows_max=_MERGE_ROWS_MAX)
-            )
+            found = deque(pieces(cursor, names[table], about, count, rows_max=_MERGE_ROWS_MAX))
             return _Merge(table, generation, target, count, found, self._file.attached_count)
         return None
 
