@@ -40,7 +40,7 @@ _SMALL_RATE = 5_000
 _SMALL_CONNECTIONS = 32
 _YEAR_EVENTS = 10_000_000
 _SMOKE_EVENTS = 5_000
-_SAMPLE_S = 0.1
+_SAMPLE_S = 0.5  # each sample costs the server some CPU
 _CATCH_UP_S_MAX = 300.0
 
 # The same program with an actor that does nothing.

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from .database import Cursor
 from .relations import Snapshot, relation
+from .rollup_schema import RollupTable
 
 __all__ = ["Batch", "ledger_batches", "pieces", "rows_of_batches", "stored_batches"]
 
@@ -76,9 +77,16 @@ def stored_batches(
         yield portion
 
 
-def pieces(cursor: Cursor, name: str, order: str, count: int, *, rows_max: int) -> Iterator[str]:
+def pieces(
+    cursor: Cursor, name: str, about: RollupTable, count: int, *, rows_max: int
+) -> Iterator[str]:
     """Conditions that part a table into pieces whose sums do not touch each other."""
-    if not order.startswith("bucket") or count <= rows_max:
+    piece_count = -(-count // rows_max)
+    if piece_count > 1 and about.spread:
+        for number in range(piece_count):
+            yield f"hash({about.spread}) % {piece_count} = {number}"
+        return
+    if piece_count <= 1 or not about.order.startswith("bucket"):
         yield "true"
         return
     rows = cursor.execute(

@@ -143,6 +143,13 @@ def _rows(
     return f"(SELECT * FROM ({found}) WHERE {' AND '.join(conditions) or 'true'})"
 
 
+def _scale(value: str) -> str:
+    """How large numbers are that were added: sums of both signs may be small."""
+    if value != "sum":
+        return f"abs(counted.{value}) + 1"
+    return "counted.count * greatest(abs(counted.min), abs(counted.max))"
+
+
 def _differences(
     cursor: Cursor,
     name: str,
@@ -157,7 +164,9 @@ def _differences(
         "told.bucket IS NULL OR counted.bucket IS NULL",
         *(f"told.{value} IS DISTINCT FROM counted.{value}" for value in exact),
         *(
-            f"abs(told.{value} - counted.{value}) > 1e-9 * (abs(counted.{value}) + 1)"
+            # Beyond the largest number the order of additions decides.
+            f"isfinite(told.{value}) AND isfinite(counted.{value}) "
+            f"AND abs(told.{value} - counted.{value}) > 1e-9 * ({_scale(value)})"
             for value in rounded
         ),
     ])
