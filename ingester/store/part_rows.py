@@ -120,8 +120,13 @@ class PartRows:
 
     def read(self, chunk: Chunk, table: SealedTable) -> pa.Table:
         if chunk.file:
-            with pq.ParquetFile(self._store.uploads_directory / chunk.file) as file:
-                return conformed(file.read_row_group(chunk.first, use_threads=False), table)
+            try:
+                with pq.ParquetFile(self._store.uploads_directory / chunk.file) as file:
+                    return conformed(file.read_row_group(chunk.first, use_threads=False), table)
+            except (OSError, pa.ArrowException) as error:
+                if getattr(error, "errno", None) is not None:  # the disk's trouble, not the file's
+                    raise
+                raise StoreError(f"{chunk.file}: the upload file is damaged: {error}") from error
         names = ", ".join(f"t.{name}" for name in table.schema.names)
         source = f"{self._part.name}.{table.name} t"
         if table.name == "rejects":

@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StoreBusy, StoreError
+from ..errors import StoreBusy, StoreError, StoreFailed
 from .control.sealed_files import SealedFile, SealedPart
 from .part_rows import Chunk, PartRows, overlap_rows
 from .parts import Part, sync_directory
@@ -114,9 +114,12 @@ class Sealer:
         """How many rows. Raises PartNotWhole and StoreBusy (nothing was changed), StoreBroken,
         StoreFailed.
         """
+        with self._held_back(part):
+            return self._seal(part)
+
+    def _seal(self, part: Part) -> int:
         if part.unreadable_files:
-            self.stuck.add(part.number)
-            raise PartNotWhole(f"{part.unreadable_files[0]}: the upload file is missing or damaged")
+            raise StoreError(f"{part.unreadable_files[0]}: the upload file is missing or damaged")
         told = self._read_ledger(part)
         added: list[SealedFile] = []
         with self._undone(added):
@@ -125,10 +128,7 @@ class Sealer:
             }
             stored = sum(counts[name] for name in DATA_TABLES)
             if stored != told.row_count:
-                self.stuck.add(part.number)
-                raise PartNotWhole(
-                    f"{part.path.name} has {stored} rows, its ledger says {told.row_count}"
-                )
+                raise StoreError(f"it has {stored} rows, its ledger says {told.row_count}")
             self._rename(added)
             self._store.publish_sealed(
                 added=added,
@@ -180,6 +180,17 @@ class Sealer:
             request_high=row[5],
             sealed_at=time.time(),
         )
+
+    @contextmanager
+    def _held_back(self, part: Part) -> Iterator[None]:
+        """What is wrong with a part, and no trouble of the moment, must not hold up the others."""
+        try:
+            yield
+        except (StoreBusy, StoreFailed):
+            raise
+        except (StoreError, pa.ArrowException) as error:
+            self.stuck.add(part.number)
+            raise PartNotWhole(f"{part.path.name}: {error}") from error
 
     def _seal_table(self, part: Part, table: SealedTable, added: list[SealedFile]) -> int:
         """Write the rows of one table; how many."""
@@ -242,7 +253,8 @@ class Sealer:
     ) -> None:
         """One file under its temporary name, durable; it joins `added`. None without rows."""
         rest = iter(pieces)
-        first_piece = next(rest, None)
+        with _busy_errors():
+            first_piece = next(rest, None)
         if first_piece is None:
             return
         if isinstance(day, int):

@@ -228,6 +228,38 @@ def test_nothing_that_is_not_whole_is_sealed(tmp_path: Path) -> None:
         assert len(check_parts(store)) > 0
 
 
+def test_a_damaged_upload_file_holds_up_only_its_part(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for seed in range(2):
+            fill(store, row_count=300, seed=seed)
+            store.rotate()
+        path = next((tmp_path / "uploads").glob("000001-*-events.parquet"))
+        content = bytearray(path.read_bytes())
+        content[100:400] = bytes(300)  # the footer is whole
+        path.write_bytes(content)
+        sealer = Sealer(store)
+        for number in (1, 2):
+            part = sealer.next_part()
+            assert part is not None
+            assert part.number == number
+            if number == 1:
+                with pytest.raises(PartNotWhole):
+                    sealer.seal(part)
+            else:
+                sealer.seal(part)
+        assert {file.first_part for file in store.sealed.all_files()} == {2}
+        assert len(list((tmp_path / "sealed").glob("*/*/*"))) == len(store.sealed.all_files())
+
+
+def test_rows_that_the_ledger_does_not_tell_of_are_not_sealed(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        fill(store, row_count=5)
+        rows(store, "UPDATE part_000001.applied SET row_count = row_count + 1 WHERE batch_id = 1")
+        store.rotate()
+        with pytest.raises(PartNotWhole, match="ledger says"):
+            Sealer(store).seal(store.parts.parts[0])
+
+
 def test_an_unknown_file_is_left_alone_and_told(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         fill(store, row_count=5)
