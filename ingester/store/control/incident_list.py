@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ingester.delivery.incident import Incident
 from ingester.delivery.routing import RouteRule
 from ingester.errors import Conflict, InvalidField, NotFound
+from ingester.lql.regex import BadPattern, check_pattern
 from ingester.store.control.file import ControlFile
 from ingester.store.control.incidents import (
     INCIDENT_ID_PREFIX,
@@ -210,6 +211,7 @@ class IncidentList(ControlFile):
         ends_at: float,
         actor: str,
     ) -> SilenceInfo:
+        _check_matchers(matchers)
         if ends_at <= max(starts_at, time.time()):
             raise InvalidField("ends_at", "ends_at must be in the future, and behind starts_at")
         with self._transaction() as connection:
@@ -256,6 +258,7 @@ class IncidentList(ControlFile):
 
     def preview_silence(self, matchers: Sequence[RouteRule]) -> list[IncidentInfo]:
         """Open incidents with an entry that such a silence would cover."""
+        _check_matchers(matchers)
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT incident_id FROM incidents WHERE status = 'opened'"
@@ -272,6 +275,18 @@ class IncidentList(ControlFile):
                 ):
                     found.append(info)
             return found
+
+
+def _check_matchers(matchers: Sequence[RouteRule]) -> None:
+    """A pattern that cannot be searched for would fail where an incident is opened."""
+    for number, one in enumerate(matchers):
+        if one.match != "regex":
+            continue
+        try:
+            check_pattern(one.value)
+        except BadPattern as error:
+            field = f"matchers[{number}].value"
+            raise InvalidField(field, f"{field}: {error}") from None
 
 
 def _info(connection: sqlite3.Connection, number: int) -> IncidentInfo:
