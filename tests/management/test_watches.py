@@ -122,11 +122,21 @@ def test_five_routes_of_each(
         ),
         ("/monitors", {"target": {"kind": "metric"}, "no_data": "alert"}, "metric_id"),
         ("/silences", {"matchers": []}, "matchers"),
+        (
+            "/silences",
+            {"matchers": [{"field": "label", "match": "regex", "value": "("}]},
+            "matchers[0].value",
+        ),
+        (
+            "/silences/preview",
+            {"matchers": [{"field": "label", "match": "regex", "value": "a{2,1}"}]},
+            "matchers[0].value",
+        ),
         ("/labels", {"name": ""}, "name"),
     ],
 )
 def test_a_refusal_names_the_field(desk: Desk, path: str, body: dict[str, Any], field: str) -> None:
-    name = {} if path == "/silences" else {"name": "x"}
+    name = {} if path.startswith("/silences") else {"name": "x"}
     answer = desk.ask("POST", path, {**name, **body})
     assert answer.status == 422, answer.document
     assert field in str(answer.document["field"])
