@@ -5,7 +5,7 @@ with it, so they wait for a moment without any. They run when the WAL passed `ch
 after `checkpoint_seconds` with something to do, and after trouble (a rollback on a full disk gives
 its space back only with the next checkpoint). When uploads leave no such moment and the WAL has
 grown to several times its size, one runs beside them: a start replays the whole WAL, and it may
-fill the disk.
+fill the disk. A rotated part does not wait for uploads to others.
 
 A checkpoint needs room itself: none is tried while less is free than the WAL holds, unless there is
 space to give back.
@@ -87,7 +87,7 @@ async def run(
             except StoreError as error:
                 _log.warning("checkpoint put off", reason=str(error))
                 not_before = now + _FAILED_WAIT_S
-        await _maybe_rotate(store, limiter)
+        await _maybe_rotate(store, limiter, has_room=has_room and now >= not_before)
 
 
 async def _checkpoint(store: Store, limiter: trio.CapacityLimiter, *, beside_writers: bool) -> bool:
@@ -102,10 +102,12 @@ async def _checkpoint(store: Store, limiter: trio.CapacityLimiter, *, beside_wri
         raise
 
 
-async def _maybe_rotate(store: Store, limiter: trio.CapacityLimiter) -> None:
+async def _maybe_rotate(store: Store, limiter: trio.CapacityLimiter, *, has_room: bool) -> None:
     try:
         if await trio.to_thread.run_sync(store.maybe_rotate, limiter=limiter):
             _log.info("rotated to a new part", part=store.parts.newest.number)
+        if has_room:
+            await trio.to_thread.run_sync(store.checkpoint_rotated, limiter=limiter)
     except StoreError as error:
         _log.warning("rotation put off", reason=str(error))
         if isinstance(error, StoreBroken):

@@ -36,6 +36,7 @@ class _Store:
         self.checkpointed_at: list[float] = []
         self.errors: list[Exception | bool] = []
         self.rotate_errors: list[Exception] = []
+        self.rotated_looks = 0
         self.recovered: list[int] = []
         self.recover_errors: list[Exception] = []
         self.clock: trio.testing.MockClock | None = None
@@ -59,6 +60,9 @@ class _Store:
         if self.rotate_errors:
             raise self.rotate_errors.pop(0)
         return False
+
+    def checkpoint_rotated(self) -> None:
+        self.rotated_looks += 1
 
     def recover(self, generation: int) -> None:
         self.recovered.append(generation)

@@ -128,6 +128,23 @@ def test_rotation_by_size_and_by_age_only_when_there_are_rows(
         assert [part.number for part in store.parts.parts] == [1, 2, 3, 4]
 
 
+def test_a_rotated_part_is_checkpointed_once_nobody_writes_into_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        load(store, 1)
+        with store.begin("small") as transaction:
+            insert(store, transaction, 2)
+            store.rotate()
+            with store.begin("small") as newest:
+                insert(store, newest, 3)
+                store.checkpoint_rotated()
+                assert store.parts.parts[0].wal_bytes() > 0, "someone still writes into it"
+        with store.begin("small") as newest:
+            insert(store, newest, 4)
+            store.checkpoint_rotated()
+            assert store.parts.parts[0].wal_bytes() == 0
+        assert value(store, "SELECT count(*) FROM requests") == 1
+
+
 def _make_older(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let two hours pass."""
     real = store_module.time.time
