@@ -92,11 +92,13 @@ def sealed_problems(
 
 
 def sealed_ledgers(directory: Path, files: Iterable[SealedFile], behind: int) -> list[Path]:
-    """The ledgers of sealed parts with numbers above `behind`, as far as they are there."""
+    """The ledgers of sealed parts from shortly before number `behind` on, as far as they are there:
+    a transaction may end in its part after the next one has begun.
+    """
     found = (
         directory / file.name
         for file in files
-        if file.table == "applied" and file.last_part > behind
+        if file.table == "applied" and file.last_part >= behind - 2
     )
     return [path for path in found if path.exists()]
 

@@ -91,7 +91,10 @@ class RebuiltFile:
         with mapped_errors(0):
             self._connection.register("feed", rows)
             try:
-                self._connection.execute(f"INSERT INTO part.{table} BY NAME SELECT * FROM feed")
+                columns = ", ".join(_columns(rows.column_names))
+                self._connection.execute(
+                    f"INSERT INTO part.{table} BY NAME SELECT {columns} FROM feed"
+                )
             finally:
                 self._connection.unregister("feed")
 
@@ -132,6 +135,19 @@ class RebuiltFile:
             os.close(descriptor)
         sync_directory(self._path.parent)
         self._is_finished = True
+
+
+def _columns(names: Iterable[str]) -> Iterator[str]:
+    """As they are named; the halves of a number of 128 bits as one (`frozen.py`)."""
+    for name in names:
+        if name.endswith(".high"):
+            whole = name.removesuffix(".high")
+            yield (
+                f'"{name}"::UHUGEINT * 18446744073709551616::UHUGEINT'
+                f' + "{whole}.low"::UHUGEINT AS "{whole}"'
+            )
+        elif not name.endswith(".low"):
+            yield f'"{name}"'
 
 
 class RebuiltPart(RebuiltFile):
