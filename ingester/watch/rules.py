@@ -135,6 +135,8 @@ class RuleEngine:
         # Also when nothing comes any more: parts stay until this cursor is written down.
         if self._clock.monotonic() - self._saved_at >= _IDLE_SAVE_S:
             self.save()
+        elif not self._sets and self._cursor is not None:
+            self._store.cursors.move(READER, self._cursor)  # nobody misses what is behind it
         return done
 
     def save(self) -> None:

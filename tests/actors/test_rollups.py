@@ -63,6 +63,12 @@ class _Store:
         self.commit_listeners: tuple[Callable[[], None], ...] = ()
         self.recovered: list[int] = []
 
+    def listen(self, listener: Callable[[], None]) -> None:
+        self.commit_listeners = (*self.commit_listeners, listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        self.commit_listeners = tuple(one for one in self.commit_listeners if one != listener)
+
     def recover(self, generation: int) -> None:
         self.recovered.append(generation)
 
