@@ -49,13 +49,6 @@ def test_whole_process_bench_runs_small(name: str) -> None:
     assert all(row.events and row.seconds for row in rows)
 
 
-def test_rollups_are_measured_with_and_without_and_tell_the_same_as_rows() -> None:
-    rows = importlib.import_module("bench.rollups").run(Options(smoke=True, rows=3_000))
-    assert [row.ratio_to for row in rows[:2]] == ["", "with/without"]
-    assert {"lag_s_max", "rest_s"} <= rows[1].extra.keys()
-    assert all(row.seconds for row in rows)
-
-
 def test_path_counts_rejects_and_compares_with_duckdb(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
