@@ -37,7 +37,7 @@ def sync(control: ControlStore, *paths: str) -> int:
 
 
 def test_the_sample_is_taken(control: ControlStore) -> None:
-    sample = Path(__file__).parents[2] / "watch.example.toml"
+    sample = Path(__file__).parents[2] / "ingester/watch/example.toml"
     assert sync(control, str(sample)) == 5
     assert sync(control, str(sample)) == 0
     kinds = [info.kind for info in control.list_watches()]
