@@ -41,7 +41,7 @@ from .config import Config
 from .config_check import split_address
 from .console.app import make_app
 from .console.connection import ConsoleLimits
-from .console.server import ConsoleAddresses, serve_console
+from .console.server import ConsoleAddresses, StartedOnce, serve_console
 from .errors import ConfigError, IngesterError, StoreFailed
 from .logs import configure_logging
 from .management.people import invitation_link
@@ -358,7 +358,7 @@ async def _console(
     """Serve the console until `stop`; restarted on the address it got. Raises what goes wrong
     before it listens for the first time.
     """
-    started = _StartedOnce(task_status)
+    started = StartedOnce(task_status)
 
     async def serve_it(process: Process) -> None:
         await _serve_console(process, stop, started)
@@ -371,27 +371,7 @@ async def _console(
         await _keep_running("console", process, serve_it, failed=error)
 
 
-class _StartedOnce(trio.TaskStatus[ConsoleAddresses]):
-    """Reports the first start; `bind` is where the next one must listen."""
-
-    def __init__(self, task_status: trio.TaskStatus[ConsoleAddresses]) -> None:
-        self._task_status = task_status
-        self.addresses: ConsoleAddresses | None = None
-
-    def started(self, value: ConsoleAddresses | None = None) -> None:
-        assert value is not None
-        if self.addresses is None:
-            self.addresses = value
-            self._task_status.started(value)
-
-    def bind(self, configured: str) -> str:
-        if self.addresses is None:
-            return configured
-        host, _, _ = configured.rpartition(":")
-        return f"{host}:{self.addresses.port}"
-
-
-async def _serve_console(process: Process, stop: trio.Event, started: _StartedOnce) -> None:
+async def _serve_console(process: Process, stop: trio.Event, started: StartedOnce) -> None:
     config = process.config
     certificates: Certificates | None = None
     if config.console.tls_cert_file:

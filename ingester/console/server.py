@@ -52,6 +52,7 @@ __all__ = [
     "ConsoleAddresses",
     "ConsoleCounters",
     "ConsoleLimits",
+    "StartedOnce",
     "TlsContext",
     "serve_console",
     "socket_address",
@@ -83,6 +84,26 @@ class ConsoleAddresses(Struct, frozen=True, kw_only=True):
     host: str
     port: int
     unix_path: Path | None
+
+
+class StartedOnce(trio.TaskStatus[ConsoleAddresses]):
+    """Reports the first start; `bind` is where the next one must listen."""
+
+    def __init__(self, task_status: trio.TaskStatus[ConsoleAddresses]) -> None:
+        self._task_status = task_status
+        self.addresses: ConsoleAddresses | None = None
+
+    def started(self, value: ConsoleAddresses | None = None) -> None:
+        assert value is not None
+        if self.addresses is None:
+            self.addresses = value
+            self._task_status.started(value)
+
+    def bind(self, configured: str) -> str:
+        if self.addresses is None:
+            return configured
+        host, _, _ = configured.rpartition(":")
+        return f"{host}:{self.addresses.port}"
 
 
 class _Door(Struct, frozen=True, kw_only=True):
