@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 T = TypeVar("T")
 
 # Between steps that leave nothing behind: the statements of one cost some 40 ms, however few rows.
-_PAUSE_S = 0.3
+_PAUSE_S = 0.9
 # Many members in a day make each step slower; the pause grows with it, to half of a processor.
 _PAUSE_S_MAX = 5.0
 # So many rows behind are a second of uploads: from there on the processor is shared evenly.
