@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ingester.management.calls import Call, NeededRole, Nothing
 
@@ -67,17 +67,10 @@ def key_change(
     conflict: str = "",
 ) -> Route:
     """A route after which the doors look again."""
-    return Route(
-        method=method,
-        pattern=_API + path,
-        summary=summary,
-        function=function,
-        answer=answer,
-        request=request,
-        status=status,
-        conflict=conflict,
-        changes_keys=True,
+    made = change(
+        method, path, function, answer, summary, request, status=status, conflict=conflict
     )
+    return structs.replace(made, changes_keys=True)
 
 
 def change(

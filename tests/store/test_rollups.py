@@ -15,11 +15,12 @@ import pytest
 
 from ingester.errors import StoreError
 from ingester.store import rollups as rollups_module
-from ingester.store.rollup_recount import recount_problems
 from ingester.store.rollups import READER, Rollups
 from tests.search.rows import NOW, Rows, at, event, metric
 from tests.store.recount import add_some, assert_recounts
 from tests.store.stores import opened, rows, value
+
+from .rollup_recount import recount_problems
 
 
 def finish(rollups: Rollups) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from .database import Cursor
-from .relations import Snapshot, relation
-from .rollups import Rollups
-from .store import Store
+from ingester.store.database import Cursor
+from ingester.store.relations import Snapshot, relation
+from ingester.store.rollups import Rollups
+from ingester.store.store import Store
 
 __all__ = ["recount_problems"]
 
