@@ -188,6 +188,7 @@ async def test_none_is_tried_without_room_unless_it_gives_room(
     async with bench.running(clock):
         await trio.sleep(5)
         assert bench.store.checkpoints == []
+        assert bench.store.rotated_looks == 0
         bench.store.is_space_owed = True
         await trio.sleep(1.5)
         assert len(bench.store.checkpoints) == 1
@@ -197,6 +198,7 @@ async def test_none_is_tried_without_room_unless_it_gives_room(
         bench.disk.measured_bytes = 102 * KiB
         await trio.sleep(1.5)
         assert len(bench.store.checkpoints) == 2, "space came back, and no request had to tell"
+        assert bench.store.rotated_looks > 0, "rotated parts as well"
 
 
 async def test_a_failed_checkpoint_reopens_the_store_and_is_not_repeated_at_once(

@@ -60,17 +60,15 @@ def test_logs_of_many_requests_are_read_as_each_alone(
         assert read_accepted_logs(texts, times) == each
 
 
-def test_a_number_beyond_every_type_and_a_time_of_tomorrow() -> None:
-    texts = [b'{"level":1e400,"message":"m"}', b'{"msg":"x","ts":"2026-11-22T00:00:00Z"}']
-    times = [NOW_US, NOW_US + 400 * DAY_US]
-    each = [
-        read_log(text, at_us, at_us + DAY_US, JSON_NAMES)
-        for text, at_us in zip(texts, times, strict=True)
-        if maybe_one_log(text, TIGHT)
-    ]
-    kept = [place for place, text in enumerate(texts) if maybe_one_log(text, TIGHT)]
-    assert kept
-    assert read_accepted_logs([texts[n] for n in kept], [times[n] for n in kept]) == each
+def test_a_time_after_the_first_arrival_and_a_number_beyond_every_type() -> None:
+    later_us = NOW_US + 400 * DAY_US
+    log = b'{"msg":"x","ts":%d}' % (later_us // 1000)
+    rows = read_accepted_logs([log, log], [NOW_US, later_us])
+    assert [row.time_us for row in rows] == [NOW_US, later_us], "of its own day, no other's"
+    huge = b'{"level":1e400,"message":"m"}'
+    assert maybe_one_log(huge, TIGHT)
+    rows = read_accepted_logs([huge, log], [NOW_US, later_us])
+    assert [(row.message, row.time_us) for row in rows] == [("m", NOW_US), ("x", later_us)]
 
 
 def test_bodies_of_more_than_one_turn_and_forms() -> None:
