@@ -14,12 +14,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from .event_lines import BACKSLASH, lone_surrogate_at
 
 __all__ = ["Array", "ChunkShape"]
 
-_LF, _CR, _OPEN, _CLOSE = 10, 13, 0x7B, 0x7D
+_LF, _CR, _OPEN, _CLOSE, _U = 10, 13, 0x7B, 0x7D, 0x75
 # Flags of 64 bytes are one 64-bit word of packed bits.
 _WORD = 64
 
@@ -58,7 +59,7 @@ class ChunkShape:
         np.equal(brackets, 0x5B, out=mask)  # 0x5B `[`, 0x7B `{`
         padded = self._mask[: size + -size % _WORD]
         padded[size:] = False
-        if self._maybe_too_deep(padded, longest) or not _is_clean(chunk):
+        if self._maybe_too_deep(padded, longest) or not self._is_clean(chunk, octets):
             return None
         return starts.astype(np.int32), lengths.astype(np.int32)
 
@@ -77,12 +78,27 @@ class ChunkShape:
             ((totals[words:] - totals[:-words]) > self.depth_max).any()
         )
 
-
-def _is_clean(chunk: bytes) -> bool:
-    """UTF-8 throughout, and no surrogate escape that would have to be looked at closely."""
-    if not chunk.isascii():
-        try:
-            chunk.decode()
-        except UnicodeDecodeError:
+    def _is_clean(self, chunk: bytes, octets: Array) -> bool:
+        """UTF-8 throughout, and no surrogate escape that would have to be looked at closely."""
+        if not chunk.isascii() and not _is_utf8(octets):
             return False
-    return BACKSLASH not in chunk or not lone_surrogate_at(chunk)
+        if BACKSLASH not in chunk:
+            return True
+        # A regular expression takes longer for the same bytes than all of the above.
+        is_escape = np.equal(octets[:-1], BACKSLASH, out=self._mask[: len(octets) - 1])
+        is_unicode = np.equal(octets[1:], _U, out=self._bytes.view(np.bool_)[: len(octets) - 1])
+        if not np.logical_and(is_escape, is_unicode, out=is_escape).any():
+            return True
+        # Emoji written as escapes by an ASCII-only encoder are pairs, and fine.
+        return not lone_surrogate_at(chunk)
+
+
+def _is_utf8(octets: Array) -> bool:
+    """Without a text made of them, which costs a copy and its memory."""
+    bounds = np.array([0, len(octets)], np.int32)
+    buffers = [None, pa.py_buffer(bounds), pa.py_buffer(octets)]
+    try:
+        pa.Array.from_buffers(pa.string(), 1, buffers).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -12,11 +12,10 @@ keys the last one counts.
 
 Invariants
 1. `decode_lines` of msgspec is not bound to lines (two values on one line, or one value over two
-   lines, both pass). A chunk is taken whole only if each line starts with `{` and ends with `}`,
-   and as many values as lines come out: `}` LF `{` cannot occur inside one JSON value, so no value
-   spans lines, and then equal counts leave one value per line.
+   lines, both pass). A chunk is taken whole only if it is regular (`chunk_shape`), and as many
+   values as lines come out.
 2. Properties the struct does not name are skipped by the decoder unseen: UTF-8, nesting depth and
-   lone surrogate escapes are checked here for the whole line, because the JSON type of the store
+   lone surrogate escapes are checked for the whole line, because the JSON type of the store
    refuses them later, for a whole batch at once.
 3. The line is kept as sent (without white space around it).
 """
@@ -32,8 +31,8 @@ import numpy as np
 from msgspec import UNSET, Struct, UnsetType, structs
 
 from ..messages import LineReject, RejectReason
+from .chunk_shape import ChunkShape
 from .event_lines import (
-    BACKSLASH,
     GZIP_HEAD,
     ZSTD_HEAD,
     Event,
@@ -42,7 +41,6 @@ from .event_lines import (
     Name,
     Session,
     decode_line,
-    lone_surrogate_at,
     strict_decoder,
     too_long,
     wrong_encoding,
@@ -59,11 +57,6 @@ _DIRTY_SHARE = 32
 _STRICT = EventRules()
 # For lines that passed narrower ones.
 _ACCEPTED = EventRules(line_bytes_max=1 << 62, depth_max=1 << 62, lenient_session=True)
-
-# Flags of 64 bytes are one 64-bit word of packed bits.
-_WORD = 64
-
-_LF, _CR, _OPEN, _CLOSE = 10, 13, 0x7B, 0x7D
 
 
 class _EitherSpelling(Struct, gc=False):
@@ -131,8 +124,7 @@ class EventDecoder:
         self._compressed: bytearray | None = None
         # Whether halving was of no use for the last chunk that could not be taken whole.
         self._is_mostly_refused = False
-        self._mask = np.empty(0, np.bool_)
-        self._bytes = np.empty(0, np.uint8)
+        self._shape = ChunkShape(rules.line_bytes_max, rules.depth_max)
 
     def feed(self, piece: bytes) -> list[EventBatch]:
         """Take the next piece of the body."""
@@ -198,37 +190,16 @@ class EventDecoder:
 
     def _decode_regular(self, chunk: bytes, offset: int) -> _Rows | None:
         """One typed decode for all lines, or None if only a look at each line can tell."""
-        octets = np.frombuffer(chunk, np.uint8)
-        size = len(octets)
-        if len(self._mask) < size + _WORD:
-            # Kept between chunks: fresh arrays of this size cost page faults.
-            self._mask = np.empty(size + size // 4 + _WORD, np.bool_)
-            self._bytes = np.empty(size + size // 4, np.uint8)
-        mask = self._mask[:size]
-        ends = np.equal(octets, _LF, out=mask).nonzero()[0]
-        starts = np.empty(len(ends), np.int64)
-        starts[0] = 0
-        np.add(ends[:-1], 1, out=starts[1:])
-        ends = ends - (octets[ends - 1] == _CR)
-        if (octets[starts] != _OPEN).any() or (octets[ends - 1] != _CLOSE).any():
+        lines = self._shape.regular_lines(chunk)
+        if lines is None:
             return None
-        lengths = ends - starts
-        longest = int(lengths.max())
-        if longest > self.rules.line_bytes_max:
-            return None
-        brackets = np.bitwise_and(octets, 0xDF, out=self._bytes[:size])
-        np.equal(brackets, 0x5B, out=mask)  # 0x5B `[`, 0x7B `{`
-        padded = self._mask[: size + -size % _WORD]
-        padded[size:] = False
-        if _maybe_too_deep(padded, longest, self.rules.depth_max) or not _is_clean(chunk):
-            return None
+        starts, lengths = lines
         events = _decode_typed(chunk, len(starts), self.rules)
         if events is None:
             return None
         numbers = np.arange(self._line_number, self._line_number + len(starts), dtype=np.int64)
         self._line_number += len(starts)
-        starts += offset
-        return _Rows(events, starts.astype(np.int32), lengths.astype(np.int32), numbers)
+        return _Rows(events, starts + np.int32(offset), lengths, numbers)
 
     def _decode_by_line(self, span: bytes, offset: int) -> _Rows:
         """Look at each line. Blank lines are passed over."""
@@ -335,33 +306,3 @@ def _decode_typed(chunk: bytes, line_count: int, rules: EventRules) -> list[Any]
             session = None
         events.append(Event(account, user, created, action, session))
     return events
-
-
-def _is_clean(chunk: bytes) -> bool:
-    """UTF-8 throughout, and no surrogate escape that would have to be looked at closely."""
-    if not chunk.isascii():
-        try:
-            chunk.decode()
-        except UnicodeDecodeError:
-            return False
-    if BACKSLASH not in chunk:
-        return True
-    # Emoji written as escapes by an ASCII-only encoder are pairs, and fine.
-    return not lone_surrogate_at(chunk)
-
-
-def _maybe_too_deep(is_open: np.ndarray[Any, Any], longest: int, depth_max: int) -> bool:
-    """Whether some line may hold more than `depth_max` opening brackets.
-
-    `is_open`: True where a byte is `{` or `[`, in strings too; its size a multiple of `_WORD`.
-    Counted by words of 64 bytes: a line lies within `longest // 64 + 2` of them, so if no run of
-    so many words has more than `depth_max`, no line has. (Half the cost of looking for positions.)
-    """
-    counts = np.bitwise_count(np.packbits(is_open).view(np.uint64))
-    totals = np.cumsum(counts, dtype=np.int64)
-    words = longest // 64 + 2
-    if len(totals) <= words:
-        return int(totals[-1]) > depth_max
-    return int(totals[words - 1]) > depth_max or bool(
-        ((totals[words:] - totals[:-words]) > depth_max).any()
-    )

@@ -130,6 +130,13 @@ class Inflater:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Pieces of at most `piece_bytes`; raises `MalformedBody` and `BodyTooLarge`."""
+        if isinstance(self._decoder, _Identity):
+            self.input_bytes += len(data)
+            for piece in self._decoder.decode(data):
+                self.output_bytes += len(piece)
+                _check_limits(self.output_bytes, self.input_bytes, self._limits)
+                yield piece
+            return
         view = memoryview(data)
         start = 0
         while start < len(view):
@@ -192,16 +199,23 @@ def _check_limits(output_bytes: int, input_bytes: int, limits: InflateLimits) ->
 
 
 class _Identity:
-    """No coding. There is no end to prove here: HTTP framing proves it."""
+    """No coding. There is no end to prove here: HTTP framing proves it.
+
+    Pieces are as long as they may be: a decoder does much once a piece, and cut into 64 KiB a
+    million plain logs took half as long again.
+    """
 
     def __init__(self, piece_bytes: int) -> None:
         self._piece_bytes = piece_bytes
 
     def decode(self, data: bytes | memoryview) -> Iterator[bytes]:
-        step = self._piece_bytes
-        if isinstance(data, bytes) and len(data) <= step:
-            yield data  # never empty: see `Inflater.feed`
+        if not data:
             return
+        if isinstance(data, bytes) and len(data) <= self._piece_bytes:
+            yield data
+            return
+        count = -(-len(data) // self._piece_bytes)
+        step = -(-len(data) // count)  # pieces of one length, and no short one at the end
         for start in range(0, len(data), step):
             yield bytes(data[start : start + step])
 

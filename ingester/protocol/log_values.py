@@ -30,6 +30,7 @@ from .log_times import NO_TIME, read_time
 __all__ = [
     "JSON_NAMES",
     "LEVELS",
+    "LEVEL_CHARACTERS_MAX",
     "LEVEL_NAMES",
     "MESSAGE_NAMES",
     "NO_LEVEL",
@@ -104,7 +105,7 @@ _GUESSES = {
 }
 _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
 # With blanks around it, as some formatters pad it.
-_LEVEL_CHARACTERS_MAX = 64
+LEVEL_CHARACTERS_MAX = 64
 # Shapes remembered: what most senders send has few, and what has many is not worth remembering.
 _SHAPES_MAX = 1024
 _SHAPE_KEYS_MAX = 64
@@ -224,7 +225,7 @@ def find_time(raw: RawObject, shape: LogShape, latest_us: int) -> int:
 def level_code(value: Any) -> int:
     """The level a `level` property names, or `NO_LEVEL`."""
     if isinstance(value, str):
-        return _text_level(value) if len(value) <= _LEVEL_CHARACTERS_MAX else NO_LEVEL
+        return _text_level(value) if len(value) <= LEVEL_CHARACTERS_MAX else NO_LEVEL
     if isinstance(value, bool) or not isinstance(value, int | float):
         return NO_LEVEL
     return _number_level(value)

@@ -1,9 +1,9 @@
 """Logs: bodies of the log and honest doors to rows with level, message and time (contract 3.2).
 
-Why it looks like this: one typed decode per chunk finds the properties named exactly as in the
-contract, which is all there is to most logs; level, message and time are then read by columns. A
-row for which that does not settle all three (another case, a guess, a message that is no text) is
-read by `log_values`, which is the reference for all of them.
+Why it looks like this: the properties named exactly as in the contract are all there is to most
+logs, and are read a chunk at a time (`log_chunk`). A row for which that does not settle all three
+(another case, a guess, a message that is no text) is read by `log_values`, which is the reference
+for all of them.
 
 1. The payload is kept as sent, without white space around it.
 2. A log without a time of its own has the time of its arrival; what lies more than a day after
@@ -15,12 +15,9 @@ read by `log_values`, which is the reference for all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
-from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import Struct
 
 from ..errors import BodyTooLarge, MalformedBody
 from ..messages import LineReject
@@ -28,8 +25,9 @@ from .body_decoder import BodyDecoder, BodyLimits, Spans, refused
 from .chunk_shape import Array
 from .form import FORM_NAMES, form_object, starts_like_json
 from .json_text import WHITE_SPACE, JsonFault, is_truncated, json_fault, kind_of_text
+from .log_chunk import LogReader, open_rows
 from .log_columns import LogBatch
-from .log_times import DAY_US, NO_TIME, read_times
+from .log_times import DAY_US, NO_TIME
 from .log_values import (
     JSON_NAMES,
     NO_LEVEL,
@@ -38,7 +36,6 @@ from .log_values import (
     find_level,
     find_message,
     find_time,
-    level_code,
     raw_objects,
     read_log,
     shape_of,
@@ -51,29 +48,6 @@ __all__ = [
     "LogDoorDecoder",
     "read_accepted_logs",
 ]
-
-_LEVEL_KINDS = {str, int, float, type(None), UnsetType}
-
-
-class _Log(Struct, gc=False):
-    """The properties as named by the contract; anything else is skipped."""
-
-    level: Any = UNSET
-    severity: Any = UNSET
-    message: Any = UNSET
-    msg: Any = UNSET
-    timestamp: Any = UNSET
-    time: Any = UNSET
-    ts: Any = UNSET
-    at_timestamp: Any = field(default=UNSET, name="@timestamp")
-    date: Any = UNSET
-
-    def __repr__(self) -> str:
-        return "Log(…)"
-
-
-_TIME_GETTERS = tuple(map(attrgetter, ("timestamp", "time", "ts", "at_timestamp", "date")))
-_decoder = msgspec.json.Decoder(_Log)
 
 
 class LogColumns(Struct):
@@ -92,6 +66,7 @@ class LogDecoder(BodyDecoder[LogRow, LogColumns, LogBatch]):
 
     names: LogNames = JSON_NAMES
     received_at_us: int
+    _reader: LogReader
 
     def read_text(self, text: bytes, line_number: int) -> LogRow | LineReject:
         fault = json_fault(text, self.limits.depth_max)
@@ -105,45 +80,38 @@ class LogDecoder(BodyDecoder[LogRow, LogColumns, LogBatch]):
         return read_log(value, self.received_at_us, self._latest_us, self.names)
 
     def read_chunk(self, chunk: bytes, starts: Array, lengths: Array) -> LogColumns | None:
-        try:
-            logs = _decoder.decode_lines(chunk)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        logs = self._reader.decode(chunk, len(starts))
+        if logs is None:
             return None
-        if len(logs) != len(starts):
-            return None
-        levels = _levels(logs)
-        messages, is_open = _messages(logs)
-        times = _times(logs, self._latest_us)
-        is_open |= (levels == NO_LEVEL) | (times == NO_TIME)
-        places = is_open.nonzero()[0].tolist()
-        if not places:
-            return LogColumns(levels, messages, times)
-        return self._settled(LogColumns(levels, messages, times), places, chunk, starts, lengths)
+        levels = self._reader.levels(logs)
+        messages = self._reader.messages(logs)
+        times = self._reader.times(logs, self._latest_us)
+        columns = LogColumns(levels, messages, times)
+        places = open_rows(levels, messages, times)
+        if places:
+            self._settle(columns, places, chunk, starts, lengths)
+        return columns
 
-    def _settled(
+    def _settle(
         self, columns: LogColumns, places: list[int], chunk: bytes, starts: Array, lengths: Array
-    ) -> LogColumns:
+    ) -> None:
         """Read exactly what is still open of the rows at `places`."""
-        messages = columns.messages
-        levels, times = columns.levels.tolist(), columns.times.tolist()
-        firsts = starts.tolist()
-        sizes = lengths.tolist()
-        raws = raw_objects.decode_lines(chunk) if len(places) == len(levels) else None
-        for place in places:
-            start = firsts[place]
-            if raws is None:
-                raw = raw_objects.decode(chunk[start : start + sizes[place]])
-            else:
-                raw = raws[place]
+        levels, messages, times = columns.levels, columns.messages, columns.times
+        firsts, sizes = starts[places].tolist(), lengths[places].tolist()
+        texts = [chunk[first : first + size] for first, size in zip(firsts, sizes, strict=True)]
+        raws = raw_objects.decode_lines(b"\n".join(texts))
+        level_codes, times_us = levels[places].tolist(), times[places].tolist()
+        for row, (place, text, raw) in enumerate(zip(places, texts, raws, strict=True)):
             shape = shape_of(raw, self.names)
-            if levels[place] == NO_LEVEL:
-                levels[place] = find_level(raw, shape)
-            if messages[place] is None:
-                messages[place] = find_message(raw, shape, chunk[start : start + sizes[place]])
-            if times[place] == NO_TIME:
+            if level_codes[row] == NO_LEVEL:
+                level_codes[row] = find_level(raw, shape)
+            if not messages[place]:
+                messages[place] = find_message(raw, shape, text)
+            if times_us[row] == NO_TIME:
                 time_us = find_time(raw, shape, self._latest_us) if shape.time else NO_TIME
-                times[place] = self.received_at_us if time_us == NO_TIME else time_us
-        return LogColumns(np.array(levels, np.uint8), messages, np.array(times, np.int64))
+                times_us[row] = self.received_at_us if time_us == NO_TIME else time_us
+        levels[places] = level_codes
+        times[places] = times_us
 
     def gather(self, rows: list[LogRow]) -> LogColumns:
         return LogColumns(
@@ -194,6 +162,7 @@ class HonestLogDecoder(LogDecoder):
     ) -> None:
         super().__init__(limits, rejects_max=rejects_max, is_plain=is_plain, keep_going=keep_going)
         self.received_at_us = received_at_us
+        self._reader = LogReader()
         # Held while it may be a form; then None.
         self._form: bytearray | None = bytearray() if is_form else None
 
@@ -235,6 +204,7 @@ class LogDoorDecoder(LogDecoder):
             limits, rejects_max=0, is_plain=is_plain, is_strict=True, takes_any_value=True
         )
         self.received_at_us = received_at_us
+        self._reader = LogReader()
         # Held while it may be a form; then None.
         self._form: bytearray | None = bytearray() if is_form else None
         self._is_json: bool | None = None  # not known yet
@@ -269,72 +239,17 @@ class LogDoorDecoder(LogDecoder):
 
 def read_accepted_logs(texts: Sequence[bytes], received_at_us: Sequence[int]) -> list[LogRow]:
     """`read_log` of each: sound objects, each on one line, with the time of its arrival."""
-    try:
-        logs = _decoder.decode_lines(b"\n".join(texts))
-    except (msgspec.DecodeError, RecursionError):  # a number that is too large for its type
-        logs = []
-    if len(logs) != len(texts):
+    reader = LogReader()
+    logs = reader.decode(b"\n".join(texts), len(texts))
+    if logs is None:  # a number that is too large for its type
         both = zip(texts, received_at_us, strict=True)
         return [read_log(text, at_us, at_us + DAY_US, JSON_NAMES) for text, at_us in both]
-    levels = _levels(logs)
-    messages, is_open = _messages(logs)
+    levels = reader.levels(logs)
+    messages = reader.messages(logs)
     # What is later than a day after the first may still be a time: it is looked at below.
-    times = _times(logs, min(received_at_us) + DAY_US)
+    times = reader.times(logs, min(received_at_us) + DAY_US)
     rows = list(map(LogRow, levels.tolist(), messages, times.tolist()))
-    for place in (is_open | (levels == NO_LEVEL) | (times == NO_TIME)).nonzero()[0].tolist():
+    for place in open_rows(levels, messages, times):
         at_us = received_at_us[place]
         rows[place] = read_log(texts[place], at_us, at_us + DAY_US, JSON_NAMES)
     return rows
-
-
-def _levels(logs: list[_Log]) -> Array:
-    levels = _codes([log.level for log in logs])
-    open_rows = (levels == NO_LEVEL).nonzero()[0]
-    if len(open_rows) == len(logs):
-        return _codes([log.severity for log in logs])
-    if len(open_rows):
-        levels[open_rows] = _codes([logs[row].severity for row in open_rows.tolist()])
-    return levels
-
-
-def _codes(values: list[Any]) -> Array:
-    if set(map(type, values)) <= _LEVEL_KINDS:
-        codes = {value: level_code(value) for value in set(values)}
-        return np.fromiter(map(codes.__getitem__, values), np.uint8, len(values))
-    # True would be taken for 1, and what has elements for no key at all.
-    return np.fromiter(map(level_code, values), np.uint8, len(values))
-
-
-def _messages(logs: list[_Log]) -> tuple[list[Any], Array]:
-    """Texts, and where there is none yet."""
-    messages: list[Any] = [
-        log.message
-        if log.message.__class__ is str
-        else log.msg
-        if log.message is UNSET and log.msg.__class__ is str
-        else None
-        for log in logs
-    ]
-    is_open = ~np.fromiter(map(bool, messages), np.bool_, len(messages))
-    for row in is_open.nonzero()[0].tolist():
-        messages[row] = None
-    return messages, is_open
-
-
-def _times(logs: list[_Log], latest_us: int) -> Array:
-    times = np.full(len(logs), NO_TIME, np.int64)
-    rows, places = logs, None
-    for get in _TIME_GETTERS:
-        values = list(map(get, rows))
-        if set(map(type, values)) == {UnsetType}:
-            continue
-        found = read_times(values, latest_us)
-        if places is None:
-            times = found
-        else:
-            times[places] = found
-        places = (times == NO_TIME).nonzero()[0]
-        if not len(places):
-            break
-        rows = [logs[place] for place in places.tolist()]
-    return times

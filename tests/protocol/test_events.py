@@ -7,14 +7,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingester.protocol.event_lines import EventRules
-from ingester.protocol.events import EventBatch, EventDecoder, _maybe_too_deep
+from ingester.protocol.events import EventBatch, EventDecoder
 from ingester.protocol.ndjson import EXCERPT_BYTES_MAX
 
 from ..helpers import sliced
@@ -91,16 +90,6 @@ def test_depth_is_seen_wherever_it_stands_in_a_chunk(data: st.DataObject) -> Non
     ])
     body = b"\n".join(data.draw(st.lists(kinds, min_size=1, max_size=12)))
     check_body(body, [body], TIGHT)
-
-
-@given(st.lists(st.lists(st.booleans(), max_size=300), min_size=1, max_size=12), st.integers(1, 99))
-def test_the_depth_guess_never_misses(marks: list[list[bool]], depth_max: int) -> None:
-    chunk = b"".join(bytes(b"["[0] if mark else b"x"[0] for mark in m) + b"\n" for m in marks)
-    octets = np.frombuffer(chunk, np.uint8)
-    longest = max(len(mark) for mark in marks)
-    is_open = np.pad(octets == ord("["), (0, -len(octets) % 64))
-    if any(sum(mark) > depth_max for mark in marks):
-        assert _maybe_too_deep(is_open, longest, depth_max)
 
 
 def test_regular_lines_take_the_fast_way() -> None:

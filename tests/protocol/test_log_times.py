@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingester.protocol.log_times import NO_TIME, read_time, read_times, rfc3339_us
+from ingester.protocol.log_time_columns import read_times
+from ingester.protocol.log_times import NO_TIME, read_time, rfc3339_us
 
 LATEST_US = 1_795_262_400_000_000
 
