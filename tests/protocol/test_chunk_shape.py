@@ -14,7 +14,8 @@ from ingester.protocol.event_lines import lone_surrogate_at
 _PARTS = [
     b"x", b" ", b"[", b"{", b"\\", b"\\\\", b"u", b"\\u", b"\\u00e9", b"\\ud83d", b"\\ude00",
     b"\r", b"\\uD83D\\uDE00", b"\\\\ud83d", b"\xc3\xa9", b"\xc3", b"\xa9", b"\xe4\xbf\x9d",
-    b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"\0", b"x" * 63,
+    b"\xed\xa0\x80", b"\xf0\x9f\x98\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xef\xbb\xbf",
+    b"\0", b"x" * 63,
 ]  # fmt: skip
 _LINES = st.lists(
     st.builds(
