@@ -7,7 +7,7 @@ lane takes, and then come the way of an upload, with the surface of the other de
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from msgspec import Struct
@@ -43,7 +43,7 @@ class MetricDecoder:
         self.rejected_count = 0
         self.reasons: Counter[RejectReason] = Counter()
         self.rejects: list[LineReject] = []
-        self.metrics: list[Metric] = []
+        self.metrics: Sequence[Metric] = ()
         self._project_id = project_id
         self._rules = rules
         self._value_bytes_max = value_bytes_max

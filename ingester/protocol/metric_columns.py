@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from .json_views import JSON, packed_json
-from .metrics import MetricRequest
+from .metrics import NO_RAW, MetricRequest
 
 __all__ = ["METRIC_SCHEMA", "metric_rows"]
 
@@ -60,7 +60,7 @@ def metric_rows(requests: Sequence[MetricRequest]) -> pa.Table:
         pa.array(np.fromiter((m.value for m in metrics), np.float64, count)),
         pa.array([m.unit for m in metrics], _STRING),
         pa.array(times).view(_TIMESTAMP),
-        packed_json([bytes(m.metadata) for m in metrics]),
+        packed_json([bytes(raw) if (raw := m.metadata) is not NO_RAW else b"" for m in metrics]),
         pa.array(np.arange(1, count + 1) - firsts),
         pa.array(np.repeat(numbers, counts)),
         pa.array(received_us).view(_TIMESTAMP),

@@ -14,12 +14,12 @@ test compares them). The rules are contract 3.3.
    `future_seconds_max` after the arrival, which it is if absent.
 5. `metadata` is kept as sent; it passed `json_text.text_fault`.
 
-A change of a metric's name or unit is no fault: `labels` hands out what the store compares.
+A change of a metric's name or unit is no fault (`doors/metric_labels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -49,12 +49,12 @@ from .value_framer import BOM
 
 __all__ = [
     "METRICS_MAX",
+    "NO_RAW",
     "Metric",
     "MetricRequest",
     "MetricRules",
     "MetricsBody",
     "decode_metrics",
-    "labels",
 ]
 
 METRICS_MAX = 100
@@ -65,7 +65,7 @@ NAME_CHARACTERS_MAX = 256
 _Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
 _Unit = Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]
 _Millis = Annotated[float, Meta(ge=0, lt=CREATED_AT_MS_END)]
-_NO_RAW = msgspec.Raw()
+NO_RAW = msgspec.Raw()
 _ObjectRaw = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
@@ -85,7 +85,7 @@ class Metric(Struct, gc=False):
     unit: _Unit | None = None
     timestamp: _Millis | None = None
     # A factory, because a JSON schema can show no Raw as a default.
-    metadata: _ObjectRaw = field(default_factory=lambda: _NO_RAW)
+    metadata: _ObjectRaw = field(default_factory=lambda: NO_RAW)
 
     def __repr__(self) -> str:
         return "Metric(…)"
@@ -101,11 +101,28 @@ class MetricsBody(Struct, gc=False):
         return f"Body({len(self.metrics)} metrics)"
 
 
+class _Decoded(Metric, gc=False):
+    """The same, spared the call of the factory."""
+
+    metadata: _ObjectRaw = NO_RAW
+
+    def __repr__(self) -> str:
+        return "Metric(…)"
+
+
+class _DecodedBody(Struct, gc=False):
+    projectId: _Name
+    metrics: Annotated[list[_Decoded], Meta(min_length=1, max_length=METRICS_MAX)]
+
+    def __repr__(self) -> str:
+        return f"Body({len(self.metrics)} metrics)"
+
+
 class _BodyParts(Struct, gc=False):
     """A body whose properties are looked at one by one; others are passed over, not held."""
 
-    projectId: msgspec.Raw = _NO_RAW
-    metrics: msgspec.Raw = _NO_RAW
+    projectId: msgspec.Raw = NO_RAW
+    metrics: msgspec.Raw = NO_RAW
 
     def __repr__(self) -> str:
         return "BodyParts(…)"
@@ -114,12 +131,12 @@ class _BodyParts(Struct, gc=False):
 class _MetricParts(Struct, gc=False):
     """The same of a metric."""
 
-    metricId: msgspec.Raw = _NO_RAW
-    metricName: msgspec.Raw = _NO_RAW
-    value: msgspec.Raw = _NO_RAW
-    unit: msgspec.Raw = _NO_RAW
-    timestamp: msgspec.Raw = _NO_RAW
-    metadata: msgspec.Raw = _NO_RAW
+    metricId: msgspec.Raw = NO_RAW
+    metricName: msgspec.Raw = NO_RAW
+    value: msgspec.Raw = NO_RAW
+    unit: msgspec.Raw = NO_RAW
+    timestamp: msgspec.Raw = NO_RAW
+    metadata: msgspec.Raw = NO_RAW
 
     def __repr__(self) -> str:
         return "MetricParts(…)"
@@ -131,13 +148,13 @@ class MetricRequest(Struct, gc=False):
     request_number: int
     received_at_us: int
     project_id: str
-    metrics: list[Metric]
+    metrics: Sequence[Metric]
 
     def __repr__(self) -> str:
         return f"MetricRequest({len(self.metrics)} metrics)"
 
 
-_decoder = msgspec.json.Decoder(MetricsBody)
+_decoder = msgspec.json.Decoder(_DecodedBody)
 _body_parts = msgspec.json.Decoder(_BodyParts)
 _metric_parts = msgspec.json.Decoder(_MetricParts)
 _ABSENT = (b"", b"null")
@@ -160,14 +177,9 @@ def decode_metrics(
     return MetricRequest(request_number, received_at_us, project_id, metrics)
 
 
-def labels(metrics: Iterable[Metric]) -> Iterator[tuple[str, str, str | None]]:
-    """Id, name and unit of each metric: a change of the latter two is worth a warning."""
-    return ((m.metricId, m.metricName, m.unit) for m in metrics)
-
-
 def _decode_whole(
     body: bytes, rules: MetricRules, project_id: str, latest_ms: int
-) -> list[Metric] | None:
+) -> Sequence[Metric] | None:
     """All metrics, or None if only a close look can tell."""
     try:
         if not body.isascii():
@@ -177,20 +189,22 @@ def _decode_whole(
         return None
     if decoded.projectId != project_id or lone_surrogate_at(body):
         return None
+    metrics = decoded.metrics
+    # A whole millisecond later at the earliest: fractions are cut.
+    times = [metric.timestamp for metric in metrics if metric.timestamp is not None]
+    if times and max(times) >= latest_ms + 1:
+        return None
     # Half as many brackets open as there are bytes, at most; a surrogate needs an escape.
     plain_bytes_max = 0 if BACKSLASH in body else 2 * rules.depth_max
-    for metric in decoded.metrics:
-        if metric.timestamp is not None and int(metric.timestamp) > latest_ms:
+    for metric in [metric for metric in metrics if metric.metadata is not NO_RAW]:
+        text = bytes(metric.metadata)
+        if text == b"null":
+            metric.metadata = NO_RAW
+        elif text[0] != 0x7B or (
+            len(text) > plain_bytes_max and text_fault(text, rules.depth_max) is not None
+        ):
             return None
-        if metric.metadata is not _NO_RAW:
-            text = bytes(metric.metadata)
-            if text == b"null":
-                metric.metadata = _NO_RAW
-            elif text[0] != 0x7B or (
-                len(text) > plain_bytes_max and text_fault(text, rules.depth_max) is not None
-            ):
-                return None
-    return decoded.metrics
+    return metrics
 
 
 def _decode_closely(
@@ -249,7 +263,7 @@ def _decode_one(text: bytes, place: str, rules: MetricRules, latest_ms: int) -> 
     metadata = fields.metadata
     kept = bytes(metadata)
     if kept in _ABSENT:
-        metadata = _NO_RAW
+        metadata = NO_RAW
     elif kept[0] != 0x7B:
         raise MalformedBody(f"{place}.metadata must be an object, got {kind_of_text(kept)}")
     elif (fault := text_fault(kept, rules.depth_max)) is not None:
