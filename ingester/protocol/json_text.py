@@ -95,7 +95,7 @@ def text_fault(text: bytes, depth_max: int) -> JsonFault | None:
         except UnicodeDecodeError as error:
             detail = f"byte 0x{text[error.start]:02x} is not UTF-8"
             return JsonFault("invalid_utf8", detail, error.start + 1)
-    if text.count(b"{") + text.count(b"[") > depth_max:
+    if len(text) > depth_max and text.count(b"{") + text.count(b"[") > depth_max:
         column = _too_deep_at(text, depth_max)
         if column:
             return JsonFault("too_deep", f"more than {depth_max} levels of nesting", column)
@@ -107,12 +107,17 @@ def text_fault(text: bytes, depth_max: int) -> JsonFault | None:
 
 def json_fault(text: bytes, depth_max: int) -> JsonFault | None:
     """Why `text` is not one JSON value the store can hold; None if it is."""
-    return text_fault(text, depth_max) or grammar_fault(text)
+    fault = text_fault(text, depth_max)
+    return _fault_of_grammar(text) if fault is None else fault
 
 
 def grammar_fault(text: bytes) -> JsonFault | None:
     """Why `text` is not one JSON value by grammar alone (see `is_truncated`)."""
-    text = _without_halves(text)
+    return _fault_of_grammar(_without_halves(text))
+
+
+def _fault_of_grammar(text: bytes) -> JsonFault | None:
+    """Of a text without half surrogates."""
     try:
         _raw_value.decode(text)
     except RecursionError:

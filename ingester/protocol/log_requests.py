@@ -24,6 +24,7 @@ __all__ = ["LogRows", "maybe_one_log", "read_honest_logs", "read_log_door"]
 # A decoder call holds the interpreter lock: no longer than for this many bytes at a time.
 _TURN_BYTES = 256 * 1024
 _FIRST_LINE = (1,)
+_LF = 0x0A
 _NO_REASONS: Mapping[RejectReason, int] = {}
 
 
@@ -82,18 +83,18 @@ def read_honest_logs(
     return found
 
 
-def maybe_one_log(raw: bytes, limits: BodyLimits) -> bytes | None:
+def maybe_one_log(raw: bytes, value_bytes_max: int, depth_max: int) -> bytes | None:
     """The log of a body that is one sound object on one line; both doors take that."""
-    if raw[:1] != b"{" or len(raw) > limits.value_bytes_max:
+    if raw[:1] != b"{" or len(raw) > value_bytes_max:
         return None
     text = raw.rstrip(WHITE_SPACE)
-    if b"\n" in text or json_fault(text, limits.depth_max) is not None:
+    if _LF in text or json_fault(text, depth_max) is not None:
         return None
     return text
 
 
 def _read_one(raw: bytes, limits: BodyLimits, received_at_us: int) -> LogRows | None:
-    text = maybe_one_log(raw, limits)
+    text = maybe_one_log(raw, limits.value_bytes_max, limits.depth_max)
     if text is None:
         return None
     row = read_log(text, received_at_us, received_at_us + DAY_US, JSON_NAMES)

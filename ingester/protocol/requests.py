@@ -180,10 +180,10 @@ def decode_body(entry: JournalEntry, raw: bytes) -> SmallRequest:
         )
         metrics = found.metrics
         return SmallRequest(entry, len(metrics), metrics, (), (), (), _NO_REASONS, 0, len(raw))
-    limits = BodyLimits(entry.line_bytes_max, entry.value_bytes_max, entry.depth_max)
-    text = maybe_one_log(raw, limits)
+    text = maybe_one_log(raw, entry.value_bytes_max, entry.depth_max)
     if text is not None:
         return SmallRequest(entry, 1, (), (text,), _FIRST_LINE, (), _NO_REASONS, 0, len(raw))
+    limits = BodyLimits(entry.line_bytes_max, entry.value_bytes_max, entry.depth_max)
     return _of_logs(entry, _read_logs(entry, form, raw, limits), len(raw))
 
 

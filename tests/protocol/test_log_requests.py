@@ -52,7 +52,10 @@ def test_both_ways_agree(made: tuple[bytes, list[bytes], list[bytes] | None]) ->
 def test_logs_of_many_requests_are_read_as_each_alone(
     made: list[tuple[tuple[bytes, list[bytes], list[bytes] | None], int]],
 ) -> None:
-    found = [(maybe_one_log(body[0], TIGHT), NOW_US + shift) for body, shift in made]
+    found = [
+        (maybe_one_log(body[0], TIGHT.value_bytes_max, TIGHT.depth_max), NOW_US + shift)
+        for body, shift in made
+    ]
     logs = [(text, at_us) for text, at_us in found if text is not None]
     each = [read_log(text, at_us, at_us + DAY_US, JSON_NAMES) for text, at_us in logs]
     if logs:
@@ -66,7 +69,7 @@ def test_a_time_after_the_first_arrival_and_a_number_beyond_every_type() -> None
     rows = read_accepted_logs([log, log], [NOW_US, later_us])
     assert [row.time_us for row in rows] == [NOW_US, later_us], "of its own day, no other's"
     huge = b'{"level":1e400,"message":"m"}'
-    assert maybe_one_log(huge, TIGHT)
+    assert maybe_one_log(huge, TIGHT.value_bytes_max, TIGHT.depth_max)
     rows = read_accepted_logs([huge, log], [NOW_US, later_us])
     assert [(row.message, row.time_us) for row in rows] == [("m", NOW_US), ("x", later_us)]
 
