@@ -6,30 +6,18 @@ replaced by a few lines each, so that nothing has to be installed.
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
 import shutil
 import socket
-import ssl
-import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.system.doors import HONEST, LOGS, METRICS, bearer
-from tests.system.server import Server, running
+from tests.system.secure_door import ORIGIN, Secure, ask, open_secure
 
-_ORIGIN = "https://app.example"
 _CURL_LOG = """curl -sS --fail-with-body -X POST {url}/api/v1/webhook/event/log \\
   -H "Authorization: Bearer {token}" \\
   -H "Content-Type: application/json" \\
@@ -139,98 +127,10 @@ sendMetric('daily_signups', 'Daily Signups', 42);
 """
 
 
-class Secure(NamedTuple):
-    """A server over TLS, a certificate to trust, and what a sample is filled in with."""
-
-    server: Server
-    certificate: Path
-    words: dict[str, str]
-
-    def run(self, *command: str, folder: Path) -> str:
-        done = subprocess.run(
-            [part.format_map(self.words) for part in command],
-            cwd=folder,
-            env={
-                **os.environ,
-                "SSL_CERT_FILE": str(self.certificate),
-                "CURL_CA_BUNDLE": str(self.certificate),
-                "NODE_EXTRA_CA_CERTS": str(self.certificate),
-                "NODE_PATH": str(folder),
-            },
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-        assert done.returncode == 0, done
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = make_certificate(folder)
-    environment = {
-        "INGESTER_INTAKE_TLS_CERT_FILE": str(certificate),
-        "INGESTER_INTAKE_TLS_KEY_FILE": str(key),
-        "INGESTER_INTAKE_CORS_ORIGINS": _ORIGIN,
-    }
-    with running(folder, environment) as server:
-        token = server.command("token", "create", "--service", "pay", "--environment", "prod")
-        words = {
-            "url": f"https://localhost:{server.address[1]}",
-            "token": token["token"],
-            "api_key": server.command("connection", "create", "cron")["api_key"],
-        }
-        yield Secure(server, certificate, words)
-        assert server.stop() == 0
-    assert "Traceback" not in server.log_text()
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed pair for localhost, good for an hour."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509
-        .CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "door.crt", folder / "door.key"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
-
-
-def ask(
-    secure: Secure, method: str, path: str, body: bytes | None = None, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    request = urllib.request.Request(secure.words["url"] + path, body, sent, method=method)
-    context = ssl.create_default_context(cafile=str(secure.certificate))
-    try:
-        answer = urllib.request.urlopen(request, timeout=10, context=context)
-    except urllib.error.HTTPError as error:
-        answer = error
-    with answer:
-        found = {name.lower(): value for name, value in answer.headers.items()}
-        return answer.status, found, answer.read()
+    with open_secure(tmp_path_factory.mktemp("tls")) as secure:
+        yield secure
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
@@ -257,9 +157,9 @@ def test_the_axios_sample_of_the_source_works_over_https(secure: Secure, tmp_pat
 def test_a_browser_of_an_allowed_origin_may_ask_and_send(secure: Secure) -> None:
     for path, body in ((LOGS, b"{}"), (METRICS, b"{}"), (HONEST, b"{}")):
         asked = {"Access_Control_Request_Method": "POST"}
-        status, headers, text = ask(secure, "OPTIONS", path, Origin=_ORIGIN, **asked)
+        status, headers, text = ask(secure, "OPTIONS", path, Origin=ORIGIN, **asked)
         assert (status, text) == (204, b"")
-        assert headers["access-control-allow-origin"] == _ORIGIN
+        assert headers["access-control-allow-origin"] == ORIGIN
         for name in ("Authorization", "Idempotency-Key", "Content-Encoding", "Content-Type"):
             assert name in headers["access-control-allow-headers"]
         assert "POST" in headers["access-control-allow-methods"]
@@ -267,12 +167,12 @@ def test_a_browser_of_an_allowed_origin_may_ask_and_send(secure: Secure) -> None
         status, headers, _ = ask(secure, "OPTIONS", path, Origin="https://evil.example", **asked)
         assert (status, "access-control-allow-origin" in headers) == (405, False)
         key = secure.words["api_key" if path == METRICS else "token"]
-        good = {**bearer(key), "Origin": _ORIGIN}
-        for sent, expected in (({"Origin": _ORIGIN}, 401), (good, 400 if path == METRICS else 200)):
+        good = {**bearer(key), "Origin": ORIGIN}
+        for sent, expected in (({"Origin": ORIGIN}, 401), (good, 400 if path == METRICS else 200)):
             for _ in range(2):
                 status, headers, _ = ask(secure, "POST", path, body, **sent)
                 assert status == expected
-                assert headers["access-control-allow-origin"] == _ORIGIN
+                assert headers["access-control-allow-origin"] == ORIGIN
                 assert "Ingester-Accepted" in headers["access-control-expose-headers"]
 
 
