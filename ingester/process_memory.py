@@ -9,7 +9,6 @@ CPU (measured 2026-11-21). Where there is no glibc these calls do nothing.
 from __future__ import annotations
 
 import ctypes
-import os
 
 import pyarrow as pa
 
@@ -20,8 +19,6 @@ _M_ARENA_MAX = -8  # malloc.h
 
 def bound_arenas() -> None:
     """One arena for all threads, Arrow included; call before threads are started."""
-    # numpy's linear algebra starts a thread per core at import, which nothing here uses.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -87,6 +87,9 @@ def serve(
         _print_ready(announcement)
 
     async def run() -> None:
+        # Read when numpy is imported: its linear algebra would start a thread for every core, and
+        # our products are too small to be shared out.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # What is imported stays: collections would find nothing, and are a sixth of the start.
         gc.disable()
         from ingester.topology import serve as serve_topology
