@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
 
+from bench.log_corpus import log_blocks
 from ingester.protocol.body_decoder import BodyLimits
 from ingester.protocol.log_chunk import LogReader, open_rows
 from ingester.protocol.log_times import NO_TIME
@@ -16,6 +18,19 @@ from ingester.protocol.logs import HonestLogDecoder
 from .log_bodies import by_text, honest
 
 ROOMY = BodyLimits()
+# What a third of the lines are turned into: other layouts, names, kinds, dates; what is no JSON.
+_CHANGES = [
+    (b"2026-01-01T", b"2026-01-01 "), (b"2026-01-01", b"2024-02-29"),
+    (b"2026-01-01", b"2025-02-29"),
+    (b"2026-01-01T", b"2026-13-01T"), (b"2026-01-01T0", b"2026-01-01T9"), (b"Z\"", b"+02:30\""),
+    (b"Z\"", b"-02:30\""), (b"Z\"", b"+24:00\""), (b"Z\"", b"\""), (b"Z\"", b"z\""),
+    (b"0Z\"", b"0123Z\""), (b":0", b":60"), (b"\"timestamp\"", b"\"Time\""), (b".", b","),
+    (b"\"level\"", b"\"Level\""), (b"\"msg\"", b"\"MSG\""), (b"\"time\":1", b"\"time\":9"),
+    (b"\"time\":1", b"\"time\":1.1"), (b"\"ts\":", b"\"ts\":-"), (b"\"level\":", b"\"level\":1"),
+    (b"\"message\":", b"\"message\":null,\"msg\":"),
+    (b"\"msg\":", b"\"message\":{\"a\": 1},\"x\":"),
+    (b"\"level\":", b"\"level\":true,\"x\":"), (b"{", b"{\"error\":[1],"), (b"}", b""),
+]  # fmt: skip
 LATEST_US = 1_795_262_400_000_000
 
 
@@ -75,6 +90,19 @@ def test_only_what_is_open_is_looked_at_again() -> None:
     assert open_rows(levels, messages, times) == [1, 2, 3]
     assert levels.tolist()[1] == NO_LEVEL
     assert times.tolist()[3] == NO_TIME
+
+
+def test_thousands_of_rows_of_many_layouts_come_to_what_each_is_by_itself() -> None:
+    lines = b"".join(log_blocks(1500)).splitlines()
+    draw = random.Random(20261121)
+    for place in range(0, len(lines), 3):
+        old, new = draw.choice(_CHANGES)
+        lines[place] = lines[place].replace(old, new, 1)
+    body = b"\n".join(lines)
+    whole = honest([body], ROOMY)
+    assert whole == honest([body], ROOMY, decoder=by_text(HonestLogDecoder))
+    assert len(whole.rows) + len(whole.rejects) == len(lines)
+    assert len(whole.rejects) < len(lines) / 10
 
 
 def test_values_on_other_lines_than_their_own_are_not_trusted() -> None:
