@@ -39,29 +39,58 @@ class ChunkShape:
     def regular_lines(self, chunk: bytes) -> tuple[Array, Array] | None:
         """Starts and lengths (without line ends) of the lines of a regular chunk, else None."""
         octets = np.frombuffer(chunk, np.uint8)
-        size = len(octets)
-        if len(self._mask) < size + _WORD:
-            self._mask = np.empty(size + size // 4 + _WORD, np.bool_)
-            self._bytes = np.empty(size + size // 4, np.uint8)
-        mask = self._mask[:size]
-        ends = np.equal(octets, _LF, out=mask).nonzero()[0]
-        starts = np.empty(len(ends), np.int64)
-        starts[0] = 0
-        np.add(ends[:-1], 1, out=starts[1:])
-        ends = ends - (octets[ends - 1] == _CR)
+        starts, ends = self._line_bounds(octets)
         if (octets[starts] != _OPEN).any() or (octets[ends - 1] != _CLOSE).any():
             return None
         lengths = ends - starts
         longest = int(lengths.max())
         if longest > self.line_bytes_max:
             return None
-        brackets = np.bitwise_and(octets, 0xDF, out=self._bytes[:size])
-        np.equal(brackets, 0x5B, out=mask)  # 0x5B `[`, 0x7B `{`
-        padded = self._mask[: size + -size % _WORD]
-        padded[size:] = False
-        if self._maybe_too_deep(padded, longest) or not self._is_clean(chunk, octets):
+        if self._maybe_too_deep(self._open_brackets(octets), longest):
+            return None
+        if not self._is_clean(chunk, octets):
             return None
         return starts.astype(np.int32), lengths.astype(np.int32)
+
+    def lines(self, chunk: bytes) -> tuple[Array, Array, Array]:
+        """Of any chunk: starts and lengths (int64, without line ends) of its lines, and which are
+        odd. Without those, all that lie between two of them are regular.
+        """
+        octets = np.frombuffer(chunk, np.uint8)
+        starts, ends = self._line_bounds(octets)
+        lengths = ends - starts
+        is_odd = (octets[starts] != _OPEN) | (octets[ends - 1] != _CLOSE)
+        is_odd |= lengths > self.line_bytes_max
+        is_open = self._open_brackets(octets)
+        if self._maybe_too_deep(is_open, int(lengths.max())):
+            counts = np.add.reduceat(is_open[: len(octets)], starts, dtype=np.int64)
+            is_odd |= counts > self.depth_max
+        if not self._is_clean(chunk, octets):
+            for index, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+                is_odd[index] |= not _is_clean_line(chunk[start:end])
+        return starts, lengths, is_odd
+
+    def _line_bounds(self, octets: Array) -> tuple[Array, Array]:
+        """Where lines start and end, CR and LF left out. Makes room for the other masks."""
+        size = len(octets)
+        if len(self._mask) < size + _WORD:
+            self._mask = np.empty(size + size // 4 + _WORD, np.bool_)
+            self._bytes = np.empty(size + size // 4, np.uint8)
+        ends = np.equal(octets, _LF, out=self._mask[:size]).nonzero()[0]
+        starts = np.empty(len(ends), np.int64)
+        starts[0] = 0
+        np.add(ends[:-1], 1, out=starts[1:])
+        # Of an empty first line this looks at the last byte, which is LF.
+        return starts, ends - (octets[ends - 1] == _CR)
+
+    def _open_brackets(self, octets: Array) -> Array:
+        """True where a byte is `{` or `[`, False behind the end, up to a whole word."""
+        size = len(octets)
+        brackets = np.bitwise_and(octets, 0xDF, out=self._bytes[:size])
+        np.equal(brackets, 0x5B, out=self._mask[:size])  # 0x5B `[`, 0x7B `{`
+        padded = self._mask[: size + -size % _WORD]
+        padded[size:] = False
+        return padded
 
     def _maybe_too_deep(self, is_open: Array, longest: int) -> bool:
         """Whether some line may hold more than `depth_max` opening brackets.
@@ -91,6 +120,15 @@ class ChunkShape:
             return True
         # Emoji written as escapes by an ASCII-only encoder are pairs, and fine.
         return not lone_surrogate_at(chunk)
+
+
+def _is_clean_line(line: bytes) -> bool:
+    if not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return False
+    return BACKSLASH not in line or not lone_surrogate_at(line)
 
 
 def _is_utf8(octets: Array) -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..messages import LineReject, RequestRecord
-from .events import EventBatch, decode_accepted
+from .event_runs import decode_accepted
+from .events import EventBatch
 from .json_views import JSON, json_views
 
 __all__ = [

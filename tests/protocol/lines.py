@@ -9,9 +9,11 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 from hypothesis import strategies as st
 
 from ingester.messages import LineReject
+from ingester.protocol.chunk_shape import Array, ChunkShape
 from ingester.protocol.event_lines import EventRules
 from ingester.protocol.events import EventBatch, EventDecoder
 from ingester.protocol.inflate import Encoding
@@ -102,11 +104,23 @@ class Decoded(NamedTuple):
     counts: tuple[int, int]
 
 
-class LineByLine(EventDecoder):
-    """The decoder without its shortcut for whole chunks."""
+class _AllOdd(ChunkShape):
+    """Sees no line that may be decoded together with another one."""
 
-    def _decode_regular(self, chunk: bytes, first_line_number: int) -> EventBatch | None:
+    def regular_lines(self, chunk: bytes) -> None:
         return None
+
+    def lines(self, chunk: bytes) -> tuple[Array, Array, Array]:
+        starts, lengths, is_odd = super().lines(chunk)
+        return starts, lengths, np.ones_like(is_odd)
+
+
+class LineByLine(EventDecoder):
+    """The decoder without any shortcut."""
+
+    def __init__(self, rules: EventRules, *, rejects_max: int, is_plain: bool) -> None:
+        super().__init__(rules, rejects_max=rejects_max, is_plain=is_plain)
+        self._shape = _AllOdd(rules.line_bytes_max, rules.depth_max)
 
 
 def decoded(

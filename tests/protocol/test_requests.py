@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingester.protocol.event_lines import EventRules
-from ingester.protocol.events import decode_accepted
+from ingester.protocol.event_runs import decode_accepted
 from ingester.protocol.inflate import Encoding
 from ingester.protocol.requests import (
     ENTRY_VERSION,
