@@ -55,7 +55,6 @@ def look_at_folder(data_dir: Path) -> FolderCheck:
     problems = [
         *control_problems(data_dir / "control.sqlite"),
         *parts.problems,
-        *_orphans(data_dir, parts),
         *journal.problems,
         *strangers(data_dir),
     ]
@@ -88,15 +87,3 @@ def _check_journal(data_dir: Path, applied_seq: int) -> JournalCheck:
         except OSError as error:
             return JournalCheck(problems=[f"journal/: it cannot be read ({error})"])
     raise AssertionError
-
-
-def _orphans(data_dir: Path, parts: PartsCheck) -> list[str]:
-    """Upload files that no part lists, where that is no trace of a crash but of a lost part."""
-    if not parts.damaged and not parts.missing:
-        return []
-    names = sorted(path.name for path in (data_dir / "uploads").glob("*.parquet"))
-    return [
-        f"uploads/{name}: the part that lists it is lost; `ingester check --repair` lists it again"
-        for name in names
-        if name not in parts.listed
-    ]

@@ -3,10 +3,11 @@
 1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`).
 2. A damaged part becomes a new one with all rows that can still be read of it; of a missing one
    nothing can. Uploads whose files are there are listed again.
-3. Then the journal's records that are nowhere applied are loaded as the loader does, so their rows
+3. Upload files that no part lists and that may hold rows which were acknowledged are listed again.
+4. Then the journal's records that are nowhere applied are loaded as the loader does, so their rows
    are the same as before and there once: a record counts as applied when its request is stored.
-4. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere.
-5. Rows of uploads that are in no file, and control data, come from a backup only.
+5. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere.
+6. Rows of uploads that are in no file, and control data, come from a backup only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
     PartMarks,
     adopt_sealed,
+    list_again,
     mark_found,
     mark_lost,
     marks_before,
@@ -105,6 +107,7 @@ class _Run:
             is_changed=adopted
             or bool(before.parts.damaged or before.parts.missing)
             or before.parts.are_rollups_wrong
+            or before.parts.is_behind
         )
         self._segments()
         repair.problems = look_at_folder(self._data_dir).problems
@@ -249,6 +252,8 @@ class _Run:
         store = Store(self._data_dir, self._config.store)
         store.open()
         with closing(store):
+            is_changed = is_changed or bool(store.sealed.lost)
+            self._list_kept(store)
             loaded = self._load(store)
             if loaded:
                 self._repair.done.append(f"{loaded:,} requests were loaded from the journal")
@@ -268,7 +273,19 @@ class _Run:
                         "rollups of rows that retention has removed are lost, if there were any;"
                         " they come from a backup only"
                     )
+            store.sealed.forget_lost()
             store.checkpoint()
+
+    def _list_kept(self, store: Store) -> None:
+        """Upload files whose listing was lost with commits of a part that is there."""
+        listed, unreadable = list_again(store, store.kept_files)
+        if listed:
+            self._repair.done.append(
+                f"{len(listed)} upload files are listed again: {', '.join(listed)}"
+            )
+        for name in unreadable:
+            self._set_aside(self._data_dir / "uploads" / name)
+            self._repair.lost.append(f"uploads/{name}: its rows are in a backup only")
 
     def _load(self, store: Store) -> int:
         counters, loaded, last_seq = LoaderCounters(), 0, 0

@@ -18,8 +18,6 @@ __all__ = [
     "file_problem",
     "first_line",
     "footer_problem",
-    "missing_numbers",
-    "numbers_named",
     "part_strangers",
     "sealed_ledgers",
     "sealed_problems",
@@ -27,7 +25,6 @@ __all__ = [
 ]
 
 _PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?)?(\.damaged-.+)?")
-_NUMBERED = re.compile(r"(\d{6})-")
 STRANGER = (
     "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
     " check --repair` lists it again"
@@ -115,17 +112,6 @@ def sealed_strangers(directory: Path, manifest: Manifest) -> list[str]:
 def first_line(error: Exception) -> str:
     """Without the paths that such messages have: the sentence names the file already."""
     return re.sub(r'"?(?:/[^\s\'",;()/]+){2,}"?', "the file", str(error).split("\n", 1)[0])
-
-
-def missing_numbers(numbers: set[int], sealed: set[int], hints: set[int]) -> list[int]:
-    """Parts are numbered from 1 without gaps; without any, the first one is missing."""
-    newest = max(numbers | sealed | hints, default=1)
-    return [n for n in range(1, newest + 1) if n not in numbers and n not in sealed]
-
-
-def numbers_named(directory: Path) -> set[int]:
-    names = (path.name for path in directory.glob("*.parquet"))
-    return {int(match[1]) for match in map(_NUMBERED.match, names) if match is not None}
 
 
 def part_strangers(directory: Path) -> Iterator[str]:

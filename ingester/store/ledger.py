@@ -66,6 +66,12 @@ class Ledger:
             self.applied_seq = max(self.applied_seq, marks.applied_seq)
             self.request_number_max = max(self.request_number_max, marks.request_number_max)
 
+    def leap(self, count: int) -> None:
+        """Pass over numbers that may have been given by what is lost."""
+        with self._lock:
+            self.batch_id += count
+            self.commit_number += count
+
     def applied(self, batches: Iterable[AppliedBatch]) -> None:
         """Take note of a commit. Called with the commit gate held."""
         for batch in batches:

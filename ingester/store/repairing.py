@@ -16,6 +16,8 @@ from .check import Interval, parts_read_only, sequence_gaps
 from .control.copying import maybe_manifest, put_manifest
 from .control.sealed_files import Manifest, SealedFile, SealedPart
 from .ledger import AppliedBatch
+from .lost import LEAP, part_number_of
+from .salvage import listing_rows
 from .schema import parquet_relation
 from .sealed_format import SEALED_TABLES, Span
 from .sorting import time_values
@@ -24,16 +26,13 @@ from .store import Store
 __all__ = [
     "PartMarks",
     "adopt_sealed",
+    "list_again",
     "mark_found",
     "mark_lost",
     "marks_before",
     "stored_numbers",
     "stored_numbers_of_folder",
 ]
-
-# Numbers that a lost ledger has given may be known elsewhere (cursors): the next ones lie above
-# all that a part can have had.
-_LEAP = 1_000_000_000
 
 Numbers = npt.NDArray[np.int64]
 
@@ -83,8 +82,9 @@ def marks_before(data_dir: Path, sound: Sequence[int]) -> PartMarks:
             marks.commit_number = max(marks.commit_number, commit)
             marks.seq_by_part[part.number] = seq
             marks.request_number = max(marks.request_number, request)
-    marks.batch_id += _LEAP
-    marks.commit_number += _LEAP
+    # Numbers that a lost ledger has given may be known elsewhere (cursors).
+    marks.batch_id += LEAP
+    marks.commit_number += LEAP
     return marks
 
 
@@ -117,6 +117,35 @@ def stored_numbers(store: Store, numbers: Numbers) -> Numbers:
             f"SELECT request_number FROM ({union}) WHERE request_number BETWEEN {low} AND {high}"
         ).fetchnumpy()
     return np.asarray(rows["request_number"], np.int64)
+
+
+def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """List upload files in their parts, which are attached, as new commits. Which ones were, and
+    which cannot be read. Their rows are seen once the store is opened again.
+    """
+    listed, unreadable = [], []
+    by_number = {part.number: part.name for part in store.parts.parts}
+    for name in names:
+        first = store.ledger.commit_number + 1
+        try:
+            tables, count = listing_rows(store.uploads_directory / name, first, without=())
+        except (OSError, pa.ArrowException):
+            unreadable.append(name)
+            continue
+        part = by_number.get(part_number_of(name) or 0, store.parts.newest.name)
+        with store.database.lease() as lease, lease.using() as cursor:
+            cursor.execute("BEGIN")
+            for table, rows in tables.items():
+                cursor.register("feed", rows)
+                columns = ", ".join(rows.column_names)
+                cursor.execute(f"INSERT INTO {part}.{table} BY NAME SELECT {columns} FROM feed")
+                cursor.unregister("feed")
+            cursor.execute("COMMIT")
+        store.ledger.commit_number += count
+        listed.append(name)
+    if listed:
+        store.recover(store.database.generation)
+    return listed, unreadable
 
 
 def mark_lost(store: Store) -> Iterator[Interval]:

@@ -20,7 +20,7 @@ from msgspec.structs import astuple
 
 from ...errors import StoreBusy
 from .file import _create_private
-from .sealed_files import Manifest, SealedFile, SealedPart
+from .sealed_files import LostCommits, Manifest, SealedFile, SealedPart, read_numbers
 
 __all__ = ["control_problems", "copy_control", "maybe_manifest", "put_manifest"]
 
@@ -63,13 +63,21 @@ def maybe_manifest(path: Path) -> Manifest | None:
                 tuple(_made(SealedFile, row) for row in files),
                 tuple(_made(SealedPart, row) for row in parts),
                 frozenset(row[0] for row in connection.execute("SELECT * FROM sealed_removals")),
+                *_numbers(connection),
             )
     except sqlite3.DatabaseError:
         return None
 
 
+def _numbers(connection: sqlite3.Connection) -> tuple[int, tuple[LostCommits, ...], int]:
+    try:
+        return read_numbers(connection)
+    except sqlite3.OperationalError:  # a file of a release that did not keep them
+        return 0, (), 0
+
+
 def put_manifest(path: Path, manifest: Manifest) -> None:
-    """Replace the manifest of a control file that is not open."""
+    """Replace the lists of a control file that is not open: files, parts, removals."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for table, rows in (

@@ -3,11 +3,14 @@
 1. A change is one transaction (`swap_sealed`): files in, parts and older files out. Whatever a
    crash leaves is either named by it, or known to lie elsewhere.
 2. What went out is named as a removal until its file is gone.
-3. A name is never given twice.
+3. A name is never given twice, nor is the number of a part: the highest one is kept here.
+4. Commits that a start found to be gone are named until a repair has looked for their rows.
 """
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -15,7 +18,14 @@ from msgspec import Struct
 
 from ingester.store.control.file import ControlFile
 
-__all__ = ["Manifest", "SealedFile", "SealedFiles", "SealedPart"]
+__all__ = [
+    "LostCommits",
+    "Manifest",
+    "SealedFile",
+    "SealedFiles",
+    "SealedPart",
+    "read_numbers",
+]
 
 
 class SealedFile(Struct, frozen=True, kw_only=True):
@@ -57,16 +67,42 @@ class SealedPart(Struct, frozen=True, kw_only=True):
     sealed_at: float
 
 
+class LostCommits(Struct, frozen=True):
+    """Commits above `low` up to `high` are gone; `through` is the newest part that was left."""
+
+    low: int
+    high: int
+    through: int
+    found_at: float
+
+
 class Manifest(Struct, frozen=True):
-    """All of it at one moment."""
+    """All of it at one moment. `newest_part`: the highest number given; 0 when not known.
+    `evaluated`: the last commit that rules have seen.
+    """
 
     files: tuple[SealedFile, ...] = ()
     parts: tuple[SealedPart, ...] = ()
     removals: frozenset[str] = frozenset()
+    newest_part: int = 0
+    lost: tuple[LostCommits, ...] = ()
+    evaluated: int = 0
 
 
 _FILE_FIELDS = SealedFile.__struct_fields__
 _PART_FIELDS = SealedPart.__struct_fields__
+
+
+def read_numbers(
+    connection: sqlite3.Connection,
+) -> tuple[int, tuple[LostCommits, ...], int]:
+    """`newest_part`, `lost` and `evaluated` of a manifest."""
+    ((newest,),) = connection.execute("SELECT coalesce(max(number), 0) FROM newest_part")
+    lost = connection.execute("SELECT low, high, through, found_at FROM lost_commits ORDER BY low")
+    ((evaluated,),) = connection.execute(
+        "SELECT coalesce(max(position), 0) FROM read_cursors WHERE reader = 'rules'"
+    )
+    return newest, tuple(LostCommits(*row) for row in lost.fetchall()), evaluated
 
 
 class SealedFiles(ControlFile):
@@ -85,11 +121,36 @@ class SealedFiles(ControlFile):
                 " request_high, sealed_at FROM sealed_parts ORDER BY part_number"
             ).fetchall()
             removals = connection.execute("SELECT path FROM sealed_removals").fetchall()
+            newest, lost, evaluated = read_numbers(connection)
         return Manifest(
             tuple(SealedFile(**dict(zip(_FILE_FIELDS, row, strict=True))) for row in files),
             tuple(SealedPart(**dict(zip(_PART_FIELDS, row, strict=True))) for row in parts),
             frozenset(path for (path,) in removals),
+            newest,
+            lost,
+            evaluated,
         )
+
+    def note_part(self, number: int) -> None:
+        """A part of this number is there; no other will have it."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO newest_part VALUES (1, ?1)"
+                " ON CONFLICT DO UPDATE SET number = max(number, ?1)",
+                (number,),
+            )
+
+    def note_lost(self, low: int, high: int, through: int) -> None:
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO lost_commits VALUES (?, ?, ?, ?)",
+                (low, high, through, time.time()),
+            )
+
+    def forget_lost(self) -> None:
+        """Their rows were looked for."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM lost_commits")
 
     def swap_sealed(
         self,

@@ -1,0 +1,14 @@
+-- The highest number that a part was ever given; one row, once there was a part.
+CREATE TABLE newest_part (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    number INTEGER NOT NULL
+) STRICT;
+
+-- Commits that a start found to be gone, with a part or with its WAL: those above `low` up to
+-- `high`. Until a repair upload files of parts up to number `through` are kept, listed or not.
+CREATE TABLE lost_commits (
+    low INTEGER PRIMARY KEY,
+    high INTEGER NOT NULL,
+    through INTEGER NOT NULL,
+    found_at REAL NOT NULL
+) STRICT;
