@@ -117,6 +117,8 @@ def _open_rest(
             request.rejects = rejects.take(request.rejects)
         _replay(store, first_seq, requests, dead_letters, counters)
         replayed_count += len(requests)
+    # What is loaded from now on is new, also if a lost journal began anew at lower sequences.
+    store.evaluated_seq = 0
     if replayed_count:
         _log.info("journal replayed", requests=replayed_count)
     for problem in recovery.report.problems:

@@ -88,6 +88,10 @@ class _Run:
         self._repair = Repair()
         # The journal's records are loaded from here on.
         self._load_from = 0
+        manifest = maybe_manifest(data_dir / "control.sqlite")
+        # When rules had evaluated what was lost, as far as that was noted before it was.
+        marks = [each.evaluated_ms for each in manifest.lost] if manifest else []
+        self._evaluated_ms = min([*marks, manifest.evaluated.began_ms]) if manifest else 0
 
     def run(self) -> Repair:
         repair, before = self._repair, look_at_folder(self._data_dir)
@@ -198,7 +202,12 @@ class _Run:
         for path in files:
             known = saved.ledger | saved.batches.keys()
             try:
-                tables, batch_count = listing_rows(path, marks.commit_number + 1, without=known)
+                tables, batch_count = listing_rows(
+                    path,
+                    marks.commit_number + 1,
+                    without=known,
+                    evaluated_ms=self._evaluated_ms,
+                )
             except (OSError, pa.ArrowException):
                 if path.name not in saved.listed:
                     self._set_aside(path)
@@ -222,7 +231,8 @@ class _Run:
             f" one, {len(saved.listed) + listed} upload files are listed"
         )
         for lane, count in saved.lost_batch_rows.items():
-            what = "uploads" if lane == "bulk" else "small requests that the journal has no more"
+            is_bulk = lane.startswith("bulk")
+            what = "uploads" if is_bulk else "small requests that the journal has no more"
             lost.append(
                 f"open/{number:06d}.duckdb: {count:,} rows of {what} cannot be read; they come from"
                 " a backup only"

@@ -221,7 +221,7 @@ def _check_losses_of_folder(
     found: PartsCheck,
 ) -> None:
     marks = [part.commit_high for part in manifest.parts]
-    seen = [manifest.evaluated]
+    seen = [manifest.evaluated.commit_number]
     with suppress(Unreadable):
         marks += [
             number or 0
@@ -437,7 +437,7 @@ def _check_batches(
     for batch_id, expected, stored in ask(
         "SELECT batch_id, coalesce(a.row_count, 0), coalesce(e.rows, 0) FROM "
         f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "
-        f"WHERE lane NOT IN {MARKS} AND NOT (lane = 'bulk' AND request_number_max IN {absent}) "
+        f"WHERE lane NOT IN {MARKS} AND NOT (lane LIKE 'bulk%' AND request_number_max IN {absent}) "
         "GROUP BY ALL) a FULL JOIN "
         f"(SELECT batch_id, count(*) AS rows FROM ({rows}) GROUP BY ALL) e "
         "USING (batch_id) WHERE coalesce(a.row_count, 0) <> coalesce(e.rows, 0) "

@@ -17,7 +17,24 @@ from msgspec import Struct
 from .control.sealed_files import SealedPart
 from .database import Cursor
 
-__all__ = ["AppliedBatch", "Ledger", "is_applied", "marks_of", "read_ledger", "write_applied"]
+__all__ = [
+    "BULK_AGAIN",
+    "IS_AGAIN",
+    "SMALL_AGAIN",
+    "AppliedBatch",
+    "Ledger",
+    "is_applied",
+    "marks_of",
+    "read_ledger",
+    "write_applied",
+]
+
+
+# Lanes of rows that were lost and came back, and that rules and alerts had looked at before:
+# nobody is told of them again.
+SMALL_AGAIN = "small_again"
+BULK_AGAIN = "bulk_again"
+IS_AGAIN = f"lane IN ('{SMALL_AGAIN}', '{BULK_AGAIN}')"
 
 
 class AppliedBatch(Struct, frozen=True):

@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from .control.sealed_files import LostCommits, Manifest
+from .ledger import BULK_AGAIN
 
 __all__ = [
     "LEAP",
@@ -31,10 +32,13 @@ __all__ = [
     "numbers_named",
     "part_number_of",
     "unlisted_problem",
+    "upload_lane",
 ]
 
 # Above all that a part can have had: a million commits a second are not reached in its hours.
 LEAP = 1_000_000_000
+# A file is committed right after its last byte was written: so late at most, however busy.
+_COMMIT_MS_MAX = 120_000
 _NUMBERED = re.compile(r"(\d{6,})-")
 _SEALED = re.compile(r"(\d{6,})-(\d{6,})-[0-9a-f]+\.parquet")
 
@@ -85,6 +89,14 @@ def kept_files(
         if number not in attached or number <= through:
             found.append(path.name)
     return found
+
+
+def upload_lane(path: Path, evaluated_ms: int) -> str:
+    """Of an upload file that is listed again: whether rules had evaluated it. When unsure, not: an
+    incident twice is better than none.
+    """
+    written_ms = path.stat().st_mtime * 1000
+    return BULK_AGAIN if written_ms + _COMMIT_MS_MAX < evaluated_ms else "bulk"
 
 
 def lost_problem(lost: LostCommits) -> str:

@@ -124,11 +124,14 @@ def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]
     which cannot be read. Their rows are seen once the store is opened again.
     """
     listed, unreadable = [], []
+    evaluated_ms = min(lost.evaluated_ms for lost in store.sealed.lost) if names else 0
     by_number = {part.number: part.name for part in store.parts.parts}
     for name in names:
         first = store.ledger.commit_number + 1
         try:
-            tables, count = listing_rows(store.uploads_directory / name, first, without=())
+            tables, count = listing_rows(
+                store.uploads_directory / name, first, without=(), evaluated_ms=evaluated_ms
+            )
         except (OSError, pa.ArrowException):
             unreadable.append(name)
             continue

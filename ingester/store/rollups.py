@@ -360,7 +360,12 @@ class Rollups:
                 continue
             generation = self._file.generations[table] + 1
             target = self._file.create(cursor, table, generation)
-            cursor.execute(f"CHECKPOINT {ROLLUPS}")
+            try:
+                cursor.execute(f"CHECKPOINT {ROLLUPS}")
+            except duckdb.TransactionException as error:
+                if "Cannot CHECKPOINT" not in str(error):
+                    raise
+                return None  # somebody is in the way: the merge begins with a later step
             found = deque(pieces(cursor, names[table], about, count, rows_max=_MERGE_ROWS_MAX))
             return _Merge(table, generation, target, count, found, self._file.attached_count)
         return None

@@ -23,6 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
+from .ledger import BULK_AGAIN
+from .lost import upload_lane
 from .rebuilt_part import RebuiltPart
 from .schema import DATA_TABLES
 
@@ -107,12 +109,12 @@ def batch_counts(path: Path) -> Counter[int]:
 
 
 def listing_rows(
-    path: Path, first_commit_number: int, *, without: Collection[int]
+    path: Path, first_commit_number: int, *, without: Collection[int], evaluated_ms: int
 ) -> tuple[Mapping[str, pa.Table], int]:
     """Rows that list an upload file anew, by table, and how many batches it has that are not
     `without`: the list itself, its batches, and the request as far as the file knows it.
 
-    Raises OSError, ArrowException.
+    `evaluated_ms`: see `upload_lane`. Raises OSError, ArrowException.
     """
     counts = batch_counts(path)
     request_number = int(path.name.split("-")[1], 16)
@@ -132,7 +134,7 @@ def listing_rows(
         "applied": pa.table({
             "batch_id": list(counts),
             "commit_number": [first_commit_number + n for n in range(len(counts))],
-            "lane": ["bulk"] * len(counts),
+            "lane": [upload_lane(path, evaluated_ms)] * len(counts),
             "first_seq": [0] * len(counts),
             "last_seq": [0] * len(counts),
             "row_count": list(counts.values()),
@@ -226,7 +228,7 @@ def _save_ledger(
             saved.lost_batch_rows[batch["lane"]] += lost
             batch["row_count"] -= lost
         kept.append(batch)
-        if batch["lane"] == "bulk":
+        if batch["lane"] in ("bulk", BULK_AGAIN):
             requests.add(batch["request_number_max"])
         elif batch["last_seq"] and batch["lane"] != "carry":
             saved.lost_requests += batch["last_seq"] - batch["first_seq"] + 1

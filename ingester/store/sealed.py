@@ -143,7 +143,8 @@ class SealedData:
 
     def note_lost(self, low: int, high: int, through: int) -> None:
         """Before the part is made that leaves those commits behind."""
-        self.manifest.note_lost(low, high, through)
+        began_ms = self.manifest.read_manifest().evaluated.began_ms
+        self.manifest.note_lost(low, high, through, began_ms)
         self.lost = self.manifest.read_manifest().lost
 
     def forget_lost(self) -> None:

@@ -78,6 +78,8 @@ class Store:
         # Numbers of parts that are gone, and upload files that nobody lists and that stay.
         self.missing_parts: list[int] = []
         self.kept_files: list[str] = []
+        # Journal records up to here were evaluated by rules; those to be loaded were lost since.
+        self.evaluated_seq = 0
         self.commit_count = 0
         # Called behind the commit gate, by the thread that commits: to ring a bell, no more.
         self.commit_listeners: tuple[Callable[[], None], ...] = ()
@@ -133,7 +135,7 @@ class Store:
         self.ledger.rise(read_ledger(cursor, [part.name for part in self.parts.parts]))
         self.rollup_file.attach(cursor)
         newest = max((part.number for part in self.parts.parts), default=0)
-        seen = max(manifest.evaluated, self.rollup_file.commit_number(cursor))
+        seen = max(manifest.evaluated.commit_number, self.rollup_file.commit_number(cursor))
         is_lost = newest < known or seen > self.ledger.commit_number
         if is_lost:
             low = self.ledger.commit_number
@@ -144,6 +146,7 @@ class Store:
             marks = self.ledger.carry(), self.ledger.commit_number
             self.parts.append(self.parts.create(cursor, *marks, number=number))
         self.sealed.note_part(self.parts.newest.number)
+        self.evaluated_seq = manifest.evaluated.seq
         self._look_at_uploads()
         self._make_views(cursor, self.parts.parts)
 

@@ -20,7 +20,14 @@ from msgspec.structs import astuple
 
 from ...errors import StoreBusy
 from .file import _create_private
-from .sealed_files import LostCommits, Manifest, SealedFile, SealedPart, read_numbers
+from .sealed_files import (
+    Evaluated,
+    LostCommits,
+    Manifest,
+    SealedFile,
+    SealedPart,
+    read_numbers,
+)
 
 __all__ = ["control_problems", "copy_control", "maybe_manifest", "put_manifest"]
 
@@ -69,11 +76,11 @@ def maybe_manifest(path: Path) -> Manifest | None:
         return None
 
 
-def _numbers(connection: sqlite3.Connection) -> tuple[int, tuple[LostCommits, ...], int]:
+def _numbers(connection: sqlite3.Connection) -> tuple[int, tuple[LostCommits, ...], Evaluated]:
     try:
         return read_numbers(connection)
     except sqlite3.OperationalError:  # a file of a release that did not keep them
-        return 0, (), 0
+        return 0, (), Evaluated()
 
 
 def put_manifest(path: Path, manifest: Manifest) -> None:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from ingester.store.control.file import ControlFile
 
 __all__ = [
+    "Evaluated",
     "LostCommits",
     "Manifest",
     "SealedFile",
@@ -68,25 +69,36 @@ class SealedPart(Struct, frozen=True, kw_only=True):
 
 
 class LostCommits(Struct, frozen=True):
-    """Commits above `low` up to `high` are gone; `through` is the newest part that was left."""
+    """Commits above `low` up to `high` are gone; `through` is the newest part that was left, and
+    `evaluated_ms` how far rules were (`Evaluated`).
+    """
 
     low: int
     high: int
     through: int
+    evaluated_ms: int
     found_at: float
 
 
-class Manifest(Struct, frozen=True):
-    """All of it at one moment. `newest_part`: the highest number given; 0 when not known.
-    `evaluated`: the last commit that rules have seen.
+class Evaluated(Struct, frozen=True):
+    """The last commit that rules have evaluated, the newest journal record up to there, and when
+    that commit began (epoch milliseconds).
     """
+
+    commit_number: int = 0
+    seq: int = 0
+    began_ms: int = 0
+
+
+class Manifest(Struct, frozen=True):
+    """All of it at one moment. `newest_part`: the highest number given; 0 when not known."""
 
     files: tuple[SealedFile, ...] = ()
     parts: tuple[SealedPart, ...] = ()
     removals: frozenset[str] = frozenset()
     newest_part: int = 0
     lost: tuple[LostCommits, ...] = ()
-    evaluated: int = 0
+    evaluated: Evaluated = Evaluated()
 
 
 _FILE_FIELDS = SealedFile.__struct_fields__
@@ -95,13 +107,14 @@ _PART_FIELDS = SealedPart.__struct_fields__
 
 def read_numbers(
     connection: sqlite3.Connection,
-) -> tuple[int, tuple[LostCommits, ...], int]:
+) -> tuple[int, tuple[LostCommits, ...], Evaluated]:
     """`newest_part`, `lost` and `evaluated` of a manifest."""
     ((newest,),) = connection.execute("SELECT coalesce(max(number), 0) FROM newest_part")
-    lost = connection.execute("SELECT low, high, through, found_at FROM lost_commits ORDER BY low")
-    ((evaluated,),) = connection.execute(
-        "SELECT coalesce(max(position), 0) FROM read_cursors WHERE reader = 'rules'"
+    lost = connection.execute(
+        "SELECT low, high, through, evaluated_ms, found_at FROM lost_commits ORDER BY low"
     )
+    read = dict(connection.execute("SELECT reader, position FROM read_cursors").fetchall())
+    evaluated = Evaluated(*(read.get(name, 0) for name in ("rules", "rules_seq", "rules_ms")))
     return newest, tuple(LostCommits(*row) for row in lost.fetchall()), evaluated
 
 
@@ -140,11 +153,11 @@ class SealedFiles(ControlFile):
                 (number,),
             )
 
-    def note_lost(self, low: int, high: int, through: int) -> None:
+    def note_lost(self, low: int, high: int, through: int, evaluated_ms: int) -> None:
         with self._transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO lost_commits VALUES (?, ?, ?, ?)",
-                (low, high, through, time.time()),
+                "INSERT OR REPLACE INTO lost_commits VALUES (?, ?, ?, ?, ?)",
+                (low, high, through, evaluated_ms, time.time()),
             )
 
     def forget_lost(self) -> None:
