@@ -97,7 +97,9 @@ class _Run:
         repair, before = self._repair, look_at_folder(self._data_dir)
         if not before.problems:
             return repair
-        self._control()
+        if self._control():
+            # What could still be read of the old one said which files there are.
+            before = look_at_folder(self._data_dir)
         # Rows for queries are written anew: row ids of a part that is made anew are others.
         (self._data_dir / "export" / "index.json").unlink(missing_ok=True)
         self._lost_files(before)
@@ -117,10 +119,11 @@ class _Run:
         repair.problems = look_at_folder(self._data_dir).problems
         return repair
 
-    def _control(self) -> None:
+    def _control(self) -> bool:
+        """Whether it was made anew."""
         path = self._data_dir / "control.sqlite"
         if not control_problems(path):
-            return
+            return False
         for suffix in ("", "-wal", "-shm"):
             self._set_aside(path.with_name(f"{path.name}{suffix}"))
         ControlStore.open(path).close()
@@ -128,6 +131,7 @@ class _Run:
             "control.sqlite was made anew: sources, keys, members and settings come from a backup"
             " only (`ingester restore`, or put its file back)"
         )
+        return True
 
     def _lost_files(self, before: FolderCheck) -> None:
         """A damaged file in a view would break every query; without it the others are read."""

@@ -14,7 +14,7 @@ attached read-only to an instance of our own.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -123,7 +123,7 @@ def _check_rollups(store: Store, at_once: Frozen, found: PartsCheck) -> None:
         at_once.ask,
         at_once.snapshot,
         at_once.manifest,
-        progress=view_of("progress"),
+        name_of=view_of,
         where="memory.main",
     )
 
@@ -192,17 +192,17 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
             check_sequences(sound, ask, found, ledgers)
         marks = [found.applied_seq, *(part.seq_high for part in manifest.parts)]
         found.applied_seq = max(marks)
-        progress = _attach_rollups_of_folder(connection, data_dir / "rollups.duckdb", found)
-        _check_losses_of_folder(ask, progress, uploads, sound, manifest, found)
-        if progress is not None:
-            _check_rollups_of_folder(ask, progress, data_dir, sound, manifest, found)
+        name_of = _attach_rollups_of_folder(connection, data_dir / "rollups.duckdb", found)
+        _check_losses_of_folder(ask, name_of, uploads, sound, manifest, found)
+        if name_of is not None:
+            _check_rollups_of_folder(ask, name_of, data_dir, sound, manifest, found)
     return found
 
 
 def _attach_rollups_of_folder(
     connection: duckdb.DuckDBPyConnection, path: Path, found: PartsCheck
-) -> str | None:
-    """The relation of their cursor."""
+) -> Callable[[str], str] | None:
+    """The names of their tables."""
     if not path.exists():
         return None
     try:
@@ -214,7 +214,7 @@ def _attach_rollups_of_folder(
 
 def _check_losses_of_folder(
     ask: Ask,
-    progress: str | None,
+    name_of: Callable[[str], str] | None,
     uploads: Path,
     sound: Sequence[AttachedPart],
     manifest: Manifest,
@@ -228,8 +228,8 @@ def _check_losses_of_folder(
             for part in sound
             for ((number,),) in [ask(f"SELECT max(commit_number) FROM {part.name}.applied")]
         ]
-        if progress is not None:
-            ((number,),) = ask(f"SELECT coalesce(max(commit_number), 0) FROM {progress}")
+        if name_of is not None:
+            ((number,),) = ask(f"SELECT coalesce(max(commit_number), 0) FROM {name_of('progress')}")
             seen.append(number)
     check_losses(
         found,
@@ -243,7 +243,7 @@ def _check_losses_of_folder(
 
 def _check_rollups_of_folder(
     ask: Ask,
-    progress: str,
+    name_of: Callable[[str], str],
     data_dir: Path,
     parts: Sequence[AttachedPart],
     manifest: Manifest,
@@ -266,7 +266,7 @@ def _check_rollups_of_folder(
         ask,
         snapshot,
         manifest,
-        progress=progress,
+        name_of=name_of,
         where="memory.main",
     )
     found.are_rollups_wrong = bool(found.problems)

@@ -182,8 +182,8 @@ def adopt_sealed(
     """
     path = data_dir / "control.sqlite"
     manifest = maybe_manifest(path)
-    if manifest is None:
-        return 0, list(strangers)
+    if manifest is None:  # nothing is known of any file, so none is refused
+        return 0, []
     refused: list[str] = []
     added: list[SealedFile] = []
     for name in sorted(strangers, key=_widest_first):

@@ -4,14 +4,15 @@
    and only rows of the smallest that fails are lost. They are counted, never guessed.
 2. Rows of requests that will be replayed from the journal are left out, and the ledger with them:
    whatever is saved is there once.
-3. The damaged file is only read.
+3. The damaged file is only read; when its WAL is what is damaged, without it.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,13 @@ def salvage(
     part, which will be listed.
     """
     saved = Saved()
-    with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
+    with (
+        _without_wal(path) as alone,
+        closing(duckdb.connect(":memory:", config={"threads": 1})) as connection,
+    ):
         try:
-            quoted = str(path).replace("'", "''")
-            connection.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
+            if not _is_attached(connection, path) and not _is_attached(connection, alone):
+                return saved
             replayed = pa.table({"request_number": without})
             connection.execute("CREATE TABLE replayed(request_number BIGINT)")
             connection.register("feed", replayed)
@@ -97,6 +101,29 @@ def salvage(
                 saved.batches.update(batch_counts(upload))
         _save_ledger(connection, target, saved, replayed_from)
     return saved
+
+
+def _is_attached(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    quoted = str(path).replace("'", "''")
+    try:
+        connection.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
+    except duckdb.Error:
+        return False
+    return True
+
+
+@contextmanager
+def _without_wal(path: Path) -> Iterator[Path]:
+    """The part under another name, beside which there is no WAL: damage there must not take what
+    is in the file.
+    """
+    alone = path.with_name(f"{path.name}.rebuilding-from")
+    alone.unlink(missing_ok=True)
+    os.link(path, alone)
+    try:
+        yield alone
+    finally:
+        alone.unlink()
 
 
 def batch_counts(path: Path) -> Counter[int]:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from ...errors import StoreBusy
+from ..migrations import schema_version
 from .file import _create_private
 from .sealed_files import (
     Evaluated,
@@ -48,10 +49,12 @@ def control_problems(path: Path) -> list[str]:
         with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS_MAX)) as connection:
             found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({_NAMED_MAX})")]
             broken = connection.execute("PRAGMA foreign_key_check").fetchmany(_NAMED_MAX)
+            # A file of no bytes is a sound database to SQLite.
+            if not schema_version(connection):
+                found.append("it is empty")
     except sqlite3.DatabaseError as error:
         return [f"{path.name}: {error}{advice}"]
-    if found == ["ok"]:
-        found = []
+    found = [problem for problem in found if problem != "ok"]
     found += [f"a row of {row[0]} names one of {row[2]} that is not there" for row in broken]
     return [f"{path.name}: {problem}{advice}" for problem in found]
 
