@@ -17,6 +17,7 @@ from msgspec import Struct
 from ..errors import IngesterError, NotFound, StoreBusy
 from ..journal.check import JournalCheck, check_journal
 from ..store.check import PartsCheck, inspect_folder, inspect_store
+from ..store.check_files import export_problems
 from ..store.control.copying import control_problems
 from ..store.lock import FolderLock
 from ..store.store import Store
@@ -56,6 +57,7 @@ def look_at_folder(data_dir: Path) -> FolderCheck:
         *control_problems(data_dir / "control.sqlite"),
         *parts.problems,
         *journal.problems,
+        *export_problems(data_dir / "export", is_running=False),
         *strangers(data_dir),
     ]
     return FolderCheck(parts=parts, journal=journal, problems=problems)
@@ -71,6 +73,7 @@ def check_running(store: Store, data_dir: Path, *, at_start: Iterable[str]) -> l
         *control_problems(data_dir / "control.sqlite"),
         *parts.problems,
         *journal.problems,
+        *export_problems(data_dir / "export", is_running=True),
         *strangers(data_dir),
     ]
 

@@ -204,7 +204,7 @@ class _Run:
     ) -> int:
         count = 0
         for path in files:
-            known = saved.ledger | saved.batches.keys()
+            known = saved.ledger if saved.has_ledger else saved.batches.keys()
             try:
                 tables, batch_count = listing_rows(
                     path,
