@@ -105,6 +105,13 @@ def _open_rest(
     first_run: SourceKeys | None,
     setup: Invitation | None,
 ) -> Opened:
+    if store.missing_parts or store.kept_files or store.sealed.lost:
+        _log.error(
+            "rows are lost; `ingester check` tells which, `ingester check --repair` brings back"
+            " what can be",
+            missing_parts=store.missing_parts,
+            upload_files_kept=len(store.kept_files),
+        )
     rejects = RejectBudget(config.intake.rejects_bytes_max, kept_reject_bytes(store))
     counters = LoaderCounters()
     dead_letters = data_dir / "dead-letter"

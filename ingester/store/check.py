@@ -14,7 +14,7 @@ attached read-only to an instance of our own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def inspect_store(store: Store) -> PartsCheck:
         ]
         if sound:
             check_numbers(sound, at_once.ask, found)
-            files = at_once.manifest.files
+            files = _sound_files(at_once.manifest.files, found)
             ledgers = sealed_ledgers(store.sealed.directory, files, sound[0].number)
             check_sequences(sound, at_once.ask, found, ledgers)
         _check_rollups(store, at_once, found)
@@ -188,7 +188,8 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
         sound = [part for part in parts if part.number not in found.damaged]
         if sound:
             directory = (data_dir / "sealed").absolute()
-            ledgers = sealed_ledgers(directory, manifest.files, sound[0].number)
+            files = _sound_files(manifest.files, found)
+            ledgers = sealed_ledgers(directory, files, sound[0].number)
             check_sequences(sound, ask, found, ledgers)
         marks = [found.applied_seq, *(part.seq_high for part in manifest.parts)]
         found.applied_seq = max(marks)
@@ -321,8 +322,15 @@ def _check_sealed(store: Store, found: PartsCheck, *, deep: bool) -> None:
     ]
     found.problems += [f"sealed/{name}: {STRANGER}" for name in sealed.strangers]
     files = [file for file in sealed.all_files() if file.name not in lost]
-    for _, problem in sealed_problems(sealed.directory, files, deep=deep):
+    found.lost_files += [f"sealed/{name}" for name in sealed.missing]
+    for name, problem in sealed_problems(sealed.directory, files, deep=deep):
+        found.lost_files.append(f"sealed/{name}")
         found.problems.append(problem)
+
+
+def _sound_files(files: Iterable[SealedFile], found: PartsCheck) -> list[SealedFile]:
+    lost = set(found.lost_files)
+    return [file for file in files if f"sealed/{file.name}" not in lost]
 
 
 def _open_parts(store: Store) -> list[AttachedPart]:

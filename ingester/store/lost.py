@@ -101,9 +101,10 @@ def upload_lane(path: Path, evaluated_ms: int) -> str:
 
 def lost_problem(lost: LostCommits) -> str:
     return (
-        f"open/: commits behind {lost.low} were lost with a part or with its WAL; small requests"
-        " came back from the journal as far as it is kept; stop the server and run `ingester check"
-        " --repair`: it lists the upload files that are left and makes the rollups anew"
+        f"open/: rows were lost with a part or with its WAL (commits behind {lost.low}); small"
+        " requests came back from the journal as far as it is kept; stop the server and run"
+        " `ingester check --repair`: it lists the upload files that are left and makes the rollups"
+        " anew"
     )
 
 

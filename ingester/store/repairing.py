@@ -18,7 +18,7 @@ from .control.sealed_files import Manifest, SealedFile, SealedPart
 from .ledger import AppliedBatch
 from .lost import LEAP, part_number_of
 from .salvage import listing_rows
-from .schema import parquet_relation
+from .schema import DATA_TABLES, parquet_relation
 from .sealed_format import SEALED_TABLES, Span
 from .sorting import time_values
 from .store import Store
@@ -35,6 +35,9 @@ __all__ = [
 ]
 
 Numbers = npt.NDArray[np.int64]
+
+# Whose sealed rows name the request that they came with.
+_NUMBERED_TABLES = ("requests", *DATA_TABLES, "rejects")
 
 
 class PartMarks(Struct):
@@ -97,21 +100,29 @@ def stored_numbers_of_folder(data_dir: Path, sound: Sequence[int]) -> Numbers:
                 rows = connection.execute(f"SELECT request_number FROM {part.name}.requests")
                 found.append(rows.fetchnumpy()["request_number"].astype(np.int64))
     manifest = maybe_manifest(data_dir / "control.sqlite")
+    by_table: dict[str, list[Path]] = {}
     for file in manifest.files if manifest else ():
-        if file.table == "requests":
-            table = pq.read_table(data_dir / "sealed" / file.name, columns=["request_number"])
-            found.append(time_values(table, "request_number"))
+        by_table.setdefault(file.table, []).append(data_dir / "sealed" / file.name)
+    wanted = by_table.get("requests", [])
+    if not all(path.exists() for path in wanted):
+        wanted = [path for table in _NUMBERED_TABLES for path in by_table.get(table, [])]
+    for path in wanted:
+        if path.exists():
+            table = pq.read_table(path, columns=["request_number"])
+            found.append(np.unique(time_values(table, "request_number")))
     return np.concatenate(found) if found else np.array([], np.int64)
 
 
 def stored_numbers(store: Store, numbers: Numbers) -> Numbers:
-    """Which of these requests are stored."""
+    """Which of these requests are stored. When a file of sealed requests is lost, by their rows."""
     low, high = int(numbers.min()), int(numbers.max())
     with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
         relations = [f"{part}.requests" for part in held.snapshot.parts]
-        files = held.snapshot.sealed_within("requests", "request_number", low, high)
-        if files:
-            relations.append(parquet_relation(files))
+        is_lost = any(name.startswith("requests/") for name in store.sealed.missing)
+        for table in _NUMBERED_TABLES if is_lost else ("requests",):
+            files = held.snapshot.sealed_within(table, "request_number", low, high)
+            if files:
+                relations.append(parquet_relation(files))
         union = " UNION ALL ".join(f"SELECT request_number FROM {name}" for name in relations)
         rows = cursor.execute(
             f"SELECT request_number FROM ({union}) WHERE request_number BETWEEN {low} AND {high}"
