@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from ingester import startup
+from ingester.safekeeping.backup import BackupSource, back_up
 from ingester.safekeeping.check import check_folder, check_running
+from ingester.safekeeping.copies import Pace
+from ingester.safekeeping.manifest import BackupFailed, read_manifest
 from ingester.safekeeping.repair import repair_folder
 from ingester.startup import Opened
 from ingester.store.control.copying import maybe_manifest
 from ingester.store.lost import LEAP
+from ingester.store.offline import opened_store
 from ingester.store.rollups import Rollups
 from ingester.store.store import Store
 from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests, upload
@@ -155,6 +159,21 @@ def test_what_comes_between_the_loss_and_the_repair_stays(folder: Path) -> None:
         assert value(opened.store, "SELECT count(DISTINCT id) FROM events") == 10_998 + 5_021
         assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_021
     assert check_folder(folder) == []
+
+
+def test_a_backup_of_a_store_that_has_lost_rows_replaces_none(folder: Path) -> None:
+    directory, other = folder.with_name("backup"), folder.with_name("other")
+    with opened_store(folder, config_of(folder).store) as store:
+        before, _ = back_up(
+            BackupSource(store=store, data_dir=folder), directory, with_secrets=False, pace=Pace()
+        )
+    (folder / "open" / "000002.duckdb").unlink()
+    with opened_store(folder, config_of(folder).store) as store:
+        source = BackupSource(store=store, data_dir=folder)
+        with pytest.raises(BackupFailed, match="repair first"):
+            back_up(source, directory, with_secrets=False, pace=Pace())
+        back_up(source, other, with_secrets=False, pace=Pace())
+    assert read_manifest(directory) == before
 
 
 def _with_wal(folder: Path) -> None:
