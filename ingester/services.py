@@ -132,9 +132,10 @@ class ProcessServices:
         since: str | None,
         until: str | None,
         by: str,
+        where: str | None,
         is_for_spreadsheets: bool,
     ) -> QueryStream:
-        sql = export_sql(table, since=since, until=until, by=by)
+        sql = export_sql(table, since=since, until=until, by=by, where=where)
         limits = structs.replace(EXPORT_LIMITS, is_for_spreadsheets=is_for_spreadsheets)
         return await self._sql.ask(sql, format_name, limits=limits)
 

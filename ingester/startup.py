@@ -105,6 +105,13 @@ def _open_rest(
     first_run: SourceKeys | None,
     setup: Invitation | None,
 ) -> Opened:
+    if store.missing_parts or store.kept_files or store.sealed.lost:
+        _log.error(
+            "rows are lost; `ingester check` tells which, `ingester check --repair` brings back"
+            " what can be",
+            missing_parts=store.missing_parts,
+            upload_files_kept=len(store.kept_files),
+        )
     rejects = RejectBudget(config.intake.rejects_bytes_max, kept_reject_bytes(store))
     counters = LoaderCounters()
     dead_letters = data_dir / "dead-letter"
@@ -117,6 +124,8 @@ def _open_rest(
             request.rejects = rejects.take(request.rejects)
         _replay(store, first_seq, requests, dead_letters, counters)
         replayed_count += len(requests)
+    # What is loaded from now on is new, also if a lost journal began anew at lower sequences.
+    store.evaluated_seq = 0
     if replayed_count:
         _log.info("journal replayed", requests=replayed_count)
     for problem in recovery.report.problems:

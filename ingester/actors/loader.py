@@ -33,7 +33,7 @@ from ..protocol.forms import form_text, table_of_form
 from ..protocol.requests import SmallRequest, entry_to_bytes
 from ..protocol.small_rows import row_widths, small_rows
 from ..store.database import StoreBroken, StoreOutOfMemory
-from ..store.ledger import AppliedBatch
+from ..store.ledger import SMALL_AGAIN, AppliedBatch
 from ..store.parts import WIDE_TABLES
 from ..store.rejects import RejectBudget
 from ..store.store import Store
@@ -221,6 +221,11 @@ def _load_or_halve(
     dead_letters: Path,
     counters: LoaderCounters,
 ) -> None:
+    again_count = store.evaluated_seq + 1 - first_seq
+    if 0 < again_count < len(requests):  # one lane a batch
+        for start, some in ((0, requests[:again_count]), (again_count, requests[again_count:])):
+            _load_or_halve(store, first_seq + start, some, dead_letters, counters)
+        return
     try:
         load_batch(store, first_seq, requests)
     except (StoreBusy, StoreFailed):
@@ -256,7 +261,7 @@ def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -
         transaction.commit([
             AppliedBatch(
                 batch_id,
-                "small",
+                SMALL_AGAIN if first_seq <= store.evaluated_seq else "small",
                 first_seq,
                 first_seq + len(requests) - 1,
                 row_count,

@@ -141,7 +141,9 @@ async def _run_alert(
             return await run_query(parts.queries, bound_query(alert.query, window))
     try:
         return await threads.run(
-            lambda stop: book.lql_rows(alert, after_commit=state.commit_number, stop=stop)
+            lambda stop: book.lql_rows(
+                alert, after_commit=state.commit_number, stop=stop, since_s=state.through
+            )
         )
     except RequestError as error:
         return Outcome(error=str(error))

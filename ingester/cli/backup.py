@@ -55,6 +55,7 @@ def backup(
 
     \b
       ingester backup /mnt/backup/ingester
+      ingester backup /mnt/backup/ingester --with-secrets --json
       ingester restore /mnt/backup/ingester --data-dir ./restored
     """
     loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
@@ -97,6 +98,7 @@ def restore(directory: Path, config_path: Path | None, data_dir: str, as_json: b
 
     \b
       ingester restore /mnt/backup/ingester --data-dir ./restored
+      ingester check --data-dir ./restored
       ingester serve --data-dir ./restored
     """
     from ingester.safekeeping.copies import Pace

@@ -39,9 +39,10 @@ _CHECK_SECONDS_MAX = 3600.0
 def check(config_path: Path | None, data_dir: str | None, repair: bool, as_json: bool) -> None:
     """Check journal, store and control files of a data folder. Exit code 0 only when all is well.
 
-    Everything that is stored is read once. With --repair, damaged files are set aside under another
-    name, rows of small requests come back from the journal as far as it is kept, uploads whose
-    files are there are listed again. What is lost then is said; it comes from a backup.
+    Everything that is stored is read once: checksums, ledger, manifest, and every rollup against a
+    recount. With --repair, damaged files are set aside under another name, rows of small requests
+    come back from the journal as far as it is kept, uploads whose files are there are listed again,
+    rollups are made anew. What is lost then is said; it comes from a backup.
 
     \b
       ingester check --data-dir ./ingester-data

@@ -69,6 +69,11 @@ _ENDINGS: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".ndjson": 
     help="What counts for --since, --until and the days: the arrival, or the event's own time.",
 )
 @click.option(
+    "--where",
+    metavar="SQL",
+    help="Only rows that meet this condition over the table's columns: \"level = 'error'\".",
+)
+@click.option(
     "--spreadsheet",
     is_flag=True,
     help="In CSV, put an apostrophe before texts that a spreadsheet would run as formulas.",
@@ -84,6 +89,7 @@ def export(
     since: str | None,
     until: str | None,
     by: str,
+    where: str | None,
     spreadsheet: bool,
     config_path: Path | None,
     data_dir: str | None,
@@ -95,18 +101,23 @@ def export(
       ingester export events --to ./archive
       ingester export events --to ./archive --since yesterday --until today
       ingester export logs --format ndjson --to - --since 1h | zstd > last-hour.ndjson.zst
+      ingester export logs --where "level = 'error' AND service = 'web'" --to errors.csv
       ingester export events --to sheet.csv --since 7d --spreadsheet
       ingester export --sql "SELECT action, count(*) FROM events GROUP BY ALL" --to actions.csv
     """
     loaded = settings(config_path, {"store.data_dir": data_dir}, env=os.environ)
     if (table is None) == (sql is None):
         raise CommandFailed("name either a table or --sql", EXIT_USAGE)
+    if sql is not None and (since, until, where) != (None, None, None):
+        raise CommandFailed(
+            "--since, --until and --where are for a table; write them into the SQL", EXIT_USAGE
+        )
     wanted = _format(format_name, target)
     if spreadsheet and wanted != "csv":
         raise CommandFailed("--spreadsheet is for CSV", EXIT_USAGE)
     if target == "-" and as_json:
         raise CommandFailed("--json and --to - both want standard output", EXIT_USAGE)
-    run = _Export(loaded.config.store, wanted, since, until, by, spreadsheet)
+    run = _Export(loaded.config.store, wanted, since, until, by, where, spreadsheet)
     with progress_line() as line:
         if sql is not None:
             if target != "-" and _is_folder(target):
@@ -135,12 +146,14 @@ class _Export:
         since: str | None,
         until: str | None,
         by: str,
+        where: str | None,
         spreadsheet: bool,
     ) -> None:
         self._config = config
         self._folder = Path(config.data_dir)
         self._format = format_name
         self._by = by
+        self._where = where
         from ingester.search.times import instant
 
         # Once: "1h" must mean the same for every day.
@@ -160,7 +173,8 @@ class _Export:
         from ingester.safekeeping.export import export_sql, time_column
 
         since, until = self._span
-        export_sql(table, since=since, until=until, by=self._by)  # refuses what cannot be
+        # Refuses what cannot be, before a file is made.
+        export_sql(table, since=since, until=until, by=self._by, where=self._where)
         if target == "-" or not _is_folder(target) or time_column(table, self._by) is None:
             path = target
             if target != "-" and _is_folder(target):
@@ -198,7 +212,7 @@ class _Export:
         from ingester.safekeeping.export import days_sql
 
         since, until = self._span
-        sql = days_sql(table, since=since, until=until, by=self._by)
+        sql = days_sql(table, since=since, until=until, by=self._by, where=self._where)
         found = run_query(self._folder, self._config, sql).values()
         return [(date.fromisoformat(str(day)[:10]), int(str(count))) for day, count in found]
 
@@ -213,6 +227,7 @@ class _Export:
                 "since": since,
                 "until": until,
                 "by": self._by,
+                "where": self._where,
                 "spreadsheet": self._spreadsheet,
             }
             for piece in server.stream(
@@ -226,7 +241,7 @@ class _Export:
         from ingester.sandbox.offline import query
         from ingester.sandbox.queries import EXPORT_LIMITS
 
-        sql = export_sql(table, since=since, until=until, by=self._by)
+        sql = export_sql(table, since=since, until=until, by=self._by, where=self._where)
         limits = structs.replace(EXPORT_LIMITS, is_for_spreadsheets=self._spreadsheet)
         folder, config, wanted = self._folder, self._config, self._format
         run_trio(lambda: query(folder, config, sql, wanted, write, limits))

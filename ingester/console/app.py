@@ -212,6 +212,7 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
             since=body.since,
             until=body.until,
             by=body.by,
+            where=body.where,
             is_for_spreadsheets=body.spreadsheet,
         )
         return await result_response(stream)

@@ -49,7 +49,7 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The rows of a table that arrived (`by` received_at) or happened (`by` time) from `since` up
     to before `until`; without them all. `spreadsheet`: texts in CSV that a spreadsheet would take
-    for formulas get an apostrophe in front.
+    for formulas get an apostrophe in front. `where`: a condition in SQL over the table's columns.
     """
 
     table: Annotated[str, Meta(extra_json_schema={"enum": [*VIEW_NAMES, *ROLLUP_VIEW_NAMES]})]
@@ -58,6 +58,7 @@ class Export(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     until: str | None = None
     by: Literal["received_at", "time"] = "received_at"
     spreadsheet: bool = False
+    where: str | None = None
 
 
 class BackUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -246,7 +247,7 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         content_type=CONTENT_TYPES["ndjson"],
         other_types=tuple(CONTENT_TYPES[name] for name in EXPORT_FORMATS if name != "ndjson"),
         request=Export,
-        errors=(422, 503),
+        errors=(400, 422, 503),
     ),
     ConsoleRoute(
         method="POST",

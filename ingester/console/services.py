@@ -75,6 +75,7 @@ class Services(Protocol):
         since: str | None,
         until: str | None,
         by: str,
+        where: str | None,
         is_for_spreadsheets: bool,
     ) -> QueryStream:
         """All rows of a table within a span, streamed; one at a time. Close it."""

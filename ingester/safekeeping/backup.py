@@ -92,6 +92,12 @@ def back_up(
     try:
         with _locked(directory):
             previous = read_manifest(directory)
+            if previous is not None and (source.store.missing_parts or source.store.sealed.lost):
+                raise BackupFailed(
+                    f"rows of this store are lost (`ingester check` tells which), and {directory}"
+                    " holds a backup that may have them: it is left as it is; repair first, or back"
+                    " up into another folder"
+                )
             _sweep(directory, previous)
             return _Run(source, directory, previous, with_secrets, pace).run()
     except StoreBusy as error:

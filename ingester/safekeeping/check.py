@@ -17,6 +17,7 @@ from msgspec import Struct
 from ..errors import IngesterError, NotFound, StoreBusy
 from ..journal.check import JournalCheck, check_journal
 from ..store.check import PartsCheck, inspect_folder, inspect_store
+from ..store.check_files import export_problems
 from ..store.control.copying import control_problems
 from ..store.lock import FolderLock
 from ..store.store import Store
@@ -55,8 +56,8 @@ def look_at_folder(data_dir: Path) -> FolderCheck:
     problems = [
         *control_problems(data_dir / "control.sqlite"),
         *parts.problems,
-        *_orphans(data_dir, parts),
         *journal.problems,
+        *export_problems(data_dir / "export", is_running=False),
         *strangers(data_dir),
     ]
     return FolderCheck(parts=parts, journal=journal, problems=problems)
@@ -72,6 +73,7 @@ def check_running(store: Store, data_dir: Path, *, at_start: Iterable[str]) -> l
         *control_problems(data_dir / "control.sqlite"),
         *parts.problems,
         *journal.problems,
+        *export_problems(data_dir / "export", is_running=True),
         *strangers(data_dir),
     ]
 
@@ -88,15 +90,3 @@ def _check_journal(data_dir: Path, applied_seq: int) -> JournalCheck:
         except OSError as error:
             return JournalCheck(problems=[f"journal/: it cannot be read ({error})"])
     raise AssertionError
-
-
-def _orphans(data_dir: Path, parts: PartsCheck) -> list[str]:
-    """Upload files that no part lists, where that is no trace of a crash but of a lost part."""
-    if not parts.damaged and not parts.missing:
-        return []
-    names = sorted(path.name for path in (data_dir / "uploads").glob("*.parquet"))
-    return [
-        f"uploads/{name}: the part that lists it is lost; `ingester check --repair` lists it again"
-        for name in names
-        if name not in parts.listed
-    ]

@@ -7,6 +7,8 @@ an export has more is time: `EXPORT_LIMITS`, and a place of its own, so that que
 1. A span is of arrival (`received_at`) unless the caller names the time of the events: what arrived
    late is then in the export of the day it arrived, and nightly exports miss nothing.
 2. Columns are those of the public view, in their order.
+3. `where` is a condition in SQL over those columns. It stands in parentheses of its own and passes
+   the same walls as any SQL of a user (`sandbox/`); not LQL, which knows events and logs only.
 """
 
 from __future__ import annotations
@@ -29,18 +31,32 @@ _TIMES = {"events": "created_at", "logs": "time", "metrics": "time"}
 _ARRIVING = frozenset({*_TIMES, "rejects", "requests"})
 
 
-def export_sql(table: str, *, since: str | None, until: str | None, by: str = "received_at") -> str:
+def export_sql(
+    table: str,
+    *,
+    since: str | None,
+    until: str | None,
+    by: str = "received_at",
+    where: str | None = None,
+) -> str:
     """Raises InvalidField."""
-    return f"SELECT * FROM {_checked(table)}{_where(table, since, until, by)}"
+    return f"SELECT * FROM {_checked(table)}{_where(table, since, until, by, where)}"
 
 
-def days_sql(table: str, *, since: str | None, until: str | None, by: str = "received_at") -> str:
+def days_sql(
+    table: str,
+    *,
+    since: str | None,
+    until: str | None,
+    by: str = "received_at",
+    where: str | None = None,
+) -> str:
     """Days that have rows, and how many."""
     column = time_column(_checked(table), by)
     assert column is not None
     return (
         f"SELECT CAST(date_trunc('day', {column}) AS DATE) AS day, count(*) AS row_count "
-        f"FROM {table}{_where(table, since, until, by)} GROUP BY day ORDER BY day"
+        f"FROM {table}{_where(table, since, until, by, where)} GROUP BY day ORDER BY day"
     )
 
 
@@ -61,7 +77,7 @@ def _checked(table: str) -> str:
     return table
 
 
-def _where(table: str, since: str | None, until: str | None, by: str) -> str:
+def _where(table: str, since: str | None, until: str | None, by: str, where: str | None) -> str:
     column, now = time_column(table, by), datetime.now(UTC)
     bounds = []
     for name, text, operator in (("since", since, ">="), ("until", until, "<")):
@@ -71,4 +87,9 @@ def _where(table: str, since: str | None, until: str | None, by: str) -> str:
             raise InvalidField(name, f"{table} has no time; export it whole, without {name}")
         moment = instant(name, text, now).astimezone(UTC).replace(tzinfo=None)
         bounds.append(f"{column} {operator} TIMESTAMP '{moment.isoformat(sep=' ')}'")
+    if where is not None:
+        if not where.strip():
+            raise InvalidField("where", "where must be a condition in SQL, such as level = 'error'")
+        # A comment at its end takes no more than its line.
+        bounds.append(f"(\n{where}\n)")
     return f" WHERE {' AND '.join(bounds)}" if bounds else ""

@@ -3,10 +3,11 @@
 1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`).
 2. A damaged part becomes a new one with all rows that can still be read of it; of a missing one
    nothing can. Uploads whose files are there are listed again.
-3. Then the journal's records that are nowhere applied are loaded as the loader does, so their rows
+3. Upload files that no part lists and that may hold rows which were acknowledged are listed again.
+4. Then the journal's records that are nowhere applied are loaded as the loader does, so their rows
    are the same as before and there once: a record counts as applied when its request is stored.
-4. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere.
-5. Rows of uploads that are in no file, and control data, come from a backup only.
+5. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere.
+6. Rows of uploads that are in no file, and control data, come from a backup only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
     PartMarks,
     adopt_sealed,
+    list_again,
     mark_found,
     mark_lost,
     marks_before,
@@ -86,12 +88,18 @@ class _Run:
         self._repair = Repair()
         # The journal's records are loaded from here on.
         self._load_from = 0
+        manifest = maybe_manifest(data_dir / "control.sqlite")
+        # When rules had evaluated what was lost, as far as that was noted before it was.
+        marks = [each.evaluated_ms for each in manifest.lost] if manifest else []
+        self._evaluated_ms = min([*marks, manifest.evaluated.began_ms]) if manifest else 0
 
     def run(self) -> Repair:
         repair, before = self._repair, look_at_folder(self._data_dir)
         if not before.problems:
             return repair
-        self._control()
+        if self._control():
+            # What could still be read of the old one said which files there are.
+            before = look_at_folder(self._data_dir)
         # Rows for queries are written anew: row ids of a part that is made anew are others.
         (self._data_dir / "export" / "index.json").unlink(missing_ok=True)
         self._lost_files(before)
@@ -105,15 +113,17 @@ class _Run:
             is_changed=adopted
             or bool(before.parts.damaged or before.parts.missing)
             or before.parts.are_rollups_wrong
+            or before.parts.is_behind
         )
         self._segments()
         repair.problems = look_at_folder(self._data_dir).problems
         return repair
 
-    def _control(self) -> None:
+    def _control(self) -> bool:
+        """Whether it was made anew."""
         path = self._data_dir / "control.sqlite"
         if not control_problems(path):
-            return
+            return False
         for suffix in ("", "-wal", "-shm"):
             self._set_aside(path.with_name(f"{path.name}{suffix}"))
         ControlStore.open(path).close()
@@ -121,6 +131,7 @@ class _Run:
             "control.sqlite was made anew: sources, keys, members and settings come from a backup"
             " only (`ingester restore`, or put its file back)"
         )
+        return True
 
     def _lost_files(self, before: FolderCheck) -> None:
         """A damaged file in a view would break every query; without it the others are read."""
@@ -193,9 +204,14 @@ class _Run:
     ) -> int:
         count = 0
         for path in files:
-            known = saved.ledger | saved.batches.keys()
+            known = saved.ledger if saved.has_ledger else saved.batches.keys()
             try:
-                tables, batch_count = listing_rows(path, marks.commit_number + 1, without=known)
+                tables, batch_count = listing_rows(
+                    path,
+                    marks.commit_number + 1,
+                    without=known,
+                    evaluated_ms=self._evaluated_ms,
+                )
             except (OSError, pa.ArrowException):
                 if path.name not in saved.listed:
                     self._set_aside(path)
@@ -219,7 +235,8 @@ class _Run:
             f" one, {len(saved.listed) + listed} upload files are listed"
         )
         for lane, count in saved.lost_batch_rows.items():
-            what = "uploads" if lane == "bulk" else "small requests that the journal has no more"
+            is_bulk = lane.startswith("bulk")
+            what = "uploads" if is_bulk else "small requests that the journal has no more"
             lost.append(
                 f"open/{number:06d}.duckdb: {count:,} rows of {what} cannot be read; they come from"
                 " a backup only"
@@ -249,6 +266,8 @@ class _Run:
         store = Store(self._data_dir, self._config.store)
         store.open()
         with closing(store):
+            is_changed = is_changed or bool(store.sealed.lost)
+            self._list_kept(store)
             loaded = self._load(store)
             if loaded:
                 self._repair.done.append(f"{loaded:,} requests were loaded from the journal")
@@ -268,7 +287,19 @@ class _Run:
                         "rollups of rows that retention has removed are lost, if there were any;"
                         " they come from a backup only"
                     )
+            store.sealed.forget_lost()
             store.checkpoint()
+
+    def _list_kept(self, store: Store) -> None:
+        """Upload files whose listing was lost with commits of a part that is there."""
+        listed, unreadable = list_again(store, store.kept_files)
+        if listed:
+            self._repair.done.append(
+                f"{len(listed)} upload files are listed again: {', '.join(listed)}"
+            )
+        for name in unreadable:
+            self._set_aside(self._data_dir / "uploads" / name)
+            self._repair.lost.append(f"uploads/{name}: its rows are in a backup only")
 
     def _load(self, store: Store) -> int:
         counters, loaded, last_seq = LoaderCounters(), 0, 0

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from ..errors import InvalidField, RequestError
 from ..lql import Query, compile_query, parse
+from ..store.ledger import IS_AGAIN
 from ..store.relations import relation
 from .fetch import Document, documents
 from .keys import Key
@@ -73,10 +74,14 @@ class Look(Struct, frozen=True, kw_only=True):
 
 
 class _Batches(Struct, frozen=True):
+    """Of those in `again_ids` only rows that arrived since `again_since` count."""
+
     ids: list[int]
     commit_numbers: list[int]
     unread_rows: int
     last: int | None
+    again_ids: list[int]
+    again_since: datetime | None
 
 
 def parse_tail(text: str, subject: Subject) -> Query:
@@ -162,11 +167,19 @@ def look(
 
 
 def matching_behind(
-    reading: Reading, subject: Subject, query: Query, commit_number: int, *, limit: int
+    reading: Reading,
+    subject: Subject,
+    query: Query,
+    commit_number: int,
+    *,
+    limit: int,
+    again_since: datetime | None = None,
 ) -> tuple[list[Key], int]:
-    """The first matching rows of all commits behind one, and how many there are."""
+    """The first matching rows of all commits behind one, and how many there are. Rows that were
+    lost and came back, behind a new commit, are among them when they arrived since `again_since`.
+    """
     after = Position(commit_number)
-    batches = _batches(reading, after, _NUMBER_MAX)
+    batches = _batches(reading, after, _NUMBER_MAX, again_since)
     if not batches.ids:
         return [], 0
     keys = _keys(reading, subject, query, after, batches, limit, "ASC")
@@ -184,23 +197,29 @@ def _rows(
     return [(at, document) for (at, _), document in zip(keys, found, strict=False)]
 
 
-def _batches(reading: Reading, after: Position, rows_max: int) -> _Batches:
-    """The newest batches behind `after`, its own commit included, up to `rows_max` rows."""
+def _batches(
+    reading: Reading, after: Position, rows_max: int, again_since: datetime | None = None
+) -> _Batches:
+    """The newest batches behind `after`, its own commit included, up to `rows_max` rows. Of rows
+    that were lost and came back only those received since `again_since`.
+    """
     sources, unknown = reading.snapshot.ledgers_from(after.commit_number)
     union = " UNION ALL ".join(
-        f"SELECT batch_id, commit_number, row_count FROM {source} "
+        f"SELECT batch_id, commit_number, row_count, {IS_AGAIN} AS is_again FROM {source} "
         "WHERE lane NOT IN ('carry', 'wide')"
         for source in sources
     )
     found = reading.rows(
-        f"SELECT batch_id, commit_number, row_count FROM ({union}) "
+        f"SELECT batch_id, commit_number, row_count, is_again FROM ({union}) "
         "WHERE commit_number >= ? AND commit_number <= ? ORDER BY commit_number DESC",
         [after.commit_number, reading.snapshot.commit_number],
     )
     ids: list[int] = []
     commit_numbers: list[int] = []
     read = unread = 0
-    for batch_id, commit_number, row_count in cast(list[tuple[int, int, int]], found):
+    again_ids: list[int] = []
+    for batch_id, commit_number, count, is_again in cast(list[tuple[int, int, int, bool]], found):
+        row_count = count if not is_again or again_since is not None else 0
         if commit_number == after.commit_number and after.request_number == _NUMBER_MAX:
             continue
         # What is older than a batch that is left out is left out too: the next look begins behind.
@@ -211,8 +230,10 @@ def _batches(reading: Reading, after: Position, rows_max: int) -> _Batches:
         if row_count:
             ids.append(batch_id)
             commit_numbers.append(commit_number)
+            if is_again:
+                again_ids.append(batch_id)
     last = cast(int, found[0][1]) if found else None
-    return _Batches(ids, commit_numbers, unread + unknown, last)
+    return _Batches(ids, commit_numbers, unread + unknown, last, again_ids, again_since)
 
 
 def _matching(
@@ -233,6 +254,9 @@ def _matching(
         *(batches.ids, batches.commit_numbers, low, high, *compiled.params),
         *(after.commit_number, after.request_number, after.request_number, after.line_number),
     ]
+    if batches.again_ids:
+        sql += " AND (NOT list_contains(?::BIGINT[], batch_id) OR received_at >= ?)"
+        params += [batches.again_ids, batches.again_since]
     return sql, params
 
 

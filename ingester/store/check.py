@@ -14,32 +14,43 @@ attached read-only to an instance of our own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import duckdb
-from msgspec import Struct, field
 
-from ..errors import StoreBusy, StoreError
+from ..errors import StoreBusy
 from .check_files import (
     STRANGER,
     file_problem,
     first_line,
     footer_problem,
-    missing_numbers,
-    numbers_named,
     part_strangers,
     sealed_ledgers,
     sealed_problems,
     sealed_strangers,
+)
+from .check_ledger import (
+    ADVICE,
+    MARKS,
+    NAMED_MAX,
+    Ask,
+    AttachedPart,
+    Interval,
+    PartsCheck,
+    Rows,
+    Unreadable,
+    check_losses,
+    check_numbers,
+    check_sequences,
 )
 from .check_rollups import attach_rollups, recount_problems
 from .control.copying import maybe_manifest
 from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
 from .frozen import Frozen, frozen
+from .lost import missing_numbers, newest_number, numbers_named
 from .relations import Snapshot
 from .rollup_file import ROLLUPS, view_of
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
@@ -58,47 +69,7 @@ __all__ = [
 ]
 
 _TABLES = ("part_info", "applied", "upload_files", "dedup_keys", *VIEW_NAMES)
-# Lanes of `applied` that are no batches.
-_MARKS = "('carry', 'wide')"
-_NAMED_MAX = 20
 _PART = re.compile(r"(\d{6})\.duckdb")
-_ADVICE = "; `ingester check --repair` rebuilds from the journal what it still holds"
-
-Rows: TypeAlias = list[tuple[Any, ...]]
-Ask: TypeAlias = Callable[[str], Rows]
-Interval: TypeAlias = tuple[int, int]
-
-
-class _Unreadable(StoreError):
-    """The statement met damage."""
-
-
-class _Part(Struct, frozen=True):
-    """A part as it is attached."""
-
-    number: int
-    name: str
-    file_name: str
-
-
-class PartsCheck(Struct, kw_only=True):
-    """What was found. `damaged` are numbers of parts that cannot be read, or not wholly, and why;
-    `missing` numbers of parts that are not there. `applied` are the intervals of journal sequences
-    in batches, joined and in order, with what lies before the oldest part; `listed` the names of
-    upload files.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    damaged: dict[int, str] = field(default_factory=dict)
-    missing: list[int] = field(default_factory=list)
-    applied: list[Interval] = field(default_factory=list)
-    gaps: list[Interval] = field(default_factory=list)
-    applied_seq: int = 0
-    listed: set[str] = field(default_factory=set)
-    lost_files: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
-    are_rollups_lost: bool = False
-    are_rollups_wrong: bool = False
 
 
 def check_parts(store: Store) -> list[str]:
@@ -113,24 +84,33 @@ def inspect_store(store: Store) -> PartsCheck:
     """The same and all else, beside a running server. Raises StoreBusy, StoreBroken."""
     found = PartsCheck()
     with store.hold() as held:
-        parts = [_Part(p.number, p.name, p.path.name) for p in held.parts]
+        parts = [AttachedPart(p.number, p.name, p.path.name) for p in held.parts]
         ask = _ask_store(store)
         for part in parts:
             _inspect_part(part, ask, store.uploads_directory, found, deep=True)
         _check_sealed(store, found, deep=True)
+        found.missing = store.missing_parts
+        check_losses(
+            found,
+            store.sealed.manifest.read_manifest(),
+            store.uploads_directory,
+            attached=[part.number for part in parts],
+            newest_commit=store.ledger.commit_number,
+            evaluated=0,
+        )
     # What concerns several parts is asked at one moment: a statement over parts of which one was
     # touched before a commit, and the next behind it, would see a gap.
     with frozen(store, share_rollups=True) as at_once:
         sound = [
-            _Part(part.number, part.name, f"{part.number:06d}.duckdb")
+            AttachedPart(part.number, part.name, f"{part.number:06d}.duckdb")
             for part in at_once.parts
             if part.number not in found.damaged
         ]
         if sound:
-            _check_numbers(sound, at_once.ask, found)
-            files = at_once.manifest.files
+            check_numbers(sound, at_once.ask, found)
+            files = _sound_files(at_once.manifest.files, found)
             ledgers = sealed_ledgers(store.sealed.directory, files, sound[0].number)
-            _check_sequences(sound, at_once.ask, found, ledgers)
+            check_sequences(sound, at_once.ask, found, ledgers)
         _check_rollups(store, at_once, found)
     return found
 
@@ -143,7 +123,7 @@ def _check_rollups(store: Store, at_once: Frozen, found: PartsCheck) -> None:
         at_once.ask,
         at_once.snapshot,
         at_once.manifest,
-        progress=view_of("progress"),
+        name_of=view_of,
         where="memory.main",
     )
 
@@ -152,7 +132,7 @@ def _read_rollups(ask: Ask, found: PartsCheck) -> None:
     for table, columns in _columns_of(ROLLUPS, ask).items():
         try:
             ask(f"SELECT bit_xor(hash({', '.join(columns)})) FROM {ROLLUPS}.{table}")
-        except _Unreadable as error:
+        except Unreadable as error:
             _lose_rollups(str(error), found)
             return
 
@@ -170,7 +150,7 @@ def sequence_gaps(store: Store) -> list[Interval]:
     found = PartsCheck()
     parts, sealed = _open_parts(store), store.sealed
     ledgers = sealed_ledgers(sealed.directory, sealed.all_files(), parts[0].number)
-    _check_sequences(parts, _ask_store(store), found, ledgers)
+    check_sequences(parts, _ask_store(store), found, ledgers)
     return found.gaps
 
 
@@ -188,49 +168,88 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
         for number, reason in refused.items():
             found.damaged[number] = reason
             found.problems.append(
-                f"open/{number:06d}.duckdb: the part cannot be opened ({reason}){_ADVICE}"
+                f"open/{number:06d}.duckdb: the part cannot be opened ({reason}){ADVICE}"
             )
         numbers = {*(part.number for part in parts), *refused}
         # A part that was the newest is missed only by what else bears its number.
-        hints = numbers_named(data_dir / "uploads") | numbers_named(data_dir / "export")
-        found.missing = missing_numbers(numbers, sealed, hints)
-        for number in found.missing:
-            found.problems.append(f"open/{number:06d}.duckdb: the part is missing{_ADVICE}")
+        newest = newest_number(manifest, data_dir / "uploads", data_dir / "sealed")
+        named = numbers_named(data_dir / "export")
+        found.missing = missing_numbers(numbers, sealed, max([newest, *named]))
         found.problems += part_strangers(data_dir / "open")
 
         def ask(sql: str) -> Rows:
             try:
                 return connection.execute(sql).fetchall()
             except duckdb.Error as error:
-                raise _Unreadable(first_line(error)) from error
+                raise Unreadable(first_line(error)) from error
 
         uploads = (data_dir / "uploads").absolute()
         _inspect(parts, ask, uploads, found, deep=True)
         sound = [part for part in parts if part.number not in found.damaged]
         if sound:
             directory = (data_dir / "sealed").absolute()
-            ledgers = sealed_ledgers(directory, manifest.files, sound[0].number)
-            _check_sequences(sound, ask, found, ledgers)
+            files = _sound_files(manifest.files, found)
+            ledgers = sealed_ledgers(directory, files, sound[0].number)
+            check_sequences(sound, ask, found, ledgers)
         marks = [found.applied_seq, *(part.seq_high for part in manifest.parts)]
         found.applied_seq = max(marks)
-        if (data_dir / "rollups.duckdb").exists():
-            _check_rollups_of_folder(connection, ask, data_dir, parts, manifest, found)
+        name_of = _attach_rollups_of_folder(connection, data_dir / "rollups.duckdb", found)
+        _check_losses_of_folder(ask, name_of, uploads, sound, manifest, found)
+        if name_of is not None:
+            _check_rollups_of_folder(ask, name_of, data_dir, sound, manifest, found)
     return found
 
 
-def _check_rollups_of_folder(
-    connection: duckdb.DuckDBPyConnection,
+def _attach_rollups_of_folder(
+    connection: duckdb.DuckDBPyConnection, path: Path, found: PartsCheck
+) -> Callable[[str], str] | None:
+    """The names of their tables."""
+    if not path.exists():
+        return None
+    try:
+        return attach_rollups(connection, path)
+    except duckdb.Error as error:
+        _lose_rollups(first_line(error), found)
+        return None
+
+
+def _check_losses_of_folder(
     ask: Ask,
-    data_dir: Path,
-    parts: Sequence[_Part],
+    name_of: Callable[[str], str] | None,
+    uploads: Path,
+    sound: Sequence[AttachedPart],
     manifest: Manifest,
     found: PartsCheck,
 ) -> None:
-    try:
-        progress = attach_rollups(connection, data_dir / "rollups.duckdb")
-    except duckdb.Error as error:
-        _lose_rollups(first_line(error), found)
-        return
+    marks = [part.commit_high for part in manifest.parts]
+    seen = [manifest.evaluated.commit_number]
+    with suppress(Unreadable):
+        marks += [
+            number or 0
+            for part in sound
+            for ((number,),) in [ask(f"SELECT max(commit_number) FROM {part.name}.applied")]
+        ]
+        if name_of is not None:
+            ((number,),) = ask(f"SELECT coalesce(max(commit_number), 0) FROM {name_of('progress')}")
+            seen.append(number)
+    check_losses(
+        found,
+        manifest,
+        uploads,
+        attached=[part.number for part in sound],
+        newest_commit=max(marks, default=0),
+        evaluated=max(seen),
+    )
+
+
+def _check_rollups_of_folder(
+    ask: Ask,
+    name_of: Callable[[str], str],
+    data_dir: Path,
+    parts: Sequence[AttachedPart],
+    manifest: Manifest,
+    found: PartsCheck,
+) -> None:
     _read_rollups(ask, found)
     if found.problems or not parts:
         return
@@ -248,7 +267,7 @@ def _check_rollups_of_folder(
         ask,
         snapshot,
         manifest,
-        progress=progress,
+        name_of=name_of,
         where="memory.main",
     )
     found.are_rollups_wrong = bool(found.problems)
@@ -257,15 +276,15 @@ def _check_rollups_of_folder(
 @contextmanager
 def parts_read_only(
     data_dir: Path, *, without: Collection[int] = ()
-) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[_Part], dict[int, str]]]:
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[AttachedPart], dict[int, str]]]:
     """An instance with every part that can be attached; the others by number, with the reason."""
-    parts: list[_Part] = []
+    parts: list[AttachedPart] = []
     refused: dict[int, str] = {}
     with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
         for path in sorted((data_dir / "open").glob("*.duckdb")):
             if (match := _PART.fullmatch(path.name)) is None:
                 continue
-            part = _Part(int(match[1]), f"part_{match[1]}", path.name)
+            part = AttachedPart(int(match[1]), f"part_{match[1]}", path.name)
             if part.number in without:
                 continue
             quoted = str(path).replace("'", "''")
@@ -290,7 +309,7 @@ def check_copied_part(
     """Rows of each batch of a part that was copied against its ledger, footers of its uploads."""
     found = PartsCheck()
     name = f"part_{number:06d}"
-    part = _Part(number, name, f"part {number}")
+    part = AttachedPart(number, name, f"part {number}")
     _check_batches(part, lambda sql: connection.execute(sql).fetchall(), uploads, found, deep=False)
     return found.problems
 
@@ -303,12 +322,19 @@ def _check_sealed(store: Store, found: PartsCheck, *, deep: bool) -> None:
     ]
     found.problems += [f"sealed/{name}: {STRANGER}" for name in sealed.strangers]
     files = [file for file in sealed.all_files() if file.name not in lost]
-    for _, problem in sealed_problems(sealed.directory, files, deep=deep):
+    found.lost_files += [f"sealed/{name}" for name in sealed.missing]
+    for name, problem in sealed_problems(sealed.directory, files, deep=deep):
+        found.lost_files.append(f"sealed/{name}")
         found.problems.append(problem)
 
 
-def _open_parts(store: Store) -> list[_Part]:
-    return [_Part(p.number, p.name, p.path.name) for p in store.parts.parts]
+def _sound_files(files: Iterable[SealedFile], found: PartsCheck) -> list[SealedFile]:
+    lost = set(found.lost_files)
+    return [file for file in files if f"sealed/{file.name}" not in lost]
+
+
+def _open_parts(store: Store) -> list[AttachedPart]:
+    return [AttachedPart(p.number, p.name, p.path.name) for p in store.parts.parts]
 
 
 def _ask_store(store: Store) -> Ask:
@@ -322,30 +348,32 @@ def _ask_store(store: Store) -> Ask:
             raise
         except StoreBusy as error:
             if "orrupt" in str(error) or "checksum" in str(error):
-                raise _Unreadable(str(error)) from error
+                raise Unreadable(str(error)) from error
             raise
 
     return ask
 
 
 def _inspect(
-    parts: Sequence[_Part], ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool
+    parts: Sequence[AttachedPart], ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool
 ) -> None:
     sound = [part for part in parts if _inspect_part(part, ask, uploads, found, deep=deep)]
     if sound:
-        _check_numbers(sound, ask, found)
+        check_numbers(sound, ask, found)
 
 
-def _inspect_part(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool) -> bool:
+def _inspect_part(
+    part: AttachedPart, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool
+) -> bool:
     """Whether it can be read."""
     if deep and not _is_readable(part, ask, found):
         return False
-    with suppress(_Unreadable):
+    with suppress(Unreadable):
         _check_batches(part, ask, uploads, found, deep=deep)
     return True
 
 
-def _is_readable(part: _Part, ask: Ask, found: PartsCheck) -> bool:
+def _is_readable(part: AttachedPart, ask: Ask, found: PartsCheck) -> bool:
     """Read all of its tables; the first that cannot be read counts for the part."""
     columns = _columns_of(part.name, ask)
     for table in _TABLES:
@@ -357,10 +385,10 @@ def _is_readable(part: _Part, ask: Ask, found: PartsCheck) -> bool:
             try:
                 ask(f"SELECT bit_xor(hash({', '.join(columns[table])})) FROM {part.name}.{table}")
                 continue
-            except _Unreadable as error:
+            except Unreadable as error:
                 reason = f"the table {table} cannot be read: {error}"
         found.damaged[part.number] = reason
-        found.problems.append(f"open/{part.file_name}: {reason}{_ADVICE}")
+        found.problems.append(f"open/{part.file_name}: {reason}{ADVICE}")
         return False
     return True
 
@@ -375,7 +403,9 @@ def _columns_of(database: str, ask: Ask) -> dict[str, list[str]]:
     return columns
 
 
-def _check_batches(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool) -> None:
+def _check_batches(
+    part: AttachedPart, ask: Ask, uploads: Path, found: PartsCheck, *, deep: bool
+) -> None:
     """Rows of each batch against the ledger, uploads against their list."""
     listed = ask(f"SELECT file_name, row_count, byte_count FROM {part.name}.upload_files")
     readable: dict[str, list[Path]] = {}
@@ -415,11 +445,11 @@ def _check_batches(part: _Part, ask: Ask, uploads: Path, found: PartsCheck, *, d
     for batch_id, expected, stored in ask(
         "SELECT batch_id, coalesce(a.row_count, 0), coalesce(e.rows, 0) FROM "
         f"(SELECT batch_id, sum(row_count) AS row_count FROM {part.name}.applied "
-        f"WHERE lane NOT IN {_MARKS} AND NOT (lane = 'bulk' AND request_number_max IN {absent}) "
+        f"WHERE lane NOT IN {MARKS} AND NOT (lane LIKE 'bulk%' AND request_number_max IN {absent}) "
         "GROUP BY ALL) a FULL JOIN "
         f"(SELECT batch_id, count(*) AS rows FROM ({rows}) GROUP BY ALL) e "
         "USING (batch_id) WHERE coalesce(a.row_count, 0) <> coalesce(e.rows, 0) "
-        f"ORDER BY batch_id LIMIT {_NAMED_MAX}"
+        f"ORDER BY batch_id LIMIT {NAMED_MAX}"
     ):
         found.problems.append(
             f"{part.file_name}: batch {batch_id} has {stored} rows, the ledger says {expected}"
@@ -433,65 +463,9 @@ def _not_in(names: Sequence[str]) -> str:
     return f"file_name NOT IN ({quoted})"
 
 
-def _exists(part: _Part, table: str, ask: Ask) -> bool:
+def _exists(part: AttachedPart, table: str, ask: Ask) -> bool:
     found = ask(
         "SELECT count(*) FROM duckdb_columns() "
         f"WHERE database_name = '{part.name}' AND table_name = '{table}'"
     )
     return bool(found[0][0])
-
-
-def _check_numbers(parts: Sequence[_Part], ask: Ask, found: PartsCheck) -> None:
-    """No request and no number of the ledger may be there twice."""
-    names = " UNION ALL ".join(f"SELECT request_number FROM {part.name}.requests" for part in parts)
-    (repeats,) = ask(f"SELECT count(*) - count(DISTINCT request_number) FROM ({names})")[0]
-    if repeats:
-        found.problems.append(f"{repeats} requests are stored twice")
-    for column in ("commit_number", "batch_id"):
-        names = " UNION ALL ".join(
-            f"SELECT {column} FROM {part.name}.applied WHERE lane NOT IN {_MARKS}" for part in parts
-        )
-        for number, count in ask(
-            f"SELECT {column}, count(*) FROM ({names}) GROUP BY ALL HAVING count(*) > 1 "
-            f"ORDER BY {column} LIMIT {_NAMED_MAX}"
-        ):
-            found.problems.append(f"{column} {number} was used {count} times")
-
-
-def _check_sequences(
-    parts: Sequence[_Part], ask: Ask, found: PartsCheck, ledgers: Sequence[Path]
-) -> None:
-    """Journal sequences of the batches follow each other: none is missing, none twice. `ledgers`
-    are those of parts that were sealed while an older one was still written to.
-    """
-    names = " UNION ALL ".join(
-        f"SELECT first_seq, last_seq FROM {part.name}.applied "
-        f"WHERE lane NOT IN {_MARKS} AND last_seq > 0"
-        for part in parts
-    )
-    if ledgers:
-        names += (
-            f" UNION ALL SELECT first_seq, last_seq FROM {parquet_relation(ledgers)} "
-            f"WHERE lane NOT IN {_MARKS} AND last_seq > 0"
-        )
-    # The oldest part begins with the marks of all that were before it; later ones say nothing.
-    ((before,),) = ask(
-        f"SELECT coalesce(min(last_seq), 0) FROM {parts[0].name}.applied WHERE lane = 'carry'"
-    )
-    if not found.missing or parts[0].number < min(found.missing):
-        found.applied.append((0, before))
-    expected = before + 1
-    for first, last in ask(f"SELECT * FROM ({names}) ORDER BY ALL"):
-        if first > expected:
-            found.gaps.append((expected, first - 1))
-            found.problems.append(
-                f"journal records {expected} to {first - 1} are in no batch of the ledger{_ADVICE}"
-            )
-        elif first < expected and first > before:
-            found.problems.append(f"journal records {first} to {expected - 1} were loaded twice")
-        expected = max(expected, last + 1)
-        if found.applied and first <= found.applied[-1][1] + 1:
-            found.applied[-1] = (found.applied[-1][0], max(last, found.applied[-1][1]))
-        else:
-            found.applied.append((first, last))
-    found.applied_seq = expected - 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,11 +18,10 @@ from .sealed import ENDS, number_of
 
 __all__ = [
     "STRANGER",
+    "export_problems",
     "file_problem",
     "first_line",
     "footer_problem",
-    "missing_numbers",
-    "numbers_named",
     "part_strangers",
     "sealed_ledgers",
     "sealed_problems",
@@ -27,7 +29,6 @@ __all__ = [
 ]
 
 _PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?)?(\.damaged-.+)?")
-_NUMBERED = re.compile(r"(\d{6})-")
 STRANGER = (
     "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
     " check --repair` lists it again"
@@ -50,6 +51,38 @@ def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
     except (OSError, pa.ArrowException) as error:
         return f"it cannot be read ({first_line(error)})"
     return None
+
+
+def export_problems(directory: Path, *, is_running: bool) -> Iterator[str]:
+    """Rows exported for queries: files that a stopped folder lists, or all whole ones."""
+    for path, row_count in _exported(directory, is_running):
+        try:
+            found = row_count if row_count is not None else pq.read_metadata(path).num_rows
+            reason = file_problem(path, found, path.stat().st_size)
+        except FileNotFoundError:
+            continue  # replaced meanwhile
+        except (OSError, pa.ArrowException) as error:
+            reason = f"it cannot be read ({first_line(error)})"
+        if reason is not None and path.exists():
+            yield (
+                f"export/{path.name}: {reason}; queries miss its rows, which the parts have: with"
+                " the server stopped `ingester check --repair` has them exported anew"
+            )
+
+
+def _exported(directory: Path, is_running: bool) -> Iterator[tuple[Path, int | None]]:
+    if is_running:
+        for path in sorted(directory.glob("*.parquet")):
+            with suppress(OSError), path.open("rb") as file:
+                file.seek(-4, os.SEEK_END)
+                if file.read() == b"PAR1":  # else it is being written
+                    yield path, None
+        return
+    # Without a list all of them go at the next start.
+    with suppress(OSError, msgspec.DecodeError, KeyError, TypeError):
+        listed = msgspec.json.decode((directory / "index.json").read_bytes())
+        for entry in listed:
+            yield directory / entry["name"], entry["end"] - entry["first"]
 
 
 def footer_problem(path: Path, row_count: int) -> str | None:
@@ -115,17 +148,6 @@ def sealed_strangers(directory: Path, manifest: Manifest) -> list[str]:
 def first_line(error: Exception) -> str:
     """Without the paths that such messages have: the sentence names the file already."""
     return re.sub(r'"?(?:/[^\s\'",;()/]+){2,}"?', "the file", str(error).split("\n", 1)[0])
-
-
-def missing_numbers(numbers: set[int], sealed: set[int], hints: set[int]) -> list[int]:
-    """Parts are numbered from 1 without gaps; without any, the first one is missing."""
-    newest = max(numbers | sealed | hints, default=1)
-    return [n for n in range(1, newest + 1) if n not in numbers and n not in sealed]
-
-
-def numbers_named(directory: Path) -> set[int]:
-    names = (path.name for path in directory.glob("*.parquet"))
-    return {int(match[1]) for match in map(_NUMBERED.match, names) if match is not None}
 
 
 def part_strangers(directory: Path) -> Iterator[str]:

@@ -17,7 +17,24 @@ from msgspec import Struct
 from .control.sealed_files import SealedPart
 from .database import Cursor
 
-__all__ = ["AppliedBatch", "Ledger", "is_applied", "marks_of", "read_ledger", "write_applied"]
+__all__ = [
+    "BULK_AGAIN",
+    "IS_AGAIN",
+    "SMALL_AGAIN",
+    "AppliedBatch",
+    "Ledger",
+    "is_applied",
+    "marks_of",
+    "read_ledger",
+    "write_applied",
+]
+
+
+# Lanes of rows that were lost and came back, and that rules and alerts had looked at before:
+# nobody is told of them again.
+SMALL_AGAIN = "small_again"
+BULK_AGAIN = "bulk_again"
+IS_AGAIN = f"lane IN ('{SMALL_AGAIN}', '{BULK_AGAIN}')"
 
 
 class AppliedBatch(Struct, frozen=True):
@@ -65,6 +82,12 @@ class Ledger:
             self.commit_number = max(self.commit_number, marks.commit_number)
             self.applied_seq = max(self.applied_seq, marks.applied_seq)
             self.request_number_max = max(self.request_number_max, marks.request_number_max)
+
+    def leap(self, count: int) -> None:
+        """Pass over numbers that may have been given by what is lost."""
+        with self._lock:
+            self.batch_id += count
+            self.commit_number += count
 
     def applied(self, batches: Iterable[AppliedBatch]) -> None:
         """Take note of a commit. Called with the commit gate held."""

@@ -95,16 +95,13 @@ class PartFiles:
         return self.parts[-1]
 
     def attach_all(
-        self,
-        cursor: Cursor,
-        sealed: Collection[int] = (),
-        carried: AppliedBatch | None = None,
-        commit_number: int = 0,
+        self, cursor: Cursor, sealed: Collection[int] = (), known_newest: int = 0
     ) -> None:
-        """Attach every part; make the first one if there is none.
+        """Attach every part there is.
 
-        The newest file may be what a crash left of a part under way. Of the numbers in `sealed`
-        there are no parts any more, only files that nobody has removed yet.
+        The newest file may be what a crash left of a part under way, unless a part of its number
+        was known. Of the numbers in `sealed` there are no parts any more, only files that nobody
+        has removed yet.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         found = []
@@ -117,12 +114,8 @@ class PartFiles:
             self._attach_trimmed(cursor, part)
             if not self._maybe_read_info(cursor, part):
                 raise StoreFailed(f"{part.path.name} is not a part of this store")
-        if found and not self._attach_newest(cursor, found[-1]):
+        if found and not self._attach_newest(cursor, found[-1], known_newest):
             found.pop()
-        if not found:
-            number = max(sealed, default=0) + 1
-            marks = AppliedBatch(0, "carry", 0, 0, 0, 0) if carried is None else carried
-            found.append(self.create(cursor, marks, commit_number, number=number))
         self.parts = tuple(found)
 
     def create(
@@ -193,8 +186,13 @@ class PartFiles:
         numbers = sorted(int(p.stem) for p in self.directory.glob("*.duckdb") if p.stem.isdecimal())
         return [Part(self._path(n), n) for n in numbers]
 
-    def _attach_newest(self, cursor: Cursor, part: Part) -> bool:
+    def _attach_newest(self, cursor: Cursor, part: Part, known_newest: int) -> bool:
         """False when the file was no part yet and is gone."""
+        if part.number <= known_newest and part.file_bytes() <= _HEADERS_BYTES:
+            raise StoreFailed(
+                f"{part.path.name} was a part and is cut to {part.file_bytes()} bytes; `ingester"
+                " check --repair` rebuilds from the journal what it still holds"
+            )
         try:
             self._attach_trimmed(cursor, part)
         except duckdb.Error:
@@ -203,7 +201,7 @@ class PartFiles:
         else:
             if self._maybe_read_info(cursor, part):
                 return True
-            if self._has_tables(cursor, part):
+            if self._has_tables(cursor, part) or part.number <= known_newest:
                 raise StoreFailed(f"{part.path.name} is not a part of this store")
             cursor.execute(f"DETACH {part.name}")
         _remove(part)

@@ -16,7 +16,9 @@ from .check import Interval, parts_read_only, sequence_gaps
 from .control.copying import maybe_manifest, put_manifest
 from .control.sealed_files import Manifest, SealedFile, SealedPart
 from .ledger import AppliedBatch
-from .schema import parquet_relation
+from .lost import LEAP, part_number_of
+from .salvage import listing_rows
+from .schema import DATA_TABLES, parquet_relation
 from .sealed_format import SEALED_TABLES, Span
 from .sorting import time_values
 from .store import Store
@@ -24,6 +26,7 @@ from .store import Store
 __all__ = [
     "PartMarks",
     "adopt_sealed",
+    "list_again",
     "mark_found",
     "mark_lost",
     "marks_before",
@@ -31,11 +34,10 @@ __all__ = [
     "stored_numbers_of_folder",
 ]
 
-# Numbers that a lost ledger has given may be known elsewhere (cursors): the next ones lie above
-# all that a part can have had.
-_LEAP = 1_000_000_000
-
 Numbers = npt.NDArray[np.int64]
+
+# Whose sealed rows name the request that they came with.
+_NUMBERED_TABLES = ("requests", *DATA_TABLES, "rejects")
 
 
 class PartMarks(Struct):
@@ -83,8 +85,9 @@ def marks_before(data_dir: Path, sound: Sequence[int]) -> PartMarks:
             marks.commit_number = max(marks.commit_number, commit)
             marks.seq_by_part[part.number] = seq
             marks.request_number = max(marks.request_number, request)
-    marks.batch_id += _LEAP
-    marks.commit_number += _LEAP
+    # Numbers that a lost ledger has given may be known elsewhere (cursors).
+    marks.batch_id += LEAP
+    marks.commit_number += LEAP
     return marks
 
 
@@ -97,26 +100,66 @@ def stored_numbers_of_folder(data_dir: Path, sound: Sequence[int]) -> Numbers:
                 rows = connection.execute(f"SELECT request_number FROM {part.name}.requests")
                 found.append(rows.fetchnumpy()["request_number"].astype(np.int64))
     manifest = maybe_manifest(data_dir / "control.sqlite")
+    by_table: dict[str, list[Path]] = {}
     for file in manifest.files if manifest else ():
-        if file.table == "requests":
-            table = pq.read_table(data_dir / "sealed" / file.name, columns=["request_number"])
-            found.append(time_values(table, "request_number"))
+        by_table.setdefault(file.table, []).append(data_dir / "sealed" / file.name)
+    wanted = by_table.get("requests", [])
+    if not all(path.exists() for path in wanted):
+        wanted = [path for table in _NUMBERED_TABLES for path in by_table.get(table, [])]
+    for path in wanted:
+        if path.exists():
+            table = pq.read_table(path, columns=["request_number"])
+            found.append(np.unique(time_values(table, "request_number")))
     return np.concatenate(found) if found else np.array([], np.int64)
 
 
 def stored_numbers(store: Store, numbers: Numbers) -> Numbers:
-    """Which of these requests are stored."""
+    """Which of these requests are stored. When a file of sealed requests is lost, by their rows."""
     low, high = int(numbers.min()), int(numbers.max())
     with store.hold() as held, store.database.lease() as lease, lease.using() as cursor:
         relations = [f"{part}.requests" for part in held.snapshot.parts]
-        files = held.snapshot.sealed_within("requests", "request_number", low, high)
-        if files:
-            relations.append(parquet_relation(files))
+        is_lost = any(name.startswith("requests/") for name in store.sealed.missing)
+        for table in _NUMBERED_TABLES if is_lost else ("requests",):
+            files = held.snapshot.sealed_within(table, "request_number", low, high)
+            if files:
+                relations.append(parquet_relation(files))
         union = " UNION ALL ".join(f"SELECT request_number FROM {name}" for name in relations)
         rows = cursor.execute(
             f"SELECT request_number FROM ({union}) WHERE request_number BETWEEN {low} AND {high}"
         ).fetchnumpy()
     return np.asarray(rows["request_number"], np.int64)
+
+
+def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """List upload files in their parts, which are attached, as new commits. Which ones were, and
+    which cannot be read. Their rows are seen once the store is opened again.
+    """
+    listed, unreadable = [], []
+    evaluated_ms = min(lost.evaluated_ms for lost in store.sealed.lost) if names else 0
+    by_number = {part.number: part.name for part in store.parts.parts}
+    for name in names:
+        first = store.ledger.commit_number + 1
+        try:
+            tables, count = listing_rows(
+                store.uploads_directory / name, first, without=(), evaluated_ms=evaluated_ms
+            )
+        except (OSError, pa.ArrowException):
+            unreadable.append(name)
+            continue
+        part = by_number.get(part_number_of(name) or 0, store.parts.newest.name)
+        with store.database.lease() as lease, lease.using() as cursor:
+            cursor.execute("BEGIN")
+            for table, rows in tables.items():
+                cursor.register("feed", rows)
+                columns = ", ".join(rows.column_names)
+                cursor.execute(f"INSERT INTO {part}.{table} BY NAME SELECT {columns} FROM feed")
+                cursor.unregister("feed")
+            cursor.execute("COMMIT")
+        store.ledger.commit_number += count
+        listed.append(name)
+    if listed:
+        store.recover(store.database.generation)
+    return listed, unreadable
 
 
 def mark_lost(store: Store) -> Iterator[Interval]:
@@ -150,8 +193,8 @@ def adopt_sealed(
     """
     path = data_dir / "control.sqlite"
     manifest = maybe_manifest(path)
-    if manifest is None:
-        return 0, list(strangers)
+    if manifest is None:  # nothing is known of any file, so none is refused
+        return 0, []
     refused: list[str] = []
     added: list[SealedFile] = []
     for name in sorted(strangers, key=_widest_first):

@@ -78,6 +78,13 @@ class RollupFile:
     def name_of(self, table: str, generation: int) -> str:
         return f"{ROLLUPS}.{table}_g{generation}"
 
+    def commit_number(self, cursor: Cursor) -> int:
+        """The cursor: sums hold all commits up to it."""
+        ((number,),) = cursor.execute(
+            f"SELECT coalesce(max(commit_number), 0) FROM {self.names()['progress']}"
+        ).fetchall()
+        return int(number)
+
     def exported_generations(self, cursor: Cursor) -> dict[str, str]:
         """By table, as one transaction sees them: a name that no other rows ever had."""
         rows = cursor.execute(

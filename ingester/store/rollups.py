@@ -278,16 +278,20 @@ class Rollups:
         }
 
     def _misses_commits(self, cursor: Cursor) -> bool:
-        """Whether steps cannot make good what is missing: rollups are ahead of the rows (of another
-        folder), or commits behind the cursor were in parts that are sealed, so that the ledger does
-        not list them any more (a new file, or one put back from before).
+        """Whether steps cannot make good what is missing or too much: rollups hold commits that
+        were lost since (or are those of another folder), or commits behind the cursor were in parts
+        that are sealed, so that the ledger does not list them any more (a new file, or one put back
+        from before).
         """
         oldest = self._store.parts.parts[0].name
         ((carried,),) = cursor.execute(
             f"SELECT coalesce(min(commit_number), 0) FROM {oldest}.applied WHERE lane = 'carry'"
         ).fetchall()
         last = self._store.ledger.commit_number
-        return self.commit_number > last or self.commit_number < int(carried)
+        holds_lost = any(
+            lost.low < self.commit_number < lost.high for lost in self._store.sealed.lost
+        )
+        return self.commit_number > last or self.commit_number < int(carried) or holds_lost
 
     def _step_counted(self) -> Step:
         began = time.monotonic()
@@ -359,7 +363,12 @@ class Rollups:
                 continue
             generation = self._file.generations[table] + 1
             target = self._file.create(cursor, table, generation)
-            cursor.execute(f"CHECKPOINT {ROLLUPS}")
+            try:
+                cursor.execute(f"CHECKPOINT {ROLLUPS}")
+            except duckdb.TransactionException as error:
+                if "Cannot CHECKPOINT" not in str(error):
+                    raise
+                return None  # somebody is in the way: the merge begins with a later step
             found = deque(pieces(cursor, names[table], about, count, rows_max=_MERGE_ROWS_MAX))
             return _Merge(table, generation, target, count, found, self._file.attached_count)
         return None

@@ -4,14 +4,15 @@
    and only rows of the smallest that fails are lost. They are counted, never guessed.
 2. Rows of requests that will be replayed from the journal are left out, and the ledger with them:
    whatever is saved is there once.
-3. The damaged file is only read.
+3. The damaged file is only read; when its WAL is what is damaged, without it.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
+from .ledger import BULK_AGAIN
+from .lost import upload_lane
 from .rebuilt_part import RebuiltPart
 from .schema import DATA_TABLES
 
@@ -66,10 +69,13 @@ def salvage(
     part, which will be listed.
     """
     saved = Saved()
-    with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
+    with (
+        _without_wal(path) as alone,
+        closing(duckdb.connect(":memory:", config={"threads": 1})) as connection,
+    ):
         try:
-            quoted = str(path).replace("'", "''")
-            connection.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
+            if not _is_attached(connection, path) and not _is_attached(connection, alone):
+                return saved
             replayed = pa.table({"request_number": without})
             connection.execute("CREATE TABLE replayed(request_number BIGINT)")
             connection.register("feed", replayed)
@@ -97,6 +103,29 @@ def salvage(
     return saved
 
 
+def _is_attached(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    quoted = str(path).replace("'", "''")
+    try:
+        connection.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
+    except duckdb.Error:
+        return False
+    return True
+
+
+@contextmanager
+def _without_wal(path: Path) -> Iterator[Path]:
+    """The part under another name, beside which there is no WAL: damage there must not take what
+    is in the file.
+    """
+    alone = path.with_name(f"{path.name}.rebuilding-from")
+    alone.unlink(missing_ok=True)
+    os.link(path, alone)
+    try:
+        yield alone
+    finally:
+        alone.unlink()
+
+
 def batch_counts(path: Path) -> Counter[int]:
     """How many rows of each batch a Parquet file holds. Raises OSError, ArrowException."""
     found: Counter[int] = Counter()
@@ -107,12 +136,12 @@ def batch_counts(path: Path) -> Counter[int]:
 
 
 def listing_rows(
-    path: Path, first_commit_number: int, *, without: Collection[int]
+    path: Path, first_commit_number: int, *, without: Collection[int], evaluated_ms: int
 ) -> tuple[Mapping[str, pa.Table], int]:
     """Rows that list an upload file anew, by table, and how many batches it has that are not
     `without`: the list itself, its batches, and the request as far as the file knows it.
 
-    Raises OSError, ArrowException.
+    `evaluated_ms`: see `upload_lane`. Raises OSError, ArrowException.
     """
     counts = batch_counts(path)
     request_number = int(path.name.split("-")[1], 16)
@@ -132,7 +161,7 @@ def listing_rows(
         "applied": pa.table({
             "batch_id": list(counts),
             "commit_number": [first_commit_number + n for n in range(len(counts))],
-            "lane": ["bulk"] * len(counts),
+            "lane": [upload_lane(path, evaluated_ms)] * len(counts),
             "first_seq": [0] * len(counts),
             "last_seq": [0] * len(counts),
             "row_count": list(counts.values()),
@@ -226,7 +255,7 @@ def _save_ledger(
             saved.lost_batch_rows[batch["lane"]] += lost
             batch["row_count"] -= lost
         kept.append(batch)
-        if batch["lane"] == "bulk":
+        if batch["lane"] in ("bulk", BULK_AGAIN):
             requests.add(batch["request_number_max"])
         elif batch["last_seq"] and batch["lane"] != "carry":
             saved.lost_requests += batch["last_seq"] - batch["first_seq"] + 1

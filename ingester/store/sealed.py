@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from ..errors import StoreError
-from .control.sealed_files import Manifest, SealedFile, SealedFiles, SealedPart
+from .control.sealed_files import LostCommits, Manifest, SealedFile, SealedFiles, SealedPart
 from .holds import Holds
 from .parts import sync_directory
 
@@ -94,6 +94,8 @@ class SealedData:
         # Names of files that the manifest does not know, and of those it does that are not there.
         self.strangers: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
+        self.lost: tuple[LostCommits, ...] = ()
+        self._newest_part = 0
         self._retired: list[_Retired] = []
         self._is_clean = False
 
@@ -116,6 +118,7 @@ class SealedData:
         there = [file for file in found.files if self._is_whole(file)]
         self.missing = tuple(sorted({f.name for f in found.files} - {f.name for f in there}))
         self._take(there, found.parts)
+        self.lost, self._newest_part = found.lost, found.newest_part
         # What is attached now was attached anew.
         for entry in self._retired:
             entry.part_number = None
@@ -131,6 +134,22 @@ class SealedData:
             by_table.setdefault(file.table, []).append(file)
         self.files = {table: tuple(found) for table, found in by_table.items()}
         self.parts = {part.part_number: part for part in parts}
+
+    def note_part(self, number: int) -> None:
+        """No other part will have this number."""
+        if number > self._newest_part:
+            self.manifest.note_part(number)
+            self._newest_part = number
+
+    def note_lost(self, low: int, high: int, through: int) -> None:
+        """Before the part is made that leaves those commits behind."""
+        began_ms = self.manifest.read_manifest().evaluated.began_ms
+        self.manifest.note_lost(low, high, through, began_ms)
+        self.lost = self.manifest.read_manifest().lost
+
+    def forget_lost(self) -> None:
+        self.manifest.forget_lost()
+        self.lost = ()
 
     def swap(
         self,

@@ -30,6 +30,7 @@ from .cursors import Cursors
 from .database import Cursor, Database, StoreBroken
 from .holds import Holds
 from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, write_applied
+from .lost import LEAP, kept_files, missing_numbers, newest_number
 from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
 from .relations import Held, Snapshot, files_by_table
@@ -74,6 +75,11 @@ class Store:
         self.sealed = SealedData(data_dir, self.holds, manifest)
         self.rollup_file = RollupFile(data_dir / "rollups.duckdb")
         self.database = Database(config, self._temp_directory, self._attach, self.holds)
+        # Numbers of parts that are gone, and upload files that nobody lists and that stay.
+        self.missing_parts: list[int] = []
+        self.kept_files: list[str] = []
+        # Journal records up to here were evaluated by rules; those to be loaded were lost since.
+        self.evaluated_seq = 0
         self.commit_count = 0
         # Called behind the commit gate, by the thread that commits: to ring a bell, no more.
         self.commit_listeners: tuple[Callable[[], None], ...] = ()
@@ -122,22 +128,46 @@ class Store:
         cursor.execute("SET GLOBAL parquet_metadata_cache = true")
         # The system caches files too; with both, rollups took 5 % more CPU and 11 MB.
         cursor.execute("SET GLOBAL enable_external_file_cache = false")
-        self.sealed.read()
+        manifest = self.sealed.read()
         self.ledger.rise(marks_of(self.sealed.parts.values()))
-        self.parts.attach_all(
-            cursor, self.sealed.parts, self.ledger.carry(), self.ledger.commit_number
-        )
         self.uploads_directory.mkdir(mode=0o700, exist_ok=True)
-        listed = {name for part in self.parts.parts for name in part.upload_files}
-        retired = {path.removeprefix("uploads/") for path in self.sealed.retired_paths}
-        unreadable = set(remove_unlisted(self.uploads_directory, listed, retired - listed))
-        for part in self.parts.parts:
-            part.unreadable_files = tuple(name for name in part.upload_files if name in unreadable)
+        known = newest_number(manifest, self.uploads_directory, self.sealed.directory)
+        self.parts.attach_all(cursor, self.sealed.parts, known)
         self._rolled_back.clear()
-        names = [part.name for part in self.parts.parts]
-        self._make_views(cursor, self.parts.parts)
-        self.ledger.rise(read_ledger(cursor, names))
+        self.ledger.rise(read_ledger(cursor, [part.name for part in self.parts.parts]))
         self.rollup_file.attach(cursor)
+        newest = max((part.number for part in self.parts.parts), default=0)
+        seen = max(manifest.evaluated.commit_number, self.rollup_file.commit_number(cursor))
+        is_lost = newest < known or seen > self.ledger.commit_number
+        if is_lost:
+            low = self.ledger.commit_number
+            self.sealed.note_lost(low, low + LEAP, newest)
+            self.ledger.leap(LEAP)
+        if is_lost or not newest:
+            number = max(newest, known) + 1
+            marks = self.ledger.carry(), self.ledger.commit_number
+            self.parts.append(self.parts.create(cursor, *marks, number=number))
+        self.sealed.note_part(self.parts.newest.number)
+        self.evaluated_seq = manifest.evaluated.seq
+        self._look_at_uploads()
+        self._make_views(cursor, self.parts.parts)
+
+    def _look_at_uploads(self) -> None:
+        """Which files are listed and cannot be read, and which are kept though nobody lists them;
+        others are removed.
+        """
+        directory, parts, sealed = self.uploads_directory, self.parts.parts, self.sealed
+        listed = {name for part in parts for name in part.upload_files}
+        retired = {path.removeprefix("uploads/") for path in sealed.retired_paths}
+        attached = [part.number for part in parts]
+        self.kept_files = kept_files(
+            directory, listed | retired, attached=attached, sealed=sealed.parts, lost=sealed.lost
+        )
+        spared = retired.union(self.kept_files) - listed
+        unreadable = set(remove_unlisted(directory, listed, spared))
+        for part in parts:
+            part.unreadable_files = tuple(name for name in part.upload_files if name in unreadable)
+        self.missing_parts = missing_numbers(attached, sealed.parts, self.parts.newest.number)
 
     @property
     def is_space_owed(self) -> bool:
@@ -252,6 +282,7 @@ class Store:
             )
             try:
                 self._make_views(cursor, [*self.parts.parts, part])
+                self.sealed.note_part(part.number)
             except BaseException:
                 self.parts.discard(cursor, part)
                 raise

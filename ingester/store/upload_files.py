@@ -14,6 +14,7 @@ every query.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,8 @@ __all__ = ["UploadFile", "remove_unlisted", "row_count", "table_of"]
 
 _SUFFIX = ".parquet"
 _TEMPORARY_SUFFIX = ".tmp"
+# What is named otherwise was put there by somebody else.
+_NAME = re.compile(r"\d{6,}-[0-9a-f]{16}(-[a-z_]+)?\.parquet(\.tmp)?")
 
 # Level 1 is 5 % larger than DuckDB's level 3 and takes half the time.
 _ZSTD_LEVEL = 1
@@ -127,15 +130,15 @@ def row_count(path: Path) -> int:
 def remove_unlisted(
     directory: Path, listed: Iterable[str], spared: Iterable[str] = ()
 ) -> Iterator[str]:
-    """Unlink what a crash left behind; yield the listed names that cannot be read. `spared` are
-    listed no more, and somebody may read them.
+    """Unlink what a crash left behind; yield the listed names that cannot be read. `spared` stay
+    though they are not listed: somebody may read them, or a repair list them.
 
     One such file in a view would break every query.
     """
     names = set(listed)
     found = {path.name for path in directory.iterdir()}
     for name in found - names - set(spared):
-        if name.endswith((_SUFFIX, _TEMPORARY_SUFFIX)):
+        if _NAME.fullmatch(name):
             (directory / name).unlink(missing_ok=True)
     yield from sorted(name for name in names if not _is_readable(directory / name))
 

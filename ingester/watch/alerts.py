@@ -181,13 +181,24 @@ class AlertBook:
         window = due_window(cron, through, now, delay_s=self._delay_s(), timeline=self._timeline)
         return None if window is None else (state, window)
 
-    def lql_rows(self, alert: Alert, *, after_commit: int, stop: Stop) -> Outcome:
-        """What was committed behind a commit number and matches."""
+    def lql_rows(
+        self, alert: Alert, *, after_commit: int, stop: Stop, since_s: float | None = None
+    ) -> Outcome:
+        """What was committed behind a commit number and matches. `since_s`: the end of the last
+        window; what arrived before it was looked at, should it have been lost and come back.
+        """
         subject = SUBJECTS[alert.on]
         query = parse(alert.query, context="rule", schema=subject.schema)
         with Reading.open(self._store, seconds_max=_READ_SECONDS_MAX, stop=stop) as reading:
             keys, count = matching_behind(
-                reading, subject, query, after_commit, limit=FIRING_ROWS_MAX
+                reading,
+                subject,
+                query,
+                after_commit,
+                limit=FIRING_ROWS_MAX,
+                again_since=None
+                if since_s is None
+                else datetime.fromtimestamp(since_s, UTC).replace(tzinfo=None),
             )
             return _outcome(reading, alert.on, keys, count)
 

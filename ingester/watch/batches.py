@@ -15,9 +15,10 @@ from msgspec import Struct
 from ..delivery.incident import RuleEvent
 from ..search.reading import Reading
 from ..search.subjects import Subject
+from ..store.ledger import IS_AGAIN
 from ..store.relations import relation
 
-__all__ = ["BatchGroup", "groups_behind", "read_events", "read_group"]
+__all__ = ["BatchGroup", "evaluated_before", "groups_behind", "read_events", "read_group"]
 
 # Rows looked at together. A batch has 16 MiB of texts at most, so a group has four times that.
 _GROUP_ROWS = 65_536
@@ -26,39 +27,60 @@ _BATCHES_MAX = 1_000
 # A payload beyond it is represented by its columns alone.
 _BODY_BYTES_MAX = 1024 * 1024
 _MESSAGE_CHARACTERS_MAX = 64 * 1024
+# Rows that were evaluated, lost, and came back: their batches are passed.
+_NEW_ROWS = f"CASE WHEN {IS_AGAIN} THEN 0 ELSE row_count END AS row_count"
 
 
 class BatchGroup(Struct, frozen=True):
-    """Neighbouring batches with rows, and the commit number behind them."""
+    """Neighbouring batches with rows, and the commit number behind them; the newest journal record
+    among them (0: none), and when the last commit began.
+    """
 
     batch_ids: tuple[int, ...]
     commit_number: int
+    seq: int
+    began_ms: int
 
 
 def groups_behind(reading: Reading, cursor: int) -> Iterator[BatchGroup]:
     """What was committed behind `cursor`, in the order of commits."""
     union = " UNION ALL ".join(
-        f"SELECT batch_id, commit_number, row_count FROM {part}.applied "
+        f"SELECT batch_id, commit_number, {_NEW_ROWS}, last_seq, "
+        f"epoch_ms(committed_at) AS began_ms FROM {part}.applied "
         "WHERE lane NOT IN ('carry', 'wide')"
         for part in reading.snapshot.parts
     )
     found = reading.rows(
-        f"SELECT batch_id, commit_number, row_count FROM ({union}) WHERE commit_number > ? AND "
-        f"commit_number <= ? ORDER BY commit_number LIMIT {_BATCHES_MAX}",
+        f"SELECT batch_id, commit_number, row_count, last_seq, began_ms FROM ({union}) "
+        "WHERE commit_number > ? AND commit_number <= ? "
+        f"ORDER BY commit_number LIMIT {_BATCHES_MAX}",
         [cursor, reading.snapshot.commit_number],
     )
     ids: list[int] = []
-    rows = last = 0
-    for batch_id, commit_number, row_count in cast(list[tuple[int, int, int]], found):
+    rows = last = seq = began_ms = 0
+    for batch_id, commit_number, row_count, last_seq, began in cast(
+        list[tuple[int, int, int, int, int]], found
+    ):
         if ids and (rows + row_count > _GROUP_ROWS or len(ids) >= _GROUP_BATCHES):
-            yield BatchGroup(tuple(ids), last)
+            yield BatchGroup(tuple(ids), last, seq, began_ms)
             ids, rows = [], 0
         if row_count:
             ids.append(batch_id)
             rows += row_count
-        last = commit_number
+        last, seq, began_ms = commit_number, max(seq, last_seq), began
     if last:
-        yield BatchGroup(tuple(ids), last)
+        yield BatchGroup(tuple(ids), last, seq, began_ms)
+
+
+def evaluated_before(reading: Reading, cursor: int) -> tuple[int, int]:
+    """The newest journal record of commits up to `cursor`, and when the last of them began."""
+    union = " UNION ALL ".join(
+        f"SELECT last_seq, epoch_ms(committed_at) AS began_ms FROM {part}.applied "
+        f"WHERE commit_number <= {cursor}"
+        for part in reading.snapshot.parts
+    )
+    ((seq, began_ms),) = reading.rows(f"SELECT max(last_seq), max(began_ms) FROM ({union})", [])
+    return cast(int | None, seq) or 0, cast(int | None, began_ms) or 0
 
 
 def read_group(

@@ -34,7 +34,7 @@ from ..store.control.incidents import Firer, feeders
 from ..store.control.watches import WatchInfo, WatchTransaction
 from ..store.rule_rows import RuleRows
 from ..store.store import Store
-from .batches import BatchGroup, groups_behind, read_events, read_group
+from .batches import BatchGroup, evaluated_before, groups_behind, read_events, read_group
 from .clock import Clock
 from .pages import watch_url
 from .plan import Plan
@@ -106,6 +106,8 @@ class RuleEngine:
         self._cursor: int | None = None
         self._saved: int | None = None
         self._saved_at = 0.0
+        # What goes with the cursor for a repair: the newest journal record, and a time.
+        self._seq = self._began_ms = 0
         # By rule: when it last matched, in monotonic time.
         self._matched_at: dict[int, float] = {}
         self.faulty: dict[int, str] = {}
@@ -144,6 +146,7 @@ class RuleEngine:
         if self._cursor is not None and self._cursor != self._saved:
             with self._transaction() as transaction:
                 transaction.move_cursor(READER, self._cursor)
+                transaction.note_evaluated(self._seq, self._began_ms)
             self._note_saved()
 
     def resolve_quiet(self) -> int:
@@ -177,6 +180,8 @@ class RuleEngine:
                 if saved is None:
                     saved = end_of(reading).commit_number
                     transaction.move_cursor(READER, saved)
+                self._seq, self._began_ms = evaluated_before(reading, saved)
+                transaction.note_evaluated(self._seq, self._began_ms)
             self._cursor = saved
             self._note_saved()
             self._store.cursors.move(READER, saved)
@@ -220,6 +225,7 @@ class RuleEngine:
                 count, some = self._evaluate(reading, table, rules, group)
                 rows += count
                 found += some
+        self._seq, self._began_ms = max(self._seq, group.seq), group.began_ms
         is_due = self._clock.monotonic() - self._saved_at >= _IDLE_SAVE_S
         told = 0
         if found or is_due:
@@ -230,6 +236,7 @@ class RuleEngine:
                 for one in found:
                     self._fire(transaction, one)
                 transaction.move_cursor(READER, group.commit_number)
+                transaction.note_evaluated(self._seq, self._began_ms)
                 told = transaction.book.told_count
         self._cursor = group.commit_number
         if found or is_due:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -332,3 +334,18 @@ async def served(
             services.gate.set()
             stop.set()
     services.control.close()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def settled(count: int) -> int:
+    """Descriptors once those of ended connections are gone: `count`, or what stays longer."""
+    with contextlib.suppress(trio.TooSlowError):
+        await eventually(lambda: descriptors() <= count, 3.0)
+    return descriptors()
+
+
+async def refusing_app(scope: object, receive: object, send: object) -> None:
+    raise AssertionError

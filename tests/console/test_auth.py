@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.console.fakes import Answer, Console, ask, served
-from tests.console.test_server import connect_tls, pair, trusting
+from tests.console.test_tls import connect_tls, pair, trusting
 
 PASSWORD = "correct horse battery"
 ADMIN = "Authorization: Bearer admin-key"

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import re
-import resource
 import socket
-import ssl
-import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +13,18 @@ import trio
 
 from ingester.console.connection import ConsoleCounters, ConsoleLimits
 from ingester.console.guard import Guard
-from ingester.console.server import serve_console, socket_address
-from ingester.errors import ConfigError
-from tests.console.fakes import Console, ask, eventually, read_answer, read_to_end, served
+from ingester.console.server import serve_console
+from tests.console.fakes import (
+    Console,
+    ask,
+    descriptors,
+    eventually,
+    read_answer,
+    read_to_end,
+    refusing_app,
+    served,
+    settled,
+)
 
 H2C = (
     b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
@@ -93,23 +97,6 @@ HOSTILE = {
         200,
     ),
 }
-
-
-@pytest.fixture
-async def console(tmp_path: Path) -> AsyncIterator[Console]:
-    async with served(tmp_path) as console:
-        yield console
-
-
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-async def settled(count: int) -> int:
-    """Descriptors once those of ended connections are gone: `count`, or what stays longer."""
-    with contextlib.suppress(trio.TooSlowError):
-        await eventually(lambda: descriptors() <= count, 3.0)
-    return descriptors()
 
 
 async def send_quietly(stream: trio.SocketStream, data: bytes) -> None:
@@ -489,246 +476,3 @@ async def test_cancelling_the_server_closes_everything(tmp_path: Path) -> None:
         assert not (tmp_path / "other.sock").exists()
         await stream.aclose()
     assert descriptors() <= before + 1
-
-
-async def refusing_app(scope: object, receive: object, send: object) -> None:
-    raise AssertionError
-
-
-async def test_over_the_connection_limit_is_503_and_the_control_socket_still_works(
-    tmp_path: Path,
-) -> None:
-    async with served(tmp_path, limits=ConsoleLimits(connections_max=2)) as console:
-        held = [await console.connect(), await console.connect()]
-        for stream in held:
-            assert (await ask(stream, "GET", "/healthz")).status == 200
-        async with await console.connect() as extra:
-            answer = await read_answer(extra)
-            assert answer.status == 503
-            assert answer.document == {"error": "too many connections to this door"}
-        assert (await console.control("GET", "/api/v1/status")).status == 200
-        assert console.counters.connections_refused_total == 1
-        for stream in held:
-            await stream.aclose()
-        await eventually(lambda: not console.counters.connections_open)
-        assert (await console.get("/healthz")).status == 200
-
-
-async def test_accepting_goes_on_after_descriptors_ran_out(
-    console: Console, capfd: pytest.CaptureFixture[str]
-) -> None:
-    await console.get("/healthz")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    client = socket.socket()
-    client.setblocking(False)
-    used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
-    fillers: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
-    try:
-        while True:
-            try:
-                fillers.append(os.dup(0))
-            except OSError:
-                break
-        client.connect_ex((console.addresses.host, console.addresses.port))
-        await eventually(lambda: console.counters.accept_failures_total >= 3)
-    finally:
-        for filler in fillers:
-            os.close(filler)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    with trio.fail_after(5):
-        assert (await console.get("/healthz")).status == 200
-    client.close()
-    assert "".join(capfd.readouterr()).count("cannot accept") == 1
-
-
-async def test_counters_tell_listener_and_status(console: Console) -> None:
-    await console.get("/healthz")
-    await console.get("/nothing")
-    await console.control("GET", "/api/v1/status")
-    snapshot = console.counters.snapshot()
-    assert snapshot["requests_total"] == {
-        "by_listener": {
-            "console": {"by_status": {"200": 1, "404": 1}},
-            "control": {"by_status": {"200": 1}},
-        }
-    }
-    assert snapshot["connections_total"] == 3
-
-
-async def test_control_socket_is_private_and_replaces_a_stale_one(tmp_path: Path) -> None:
-    stale = socket.socket(socket.AF_UNIX)
-    stale.bind(str(tmp_path / "control.sock"))
-    stale.close()
-    (tmp_path / "control.sock.new").touch()
-    async with served(tmp_path) as console:
-        path = console.addresses.unix_path
-        assert path is not None
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert (await console.control("GET", "/healthz")).status == 200
-    assert os.listdir(tmp_path) == []
-
-
-async def test_a_file_in_the_way_is_refused_and_kept(tmp_path: Path) -> None:
-    (tmp_path / "control.sock").write_text("mine")
-    with pytest.raises(ConfigError) as caught:
-        await serve_console(
-            refusing_app,
-            bind=None,
-            unix_path=tmp_path / "control.sock",
-            tls=None,
-            stop=trio.Event(),
-        )
-    assert caught.value.key == "store.data_dir"
-    assert (tmp_path / "control.sock").read_text() == "mine"
-
-
-async def test_the_socket_of_another_server_is_not_removed(tmp_path: Path) -> None:
-    async with served(tmp_path) as console:
-        assert console.addresses.unix_path is not None
-        console.addresses.unix_path.rename(tmp_path / "moved")
-        console.addresses.unix_path.touch()
-    assert (tmp_path / "control.sock").exists()
-
-
-async def test_a_folder_with_a_long_path_works(tmp_path: Path) -> None:
-    folder = tmp_path / ("long" * 20) / ("path" * 20)
-    folder.mkdir(parents=True)
-    async with served(folder) as console:
-        assert console.addresses.unix_path is not None
-        with socket_address(console.addresses.unix_path) as address:
-            sock = trio.socket.socket(socket.AF_UNIX)
-            await sock.connect(address)
-        async with trio.SocketStream(sock) as stream:
-            assert (await ask(stream, "GET", "/api/v1/status")).status == 200
-    assert os.listdir(folder) == []
-
-
-@pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1:", "127.0.0.1:99999", "localhost:x", ":"])
-async def test_a_bad_address_is_refused_by_name(bind: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        await serve_console(refusing_app, bind=bind, unix_path=None, tls=None, stop=trio.Event())
-    assert caught.value.key == "console.bind"
-
-
-async def test_a_port_in_use_is_refused_by_name(console: Console) -> None:
-    with pytest.raises(ConfigError, match="in use"):
-        await serve_console(
-            refusing_app,
-            bind=f"127.0.0.1:{console.addresses.port}",
-            unix_path=None,
-            tls=None,
-            stop=trio.Event(),
-        )
-
-
-async def test_a_bound_socket_can_be_given(tmp_path: Path) -> None:
-    bound = socket.socket()
-    bound.bind(("127.0.0.1", 0))
-    stop = trio.Event()
-
-    async def app(scope: object, receive: object, send: object) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": []})  # type: ignore
-        await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
-
-    async with trio.open_nursery() as nursery:
-
-        async def run(task_status: trio.TaskStatus) -> None:  # type: ignore[type-arg]
-            await serve_console(
-                app, bind=bound, unix_path=None, tls=None, stop=stop, task_status=task_status
-            )
-
-        addresses = await nursery.start(run)
-        assert addresses.url == f"http://127.0.0.1:{addresses.port}"
-        async with await trio.open_tcp_stream("127.0.0.1", addresses.port) as stream:
-            assert (await ask(stream, "GET", "/")).status == 204
-        stop.set()
-
-
-async def test_ipv6_address_is_told_in_brackets() -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def run(task_status: trio.TaskStatus) -> None:  # type: ignore[type-arg]
-            await serve_console(
-                refusing_app,
-                bind="[::1]:0",
-                unix_path=None,
-                tls=None,
-                stop=trio.Event(),
-                task_status=task_status,
-            )
-
-        addresses = await nursery.start(run)
-        assert addresses.url == f"http://[::1]:{addresses.port}"
-        nursery.cancel_scope.cancel()
-
-
-PAIRS = Path(__file__).parent.parent / "data" / "tls"
-
-
-def pair(name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PAIRS / f"{name}.crt", PAIRS / f"{name}.key")
-    return context
-
-
-def trusting(name: str, *protocols: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(PAIRS / f"{name}.crt"))
-    if protocols:
-        context.set_alpn_protocols(list(protocols))
-    return context
-
-
-async def connect_tls(console: Console, context: ssl.SSLContext) -> trio.SSLStream:  # type: ignore[type-arg]
-    stream = trio.SSLStream(
-        await console.connect(), context, server_hostname="localhost", https_compatible=True
-    )
-    await stream.do_handshake()
-    return stream
-
-
-async def test_tls_serves_http_1_1_and_new_connections_see_a_new_pair(tmp_path: Path) -> None:
-    current = [pair("first")]
-    async with served(tmp_path, tls=lambda: current[0]) as console:
-        assert console.addresses.url.startswith("https://")
-        old = await connect_tls(console, trusting("first", "h2", "http/1.1"))
-        assert old.selected_alpn_protocol() == "http/1.1"
-        assert (await ask(old, "GET", "/healthz")).status == 200
-        current[0] = pair("second")
-        new = await connect_tls(console, trusting("second"))
-        for stream in (old, new):
-            assert (
-                await ask(stream, "GET", "/healthz", headers=["Connection: close"])
-            ).status == 200
-            assert await read_to_end(stream) == b""
-            await stream.aclose()
-        assert (await console.control("GET", "/api/v1/status")).status == 200
-
-
-async def test_what_is_no_tls_costs_its_connection_only(tmp_path: Path) -> None:
-    limits = ConsoleLimits(handshake_seconds_max=0.2)
-    async with served(tmp_path, tls=pair("first"), limits=limits) as console:
-        before = descriptors()
-        for data in (b"GET / HTTP/1.1\r\n\r\n", b"", b"\x16\x03\x01\x02\x00\x01"):
-            async with await console.connect() as stream:
-                await stream.send_all(data)
-                with trio.fail_after(5):
-                    await read_to_end(stream)
-        assert await settled(before) <= before
-        async with await connect_tls(console, trusting("first")) as secure:
-            assert (await ask(secure, "GET", "/healthz")).status == 200
-        assert console.counters.connection_faults_total == 0
-
-
-async def test_a_pair_that_cannot_be_read_costs_connections_not_the_server(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def unreadable() -> ssl.SSLContext:
-        raise ValueError("no certificate")
-
-    async with served(tmp_path, tls=unreadable) as console:
-        async with await console.connect() as stream:
-            assert await read_to_end(stream) == b""
-        assert console.counters.connection_faults_total == 1
-        assert (await console.control("GET", "/healthz")).status == 200
-    assert "no certificate" in "".join(capfd.readouterr())

@@ -106,6 +106,36 @@ def test_a_select_is_exported_too(folder: Path) -> None:
     assert (refused.exit_code, Path("folder").exists()) == (2, False)
 
 
+def test_a_condition_keeps_the_rows_that_meet_it_in_files_of_days(folder: Path) -> None:
+    where = "action = 'x' AND account_id = 'a1' -- a comment"
+    result = run(folder, "events", "--where", where, "--to", "out", "--json")
+    document = json.loads(result.stdout)
+    assert document["rows"] == 2_000
+    rows = [row for file in document["files"] for row in pq.read_table(file).to_pylist()]
+    assert len(rows) == 2_000
+    assert {(row["action"], row["account_id"]) for row in rows} == {("x", "a1")}
+    # With OR, too, the span counts for all of it.
+    spanned = ("--since", "2000-01-01", "--until", "2001-01-01", "--where", "true OR true")
+    assert run(folder, "events", *spanned, "--to", "-").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("nonsense = 1", "nonsense"),
+        ("read_text('/etc/passwd') IS NOT NULL", "read_text"),
+        ("id IN (SELECT content FROM read_text('/etc/passwd'))", "read_text"),
+        ("true; DROP TABLE events", ""),
+        (" ", "condition"),
+    ],
+)
+def test_a_condition_passes_the_walls_of_any_query(folder: Path, where: str, said: str) -> None:
+    result = run(folder, "events", "--where", where, "--to", "x.csv", "--json")
+    assert result.exit_code != 0
+    assert said in json.loads(result.stdout)["error"]
+    assert not Path("x.csv").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -113,6 +143,8 @@ def test_a_select_is_exported_too(folder: Path) -> None:
         ("events", "--sql", "SELECT 1", "--to", "x.csv"),
         ("events", "--to", "x.parquet", "--spreadsheet"),
         ("events", "--to", "-", "--json"),
+        ("--sql", "SELECT 1", "--to", "x.csv", "--where", "true"),
+        ("--sql", "SELECT 1", "--to", "x.csv", "--since", "1h"),
     ],
 )
 def test_what_contradicts_itself_is_refused(folder: Path, arguments: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from ingester.safekeeping.check import check_folder
 from ingester.safekeeping.repair import Repair, repair_folder
 from ingester.startup import Opened
 from ingester.store.check import check_parts
+from ingester.store.sealing import Sealer
+from ingester.store.store import Store
 from tests.actors.requests import small_request
 from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests, upload
 
@@ -201,6 +204,74 @@ def test_control_data_cannot_be_rebuilt_and_that_is_said(folder: Path) -> None:
     assert found.problems == []
     assert any("control.sqlite was made anew" in sentence for sentence in found.lost)
     assert list(folder.glob("control.sqlite.damaged-*"))
+    assert len(_rows(folder)["events"]) == 10_998
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all" * 500])
+def test_control_data_that_is_none_takes_no_sealed_file_with_it(
+    folder: Path, sound: tuple[Path, Rows], content: bytes
+) -> None:
+    """An empty file is a sound database to SQLite."""
+    with _started(folder) as opened:
+        while opened.rollups.step().row_count:
+            pass
+        sealer = Sealer(opened.store)
+        for part in opened.store.parts_to_seal():
+            sealer.seal(part)
+        opened.store.remove_unread()
+    for path in folder.glob("control.sqlite-*"):
+        path.unlink()
+    (folder / "control.sqlite").write_bytes(content)
+    assert check_folder(folder)[0].startswith("control.sqlite: ")
+    assert _repaired(folder).problems == []
+    assert _rows(folder)["events"] == sound[1]["events"]
+    assert list(folder.glob("sealed/*/*/*.damaged-*")) == []
+
+
+def _killed_with_wal(folder: Path) -> None:
+    """In the file a small upload that no journal has; in the WAL small requests and a large one."""
+    store = Store(folder, config_of(folder).store)
+    store.open()
+    before = [row[0] for row in everything(store)["events"]]
+    opened_at = store.ledger.applied_seq
+    assert before
+    assert opened_at
+    store.checkpoint()
+    upload(store, 1_003)
+    copy = folder.with_name("killed")
+    shutil.copytree(folder, copy)
+    store.close()
+    shutil.rmtree(folder)
+    copy.rename(folder)
+
+
+@pytest.mark.parametrize("offset", [20, -2_000, -200])
+def test_damage_of_a_wal_takes_nothing_that_is_in_the_file(
+    folder: Path, sound: tuple[Path, Rows], offset: int
+) -> None:
+    for path in (folder / "journal").glob("*.seg"):
+        path.unlink()  # nothing else has what was checkpointed
+    _killed_with_wal(folder)
+    wal = folder / "open" / "000002.duckdb.wal"
+    _flip(offset)(wal)
+    problems = check_folder(folder)
+    assert any(problem.startswith("open/000002.duckdb: ") for problem in problems), problems
+    assert _repaired(folder).problems == []
+    found = _rows(folder)["events"]
+    assert len(found) == len(sound[1]["events"]) + 5_000
+    assert set(sound[1]["events"]) <= set(found)
+
+
+def test_damage_of_exported_rows_is_named_and_they_are_exported_anew(folder: Path) -> None:
+    with _started(folder) as opened:
+        held = opened.increments.hold(gives_up_at=time.monotonic() + 30)
+        opened.increments.release(held)
+    path = next((folder / "export").glob("000001-events-*"))
+    assert check_folder(folder) == []
+    _flip(path.stat().st_size // 2)(path)
+    (problem,) = check_folder(folder)
+    assert problem.startswith(f"export/{path.name}: ")
+    assert _repaired(folder).problems == []
     assert len(_rows(folder)["events"]) == 10_998
 
 

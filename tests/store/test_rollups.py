@@ -101,6 +101,27 @@ def test_merging_changes_nothing_that_is_told(
         assert_recounts(store)
 
 
+def test_a_merge_waits_for_who_is_in_the_way_of_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word: it is due, no more."""
+    monkeypatch.setattr(rollups_module, "_UNMERGED_ROWS_MAX", 5)
+    with opened(tmp_path) as store:
+        rollups, made = Rollups(store), Rows(store)
+        for _ in range(3):
+            add_some(made, random.Random(3), 30)
+            finish(rollups)
+        with store.database.lease() as lease:
+            with lease.using() as cursor:
+                cursor.execute("BEGIN")
+                cursor.execute("UPDATE rollups.about SET created_at = created_at")
+            assert not rollups.maybe_merge()
+            with lease.using() as cursor:
+                cursor.execute("ROLLBACK")
+        assert rollups.maybe_merge()
+        assert_recounts(store)
+
+
 def test_a_step_that_fails_at_any_statement_is_done_once(tmp_path: Path) -> None:
     """Also at its COMMIT, before and after it has happened."""
     chance = random.Random(7)

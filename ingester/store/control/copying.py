@@ -19,8 +19,16 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from ...errors import StoreBusy
+from ..migrations import schema_version
 from .file import _create_private
-from .sealed_files import Manifest, SealedFile, SealedPart
+from .sealed_files import (
+    Evaluated,
+    LostCommits,
+    Manifest,
+    SealedFile,
+    SealedPart,
+    read_numbers,
+)
 
 __all__ = ["control_problems", "copy_control", "maybe_manifest", "put_manifest"]
 
@@ -41,10 +49,12 @@ def control_problems(path: Path) -> list[str]:
         with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS_MAX)) as connection:
             found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({_NAMED_MAX})")]
             broken = connection.execute("PRAGMA foreign_key_check").fetchmany(_NAMED_MAX)
+            # A file of no bytes is a sound database to SQLite.
+            if not schema_version(connection):
+                found.append("it is empty")
     except sqlite3.DatabaseError as error:
         return [f"{path.name}: {error}{advice}"]
-    if found == ["ok"]:
-        found = []
+    found = [problem for problem in found if problem != "ok"]
     found += [f"a row of {row[0]} names one of {row[2]} that is not there" for row in broken]
     return [f"{path.name}: {problem}{advice}" for problem in found]
 
@@ -63,13 +73,21 @@ def maybe_manifest(path: Path) -> Manifest | None:
                 tuple(_made(SealedFile, row) for row in files),
                 tuple(_made(SealedPart, row) for row in parts),
                 frozenset(row[0] for row in connection.execute("SELECT * FROM sealed_removals")),
+                *_numbers(connection),
             )
     except sqlite3.DatabaseError:
         return None
 
 
+def _numbers(connection: sqlite3.Connection) -> tuple[int, tuple[LostCommits, ...], Evaluated]:
+    try:
+        return read_numbers(connection)
+    except sqlite3.OperationalError:  # a file of a release that did not keep them
+        return 0, (), Evaluated()
+
+
 def put_manifest(path: Path, manifest: Manifest) -> None:
-    """Replace the manifest of a control file that is not open."""
+    """Replace the lists of a control file that is not open: files, parts, removals."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for table, rows in (

@@ -3,11 +3,14 @@
 1. A change is one transaction (`swap_sealed`): files in, parts and older files out. Whatever a
    crash leaves is either named by it, or known to lie elsewhere.
 2. What went out is named as a removal until its file is gone.
-3. A name is never given twice.
+3. A name is never given twice, nor is the number of a part: the highest one is kept here.
+4. Commits that a start found to be gone are named until a repair has looked for their rows.
 """
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -15,7 +18,15 @@ from msgspec import Struct
 
 from ingester.store.control.file import ControlFile
 
-__all__ = ["Manifest", "SealedFile", "SealedFiles", "SealedPart"]
+__all__ = [
+    "Evaluated",
+    "LostCommits",
+    "Manifest",
+    "SealedFile",
+    "SealedFiles",
+    "SealedPart",
+    "read_numbers",
+]
 
 
 class SealedFile(Struct, frozen=True, kw_only=True):
@@ -57,16 +68,54 @@ class SealedPart(Struct, frozen=True, kw_only=True):
     sealed_at: float
 
 
+class LostCommits(Struct, frozen=True):
+    """Commits above `low` up to `high` are gone; `through` is the newest part that was left, and
+    `evaluated_ms` how far rules were (`Evaluated`).
+    """
+
+    low: int
+    high: int
+    through: int
+    evaluated_ms: int
+    found_at: float
+
+
+class Evaluated(Struct, frozen=True):
+    """The last commit that rules have evaluated, the newest journal record up to there, and when
+    that commit began (epoch milliseconds).
+    """
+
+    commit_number: int = 0
+    seq: int = 0
+    began_ms: int = 0
+
+
 class Manifest(Struct, frozen=True):
-    """All of it at one moment."""
+    """All of it at one moment. `newest_part`: the highest number given; 0 when not known."""
 
     files: tuple[SealedFile, ...] = ()
     parts: tuple[SealedPart, ...] = ()
     removals: frozenset[str] = frozenset()
+    newest_part: int = 0
+    lost: tuple[LostCommits, ...] = ()
+    evaluated: Evaluated = Evaluated()
 
 
 _FILE_FIELDS = SealedFile.__struct_fields__
 _PART_FIELDS = SealedPart.__struct_fields__
+
+
+def read_numbers(
+    connection: sqlite3.Connection,
+) -> tuple[int, tuple[LostCommits, ...], Evaluated]:
+    """`newest_part`, `lost` and `evaluated` of a manifest."""
+    ((newest,),) = connection.execute("SELECT coalesce(max(number), 0) FROM newest_part")
+    lost = connection.execute(
+        "SELECT low, high, through, evaluated_ms, found_at FROM lost_commits ORDER BY low"
+    )
+    read = dict(connection.execute("SELECT reader, position FROM read_cursors").fetchall())
+    evaluated = Evaluated(*(read.get(name, 0) for name in ("rules", "rules_seq", "rules_ms")))
+    return newest, tuple(LostCommits(*row) for row in lost.fetchall()), evaluated
 
 
 class SealedFiles(ControlFile):
@@ -85,11 +134,36 @@ class SealedFiles(ControlFile):
                 " request_high, sealed_at FROM sealed_parts ORDER BY part_number"
             ).fetchall()
             removals = connection.execute("SELECT path FROM sealed_removals").fetchall()
+            newest, lost, evaluated = read_numbers(connection)
         return Manifest(
             tuple(SealedFile(**dict(zip(_FILE_FIELDS, row, strict=True))) for row in files),
             tuple(SealedPart(**dict(zip(_PART_FIELDS, row, strict=True))) for row in parts),
             frozenset(path for (path,) in removals),
+            newest,
+            lost,
+            evaluated,
         )
+
+    def note_part(self, number: int) -> None:
+        """A part of this number is there; no other will have it."""
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO newest_part VALUES (1, ?1)"
+                " ON CONFLICT DO UPDATE SET number = max(number, ?1)",
+                (number,),
+            )
+
+    def note_lost(self, low: int, high: int, through: int, evaluated_ms: int) -> None:
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO lost_commits VALUES (?, ?, ?, ?, ?)",
+                (low, high, through, evaluated_ms, time.time()),
+            )
+
+    def forget_lost(self) -> None:
+        """Their rows were looked for."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM lost_commits")
 
     def swap_sealed(
         self,

@@ -90,6 +90,14 @@ class WatchTransaction:
             (reader, position),
         )
 
+    def note_evaluated(self, seq: int, began_ms: int) -> None:
+        """With the cursor of rules: what a repair goes by (`sealed_files.Evaluated`)."""
+        self.connection.executemany(
+            "INSERT INTO read_cursors VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET position = excluded.position",
+            [("rules_seq", seq), ("rules_ms", began_ms)],
+        )
+
     def state(self, number: int) -> str | None:
         row = self.connection.execute(
             "SELECT state FROM watch_states WHERE watch_id = ?", (number,)

@@ -1,0 +1,115 @@
+"""What a start finds to be gone: the newest part, or commits that were in its WAL.
+
+Why it matters: numbers would be given again. Rows under a commit number that rules and rollups have
+passed are seen by none of them, and an upload file of a lost part would be taken for what a crash
+has left of the next part of that number, and be removed.
+
+1. The highest number that a part had is what the manifest, the attached parts, and the names of
+   files below `uploads/` and `sealed/` say. The next part is numbered above it.
+2. Commits are gone when that part is not there, or when rules or rollups have seen a later one than
+   the ledger has. Then the next part begins `LEAP` numbers further on, and the manifest says so.
+3. An upload file that no part lists is kept when its part is not known, or when it may have been
+   listed by a commit that is gone. What a crash has left of any other is removed, as ever.
+
+A repair lists those files again and forgets the loss.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from .control.sealed_files import LostCommits, Manifest
+from .ledger import BULK_AGAIN
+
+__all__ = [
+    "LEAP",
+    "kept_files",
+    "lost_problem",
+    "missing_numbers",
+    "newest_number",
+    "numbers_named",
+    "part_number_of",
+    "unlisted_problem",
+    "upload_lane",
+]
+
+# Above all that a part can have had: a million commits a second are not reached in its hours.
+LEAP = 1_000_000_000
+# A file is committed right after its last byte was written: so late at most, however busy.
+_COMMIT_MS_MAX = 120_000
+_NUMBERED = re.compile(r"(\d{6,})-")
+_SEALED = re.compile(r"(\d{6,})-(\d{6,})-[0-9a-f]+\.parquet")
+
+
+def part_number_of(name: str) -> int | None:
+    """Of an upload file, or of an exported one."""
+    found = _NUMBERED.match(name)
+    return None if found is None else int(found[1])
+
+
+def numbers_named(directory: Path) -> set[int]:
+    """Numbers of parts that whole files in `uploads/` or `export/` bear."""
+    names = (path.name for path in directory.glob("*.parquet"))
+    return {number for name in names if (number := part_number_of(name))}
+
+
+def newest_number(manifest: Manifest, uploads: Path, sealed: Path) -> int:
+    """The highest number that a part is known to have had, whether it is attached or not."""
+    found = {manifest.newest_part, *(part.part_number for part in manifest.parts)}
+    found |= numbers_named(uploads)
+    for path in sealed.glob("*/*/*.parquet"):
+        if (match := _SEALED.fullmatch(path.name)) is not None:
+            found.add(int(match[2]))
+    return max(found)
+
+
+def missing_numbers(attached: Collection[int], sealed: Collection[int], newest: int) -> list[int]:
+    """Parts are numbered from 1 without gaps; without any, the first one is missing."""
+    known = {*attached, *sealed}
+    return [n for n in range(1, max([1, newest, *known]) + 1) if n not in known]
+
+
+def kept_files(
+    uploads: Path,
+    listed: Collection[str],
+    *,
+    attached: Collection[int],
+    sealed: Collection[int],
+    lost: Iterable[LostCommits],
+) -> list[str]:
+    """Names of upload files that no part lists and that may hold rows which were acknowledged."""
+    through = max((each.through for each in lost), default=0)
+    found: list[str] = []
+    for path in sorted(uploads.glob("*.parquet")):
+        number = part_number_of(path.name)
+        if number is None or path.name in listed or number in sealed:
+            continue
+        if number not in attached or number <= through:
+            found.append(path.name)
+    return found
+
+
+def upload_lane(path: Path, evaluated_ms: int) -> str:
+    """Of an upload file that is listed again: whether rules had evaluated it. When unsure, not: an
+    incident twice is better than none.
+    """
+    written_ms = path.stat().st_mtime * 1000
+    return BULK_AGAIN if written_ms + _COMMIT_MS_MAX < evaluated_ms else "bulk"
+
+
+def lost_problem(lost: LostCommits) -> str:
+    return (
+        f"open/: rows were lost with a part or with its WAL (commits behind {lost.low}); small"
+        " requests came back from the journal as far as it is kept; stop the server and run"
+        " `ingester check --repair`: it lists the upload files that are left and makes the rollups"
+        " anew"
+    )
+
+
+def unlisted_problem(name: str) -> str:
+    return (
+        f"uploads/{name}: the part that lists it is lost; the file is kept, and `ingester check"
+        " --repair` (with the server stopped) lists it again"
+    )
