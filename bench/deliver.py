@@ -3,7 +3,8 @@
 Each receiver is a process of its own that answers 200 (the bare echo). Measured are deliveries a
 second with a full outbox (two revisions of each incident, in order), and how long a single
 revision takes from its transaction to the end of its attempt while one comes every 10 ms.
-The control store is a real file: every batch of attempts is a synced transaction.
+The control store is a real file: every batch of attempts is a synced transaction. Last comes the
+way from a rule's match to the receiver through a whole server (`deliver_rules`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import trio
 
 from bench.corpus import cache_directory
+from bench.deliver_rules import from_match_to_receiver
 from bench.options import Options
 from bench.report import Row, median_row
 from bench.server import run_echo
@@ -51,7 +53,7 @@ def run(options: Options) -> list[Row]:
         urls = [f"http://127.0.0.1:{echo.port}/hook" for echo in echoes]
         full = [trio.run(_measured, urls, incidents, 0) for _ in range(rounds)]
         single = [trio.run(_measured, urls[:1], 0, singles) for _ in range(rounds)]
-    return [median_row(full), single[len(single) // 2]]
+    return [median_row(full), single[len(single) // 2], from_match_to_receiver(options)]
 
 
 async def _measured(urls: Sequence[str], incidents: int, singles: int) -> Row:
