@@ -241,6 +241,7 @@ def _line(entry: dict[str, Any]) -> str:
     what = " ".join(str(value) for value in target.values() if value)
     threshold = f" {entry['operator']} {entry['threshold']}" if entry["operator"] else " no data"
     ends = [f"open {one}" for one in entry["open_incidents"]]
+    ends += [f"to {one}" for one in entry["destinations"]]
     ends += [f"{entry['groups_left_out']} groups left out"] if entry["groups_left_out"] else []
     ends += [f"not judged: {entry['error']}"] if entry["error"] else []
     ends += [f"from {entry['file']}"] if entry["file"] else []

@@ -230,12 +230,14 @@ def _test_lines(document: dict[str, Any]) -> list[str]:
 
 
 def _run_text(run: dict[str, Any]) -> str:
-    outcome = f"failed: {run['error']}" if run["error"] else f"{run['rows']} rows"
+    rows = f"{run['rows']} row{'' if run['rows'] == 1 else 's'}"
+    outcome = f"failed: {run['error']}" if run["error"] else rows
     return f"{run['window_end']}  {outcome}"
 
 
 def _end(entry: dict[str, Any]) -> str:
     ends = [f"open {entry['open_incident']}"] if entry["open_incident"] else []
+    ends += [f"to {one}" for one in entry["destinations"]]
     ends += [f"from {entry['file']}"] if entry["file"] else []
     ends += [] if entry["enabled"] else ["disabled"]
     return f"  ({', '.join(ends)})" if ends else ""

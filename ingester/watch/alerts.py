@@ -42,6 +42,7 @@ from .clock import Clock, Timeline
 from .cron import Cron
 from .pages import watch_url
 from .settings import Alert
+from .tables import table_of
 
 __all__ = [
     "AlertBook",
@@ -292,6 +293,7 @@ class AlertBook:
                 transaction.save_state(info.number, msgspec.json.encode(state))
 
     def _firer(self, info: WatchInfo, alert: Alert) -> Firer:
+        table = alert.on if alert.language == "lql" else table_of(alert.query)
         return Firer(
             watch_number=info.number,
             affected=AffectedMonitor(
@@ -300,9 +302,9 @@ class AlertBook:
                 type="ALERT",
                 name=alert.name,
                 entity_type="table",
-                absolute_path=alert.on if alert.language == "lql" else "sql",
+                absolute_path=table or "sql",
                 linked_at_ms=0,
-                table=alert.on if alert.language == "lql" else None,
+                table=table,
             ),
             description=alert.description,
             destinations=alert.destinations,

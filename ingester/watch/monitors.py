@@ -47,6 +47,7 @@ from .settings import (
     RowTarget,
     SqlTarget,
 )
+from .tables import table_of
 from .values import bucket_of, late_bucket, monitor_values, window_of
 
 __all__ = ["Due", "MonitorEngine", "MonitorState", "affected_of"]
@@ -364,7 +365,7 @@ def affected_of(
             kind, path, table = "LOG_COUNT", "logs", "logs"
             if service is not None:
                 services, path = (service,), f"logs.{environment or '*'}.{service}"
-                feeding = feeders(connection, services=[(service, environment or "")])
+                feeding = feeders(connection, services=[(service, environment)])
         case EventTarget():
             source = {**_equalities(target.lql, "events"), **named}.get("source")
             kind, path, table = "EVENT_COUNT", "events", "events"
@@ -374,7 +375,8 @@ def affected_of(
             kind = "ROW_COUNT" if isinstance(target, RowTarget) else "FRESHNESS"
             path = table = target.table
         case SqlTarget():
-            path = "sql"
+            table = table_of(target.query)
+            path = table or "sql"
     return AffectedMonitor(
         id="",
         monitor_id=info.id,

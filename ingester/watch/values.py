@@ -8,7 +8,6 @@ by its start: `number * window_s` seconds since 1970. Rows are put into buckets 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -32,13 +31,13 @@ from .settings import (
     RowTarget,
     SqlTarget,
 )
+from .tables import tables_of
 
 __all__ = [
     "bucket_of",
     "group_key",
     "late_bucket",
     "monitor_values",
-    "tables_of",
     "window_of",
 ]
 
@@ -49,16 +48,6 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 _GROUPS_READ_MAX = 10_000
 # How far back the newest row is looked for.
 _FRESHNESS_SPAN = timedelta(days=31)
-_WORDS = re.compile(r"[a-z_]+")
-# The public relations by the table whose rows they are made of.
-_MADE_OF: dict[str, set[str]] = {
-    "logs": {"logs", "logs_hourly", "logs_daily"},
-    "events": {
-        *("events", "events_hourly", "events_daily", "users", "accounts", "accounts_daily"),
-        *("modules_daily", "features_daily"),
-    },
-    "metrics": {"metrics", "metrics_hourly", "metrics_daily"},
-}
 
 
 def bucket_of(monitor: Monitor, epoch_s: float) -> int:
@@ -147,12 +136,6 @@ def late_bucket(
         if bucket is not None:
             found.append(max(first, cast(int, bucket)))
     return min(found, default=None)
-
-
-def tables_of(sql: str) -> list[str]:
-    """Tables whose rows a SELECT may look at, by the words in it."""
-    words = set(_WORDS.findall(sql.lower()))
-    return [table for table, names in _MADE_OF.items() if words & names]
 
 
 def _batches_behind(reading: Reading, after_commit: int) -> list[int]:

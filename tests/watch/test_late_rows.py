@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingester.watch.values import tables_of
+from ingester.watch.tables import tables_of
 from tests.search.rows import log, metric
 from tests.store.sealing_rows import seal_all
 from tests.watch.monitor_runner import LOG_COUNT, Runner, time_at

@@ -57,6 +57,20 @@ def test_a_monitor_tells_its_window_and_what_feeds_it(rig: Rig) -> None:
     assert affected.group is None
 
 
+def test_a_service_of_any_environment_is_fed_by_all_of_its_tokens(rig: Rig) -> None:
+    for environment in ("prod", "dev"):
+        rig.control.create_token(service="web", environment=environment)
+    rig.control.create_token(service="api", environment="prod")
+    runner = Runner(rig, **LOG_COUNT, group_by=["service"])
+    runner.logs(1, 2, 3)
+    rig.passes(65)
+    runner.look()
+    with rig.control.watching(now_s=0, console_base="") as transaction:
+        (affected,) = transaction.book.incident(1).affected_monitors
+    assert affected.absolute_path == "logs.*.web"
+    assert [one.name for one in affected.connections] == ["web/prod", "web/dev"]
+
+
 def test_each_group_has_its_own_incident(rig: Rig) -> None:
     runner = Runner(rig, **LOG_COUNT, group_by=["service", "m.code"])
     runner.logs(1, 2, 3, service="web", attributes={"code": 500})
