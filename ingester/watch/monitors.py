@@ -82,13 +82,16 @@ _STATE = msgspec.json.Decoder(MonitorState)
 
 
 class Due(Struct, frozen=True):
-    """Buckets of a monitor that are to be judged, both included; some of them again."""
+    """Buckets of a monitor that are to be judged, both included; some of them again. `closed` is
+    the last one that is over.
+    """
 
     info: WatchInfo
     monitor: Monitor
     state: MonitorState
     first: int
     last: int
+    closed: int
     commit_number: int
 
 
@@ -147,7 +150,7 @@ class MonitorEngine:
         last = min(closed, first + _BUCKETS_MAX - 1)
         if first > last and moved == state and commit_number == state.commit_number:
             return None
-        return Due(info, monitor, moved, first, last, commit_number)
+        return Due(info, monitor, moved, first, last, closed, commit_number)
 
     def _with_late(self, monitor: Monitor, state: MonitorState, stop: Stop) -> tuple[int, int]:
         """The first bucket to be judged, and the commit up to which rows were looked at."""
@@ -261,7 +264,8 @@ class MonitorEngine:
         """Change incidents where a verdict is new, or another than that in `kept`. A bucket judged
         again ends nothing that fires by the newest verdict.
         """
-        newest = max(kept, default=due.first - 1)
+        # When the clock was set back there are verdicts on what is not over now: they do not count.
+        newest = max((bucket for bucket in kept if bucket <= due.closed), default=due.first - 1)
         at_newest = dict(judged).get(newest) or kept.get(newest) or Bucket()
         fired: set[str] = set()
         for bucket, after in judged:

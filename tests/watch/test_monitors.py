@@ -195,6 +195,19 @@ def test_a_clock_set_back_fires_nothing_twice(rig: Rig, jump_s: int) -> None:
     assert rig.revisions() == [(1, "opened"), (1, "resolved")]
 
 
+def test_what_was_open_when_the_clock_was_set_back_ends_when_it_no_longer_fires(rig: Rig) -> None:
+    runner = Runner(rig, **LOG_COUNT)
+    runner.logs(1, 2, 3)
+    rig.passes(65)
+    runner.look()
+    assert rig.statuses() == ["opened"]
+    rig.wall_s -= 3600
+    runner.look()
+    rig.passes(180)
+    runner.look()
+    assert rig.revisions() == [(1, "opened"), (1, "resolved")]
+
+
 def test_time_without_a_server_is_no_absence(rig: Rig) -> None:
     runner = Runner(rig, **{**LOG_COUNT, "operator": "<", "threshold": 1})
     runner.logs(5)
