@@ -13,6 +13,7 @@ import json
 import os
 import random
 import secrets
+import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -49,8 +50,10 @@ class Run:
         """One round: logs until the server has ended itself at that point."""
         self.server.environment = {**self.server.environment, "FAULT_KILL": f"{point}:{countdown}"}
         ends = time.monotonic() + _ROUND_SECONDS_MAX
-        with contextlib.suppress(AssertionError):  # killed before it was ready
+        try:
             self.server.start()
+        except AssertionError as error:  # killed before it was ready, not unable to start
+            assert f"exit code {-signal.SIGKILL}" in str(error), error
         while self.server.process is not None and self.server.process.poll() is None:
             assert time.monotonic() < ends, f"never came to {point}"
             self.send_logs(random.randint(1, 20))
