@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from ingester.cli import main
 from ingester.delivery.settings import DestinationSettings
 from ingester.delivery.signing import new_secret
 from ingester.errors import ConfigError, Conflict
@@ -200,3 +204,18 @@ def test_what_names_a_destination_that_leaves_the_file_is_refused(
     with pytest.raises(ConfigError, match=r"rules 1 \('disk'\)\.destinations: .* 'ops'"):
         sync(control, path)
     assert [info.name for info in control.list_destinations()] == ["ops"]
+
+
+def test_config_check_reads_the_watch_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(path: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setenv("INGESTER_WATCH_FILES", path)
+        done = CliRunner().invoke(main, ["config", "check", "--json"])
+        return done.exit_code, json.loads(done.stdout)
+
+    monkeypatch.chdir(tmp_path)
+    assert check(write(tmp_path, RULE)) == (0, {"ok": True, "problems": []})
+    code, found = check(write(tmp_path, RULE + "colour = 1\n"))
+    assert code == 1
+    assert "rules 1 ('disk')" in found["problems"][0]
