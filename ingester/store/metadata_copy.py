@@ -9,7 +9,8 @@ are lost with it. Once seen, in some 250 kills of a server on a busy machine.
 1. The copy has the headers as they are before the checkpoint. It is put back only when they are
    still the same: the checkpoint has not come to its end, and everything else it wrote lies in
    blocks that these headers call free. Rows committed since are in the WAL.
-2. The copy is synced, and renamed into place, before the checkpoint begins.
+2. The copy is synced, and renamed into place, before the checkpoint begins. Where it cannot be
+   written (a full disk) the checkpoint goes on without: it may be what gives space back.
 3. The file is read through DuckDB's own descriptor: closing one of ours would drop its lock.
 
 Refuses to touch a file that can be attached; where there is no `/proc`, copies nothing.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -49,8 +51,8 @@ def copy_path(path: Path) -> Path:
 
 
 def keep_metadata(cursor: Cursor, name: str, path: Path) -> bool:
-    """Copy what the next checkpoint of the database attached as `name` may tear. False when it
-    cannot be read. Raises OSError: then there must be no checkpoint.
+    """Copy what the next checkpoint of the database attached as `name` may tear. False when that
+    cannot be read or written.
     """
     descriptor = _maybe_descriptor(path)
     if descriptor is None:
@@ -61,17 +63,22 @@ def keep_metadata(cursor: Cursor, name: str, path: Path) -> bool:
             f"SELECT block_id FROM pragma_metadata_info('{name}')"
         ).fetchall()
     ]
-    headers = os.pread(descriptor, _HEADERS_BYTES, 0)
-    blocks = _read(descriptor, numbers)
-    if len(headers) < _HEADERS_BYTES or blocks is None:
-        return False
-    text = msgspec.msgpack.encode(_Copy(headers, blocks))
     partial = path.with_name(f"{path.name}.meta.partial")
-    with partial.open("wb") as file:
-        file.write(_MAGIC + zlib.crc32(text).to_bytes(4, "little") + text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(copy_path(path))
+    try:
+        headers = os.pread(descriptor, _HEADERS_BYTES, 0)
+        blocks = _read(descriptor, numbers)
+        if len(headers) < _HEADERS_BYTES or blocks is None:
+            return False
+        text = msgspec.msgpack.encode(_Copy(headers, blocks))
+        with partial.open("wb") as file:
+            file.write(_MAGIC + zlib.crc32(text).to_bytes(4, "little") + text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(copy_path(path))
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        return False
     return True
 
 

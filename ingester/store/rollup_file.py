@@ -18,7 +18,7 @@ from pathlib import Path
 import duckdb
 import structlog
 
-from ..errors import StoreBusy, StoreFailed
+from ..errors import StoreFailed
 from .database import Cursor
 from .metadata_copy import keep_metadata, put_back_metadata
 from .parts import sync_directory
@@ -73,11 +73,8 @@ class RollupFile:
         self.attached_count += 1
 
     def checkpoint(self, cursor: Cursor) -> None:
-        """Raises StoreBusy when the copy that it needs cannot be written."""
-        try:
-            keep_metadata(cursor, ROLLUPS, self.path)
-        except OSError as error:
-            raise StoreBusy(f"no checkpoint without a copy of its metadata: {error}") from error
+        """Raises as the statement does."""
+        keep_metadata(cursor, ROLLUPS, self.path)
         cursor.execute(f"CHECKPOINT {ROLLUPS}")
 
     def names(self) -> dict[str, str]:
