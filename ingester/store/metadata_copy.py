@@ -6,14 +6,15 @@ written by every checkpoint). `kill -9` tears such a write (974 of 1,500 kills w
 may a power cut; the file then cannot be attached any more, and all rows that were checkpointed
 are lost with it. Once seen, in some 250 kills of a server on a busy machine.
 
-1. The copy has the headers as they are before the checkpoint. It is put back only when they are
-   still the same: the checkpoint has not come to its end, and everything else it wrote lies in
-   blocks that these headers call free. Rows committed since are in the WAL.
+1. The copy has the headers as they are before the checkpoint. It is put back, before the file is
+   attached, only when they are still the same: the checkpoint has not come to its end, and
+   everything else it wrote lies in blocks that these headers call free. Rows committed since are in
+   the WAL. It is not waited for an error: some metadata is read long after the attaching.
 2. The copy is synced, and renamed into place, before the checkpoint begins. Where it cannot be
    written (a full disk) the checkpoint goes on without: it may be what gives space back.
 3. The file is read through DuckDB's own descriptor: closing one of ours would drop its lock.
 
-Refuses to touch a file that can be attached; where there is no `/proc`, copies nothing.
+Refuses to touch a file whose headers are others; where there is no `/proc`, copies nothing.
 """
 
 from __future__ import annotations
@@ -83,21 +84,27 @@ def keep_metadata(cursor: Cursor, name: str, path: Path) -> bool:
 
 
 def put_back_metadata(path: Path) -> bool:
-    """Undo what a checkpoint that did not end has torn in a file that cannot be attached; False
-    when there is no copy for it.
+    """Before a file is attached: undo what a checkpoint that did not end has written over; whether
+    there was any such thing.
     """
     found = _maybe_copy(path)
-    if found is None:
+    if found is None or not path.exists():
         return False
+    is_torn = False
     with path.open("r+b") as file:
         if file.read(_HEADERS_BYTES) != found.headers:
             return False
         for number, block in found.blocks.items():
-            file.seek(_HEADERS_BYTES + number * _BLOCK_BYTES)
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    return True
+            begin = _HEADERS_BYTES + number * _BLOCK_BYTES
+            file.seek(begin)
+            if file.read(_BLOCK_BYTES) != block:
+                is_torn = True
+                file.seek(begin)
+                file.write(block)
+        if is_torn:
+            file.flush()
+            os.fsync(file.fileno())
+    return is_torn
 
 
 def _maybe_copy(path: Path) -> _Copy | None:

@@ -218,15 +218,9 @@ class PartFiles:
 
     def _attach(self, cursor: Cursor, part: Part) -> None:
         path = str(part.path).replace("'", "''")
-        statement = f"ATTACH '{path}' AS {part.name} ({ATTACH_OPTIONS})"
-        try:
-            cursor.execute(statement)
-        except duckdb.IOException as error:
-            # A checkpoint was cut off in the midst of a block.
-            if "checksum" not in str(error) or not put_back_metadata(part.path):
-                raise
-            _log.warning("metadata put back, a checkpoint had torn it", file=part.path.name)
-            cursor.execute(statement)
+        if put_back_metadata(part.path):
+            _log.warning("a checkpoint was cut off, its metadata is put back", file=part.path.name)
+        cursor.execute(f"ATTACH '{path}' AS {part.name} ({ATTACH_OPTIONS})")
 
     def _attach_trimmed(self, cursor: Cursor, part: Part) -> None:
         self._attach(cursor, part)

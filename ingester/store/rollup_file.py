@@ -130,15 +130,11 @@ class RollupFile:
 
     def _attach(self, cursor: Cursor) -> None:
         path = str(self.path).replace("'", "''")
-        statement = f"ATTACH '{path}' AS {ROLLUPS} (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0')"
-        try:
-            cursor.execute(statement)
-        except duckdb.IOException as error:
-            # A checkpoint was cut off in the midst of a block.
-            if "checksum" not in str(error) or not put_back_metadata(self.path):
-                raise
-            _log.warning("metadata put back, a checkpoint had torn it", file=self.path.name)
-            cursor.execute(statement)
+        if put_back_metadata(self.path):
+            _log.warning("a checkpoint was cut off, its metadata is put back", file=self.path.name)
+        cursor.execute(
+            f"ATTACH '{path}' AS {ROLLUPS} (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0')"
+        )
 
     def _make(self, cursor: Cursor) -> None:
         cursor.execute("BEGIN")

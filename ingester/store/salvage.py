@@ -54,17 +54,6 @@ class Saved(Struct, kw_only=True):
     lost_batch_rows: Counter[str] = field(default_factory=Counter)
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    quoted = str(path).replace("'", "''")
-    statement = f"ATTACH '{quoted}' AS old (READ_ONLY)"
-    try:
-        connection.execute(statement)
-    except duckdb.IOException as error:
-        if "checksum" not in str(error) or not put_back_metadata(path):
-            raise
-        connection.execute(statement)
-
-
 def salvage(
     path: Path,
     target: RebuiltPart,
@@ -80,7 +69,9 @@ def salvage(
     saved = Saved()
     with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
         try:
-            _attach(connection, path)
+            put_back_metadata(path)
+            quoted = str(path).replace("'", "''")
+            connection.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
             replayed = pa.table({"request_number": without})
             connection.execute("CREATE TABLE replayed(request_number BIGINT)")
             connection.register("feed", replayed)

@@ -95,6 +95,26 @@ def test_rollups_with_torn_metadata_are_attached(tmp_path: Path) -> None:
         assert rollups.commit_number == store.ledger.commit_number
 
 
+def test_a_file_that_is_whole_is_not_written_to(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path = tmp_path / "open" / "000001.duckdb"
+    with opened(tmp_path) as store:
+        load(store, 9, 70)
+        with store.database.lease() as lease, lease.using() as cursor:
+            assert keep_metadata(cursor, "part_000001", path)
+        before = path.read_bytes()
+        kept = copy_path(path).read_bytes()
+        wal = path.with_name(f"{path.name}.wal").read_bytes()
+    # As if it had been killed between the copy and the checkpoint.
+    path.write_bytes(before)
+    path.with_name(f"{path.name}.wal").write_bytes(wal)
+    copy_path(path).write_bytes(kept)
+    assert put_back_metadata(path) is False
+    assert path.read_bytes() == before
+    with opened(tmp_path) as store:
+        assert count(store) == 3 * 50 + 70
+
+
 def test_a_copy_of_another_checkpoint_is_not_put_back(tmp_path: Path) -> None:
     filled(tmp_path)
     path = tmp_path / "open" / "000001.duckdb"
