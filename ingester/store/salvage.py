@@ -26,6 +26,7 @@ from msgspec import Struct, field
 
 from .ledger import BULK_AGAIN
 from .lost import upload_lane
+from .metadata_copy import put_back_metadata
 from .rebuilt_part import RebuiltPart
 from .schema import DATA_TABLES
 
@@ -69,6 +70,7 @@ def salvage(
     part, which will be listed.
     """
     saved = Saved()
+    put_back_metadata(path)
     with (
         _without_wal(path) as alone,
         closing(duckdb.connect(":memory:", config={"threads": 1})) as connection,

@@ -31,6 +31,7 @@ from .database import Cursor, Database, StoreBroken
 from .holds import Holds
 from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, write_applied
 from .lost import LEAP, kept_files, missing_numbers, newest_number
+from .metadata_copy import keep_metadata
 from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
 from .relations import Held, Snapshot, files_by_table
@@ -225,6 +226,7 @@ class Store:
     def _checkpoint_part(self, cursor: Cursor, part: Part) -> bool:
         """With the gate held: no commit gets in between. False when writers are in the way."""
         try:
+            keep_metadata(cursor, part.name, part.path)
             if not part.is_wide:
                 cursor.execute("SET GLOBAL max_vacuum_tasks = 100")
             cursor.execute(f"CHECKPOINT {part.name}")
