@@ -80,7 +80,7 @@ def test_rows_of_parts_uploads_and_sealed_files_stand_together(tmp_path: Path) -
             assert len({row["id"] for row in rows_found}) == len(rows_found) == 12
         increments = Increments(store, tmp_path / "export")
         increments.open()
-        holding = increments.hold(gives_up_at=time.monotonic() + 20)
+        holding = increments.hold(gives_up_at=time.monotonic() + 20, sql="FROM events")
         names = ", ".join(f"'{name}'" for name in holding.files["events"])
         found = rows(
             store, f"SELECT count(DISTINCT request_number), count(*) FROM read_parquet([{names}])"
@@ -186,10 +186,10 @@ def test_queries_read_sealed_files_and_keep_them(tmp_path: Path) -> None:
         increments.open()
         store.rotate()
         made.add("events", [event(NOW)])
-        first = increments.hold(gives_up_at=time.monotonic() + 20)
+        first = increments.hold(gives_up_at=time.monotonic() + 20, sql="FROM events")
         assert len(list((tmp_path / "export").glob("000001-*"))) > 0
         seal_all(store)
-        second = increments.hold(gives_up_at=time.monotonic() + 20)
+        second = increments.hold(gives_up_at=time.monotonic() + 20, sql="FROM events")
         sealed = [str(store.sealed.path(file)) for file in store.sealed.files["events"]]
         assert [path for path in second.files["events"] if path in sealed] == sealed
         assert all(Path(path).exists() for path in first.files["events"])
