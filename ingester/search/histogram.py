@@ -16,7 +16,7 @@ from .reading import Reading
 from .requests import RangeQuery
 from .subjects import Subject
 from .times import DEFAULT_SPAN, bounded, spelled, window_for
-from .walk import relation_within, whole
+from .walk import asked_of, relation_within, whole
 
 __all__ = ["bucket_seconds", "histogram"]
 
@@ -50,11 +50,12 @@ def histogram(reading: Reading, subject: Subject, request: RangeQuery) -> answer
         return _answer(reading, subject, span, 1, [])
     start, end = shown
     seconds = bucket_seconds(end - start)
-    compiled = compile_query(bounded(query, span), now=reading.now, schema=subject.schema)
-    at = subject.schema.time
+    schema, rows_asked = asked_of(reading, subject, query, span)
+    compiled = compile_query(bounded(query, span), now=reading.now, schema=schema)
+    at = schema.time
     rows = reading.rows(
         f"WITH counted AS MATERIALIZED (SELECT epoch_us({at}) // {seconds * 10**6:d} AS bucket, "
-        f"{subject.group} AS grp, count(*) AS n FROM {relation_within(reading, subject, span)} "
+        f"{subject.group} AS grp, count(*) AS n FROM {rows_asked} "
         f"WHERE {compiled.where_sql} GROUP BY ALL), "
         f"frequent AS (SELECT grp FROM counted GROUP BY grp ORDER BY sum(n) DESC, grp "
         f"LIMIT {_GROUPS_MAX}) "

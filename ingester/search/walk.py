@@ -13,20 +13,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal, cast
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from ..lql import Query, compile_query
+from ..lql import Query, Schema, compile_query, paths_of
+from ..lql.compiler import window_of
 from ..lql.sql import Fragment
 from ..lql.times import Window
-from ..store.relations import relation
+from ..store.pulled import column_name, pulled_in
+from ..store.relations import arm_of_files, relation
 from .keys import Key
 from .reading import Reading, Row
 from .subjects import Subject
 from .times import bounded
 
-__all__ = ["Direction", "Found", "count_rows", "relation_within", "walk", "where_of", "whole"]
+__all__ = [
+    "Direction",
+    "Found",
+    "asked_of",
+    "count_rows",
+    "relation_within",
+    "walk",
+    "where_of",
+    "whole",
+]
 
 Direction = Literal["back", "forth"]
 
@@ -83,11 +95,47 @@ def walk(
 
 def relation_within(reading: Reading, subject: Subject, span: Window) -> str:
     """The rows of parts and of the files that may hold rows of `span`, behind FROM."""
+    files = _files_within(reading, subject, span)
+    found = relation(reading.snapshot, subject.table, subject.columns, files)
+    return f"({found}) AS {subject.schema.relation}"
+
+
+def asked_of(reading: Reading, subject: Subject, query: Query, span: Window) -> tuple[Schema, str]:
+    """The same for `query`, and the schema to compile it with. Of files in which all paths that
+    it reads were pulled out, the payload is not read.
+    """
+    paths = sorted(paths_of(query, subject.schema) or ())
+    if not paths or subject.schema.attributes != subject.payload:
+        return subject.schema, relation_within(reading, subject, span)
+    names = [column_name(subject.payload, keys) for keys in paths]
+    with_all: list[Path] = []
+    others: list[Path] = []
+    for file in _files_within(reading, subject, span):
+        is_pulled = pulled_in(file, subject.payload).issuperset(names)
+        (with_all if is_pulled else others).append(file)
+    if not with_all:
+        return subject.schema, relation_within(reading, subject, span)
+    columns = [f"NULL::VARCHAR AS pulled_{n}" for n in range(len(paths))]
+    rows = relation(reading.snapshot, subject.table, [*subject.columns, *columns], others)
+    pulled = [name for name in subject.columns if name != subject.payload]
+    pulled.insert(subject.columns.index(subject.payload), f"NULL::JSON AS {subject.payload}")
+    pulled += [f"{_identifier(name)} AS pulled_{n}" for n, name in enumerate(names)]
+    rows += f" UNION ALL {arm_of_files(with_all, pulled)}"
+    schema = structs.replace(
+        subject.schema, pulled={keys: f"pulled_{n}" for n, keys in enumerate(paths)}
+    )
+    return schema, f"({rows}) AS {schema.relation}"
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _files_within(reading: Reading, subject: Subject, span: Window) -> tuple[Path, ...]:
     low, high = _naive(span.start), _naive(span.end)
     files = reading.snapshot.files_within(subject.table, subject.schema.time, low, high)
     reading.files_read = max(reading.files_read, len(files) + len(reading.snapshot.parts))
-    found = relation(reading.snapshot, subject.table, subject.columns, files)
-    return f"({found}) AS {subject.schema.relation}"
+    return files
 
 
 def count_rows(reading: Reading, subject: Subject, span: Window) -> int:
@@ -153,7 +201,8 @@ def _keys_within(
     direction: Direction,
     after: Key | None,
 ) -> list[Key]:
-    compiled = compile_query(query, now=reading.now, schema=subject.schema)
+    schema, rows_asked = asked_of(reading, subject, query, window_of(query, reading.now))
+    compiled = compile_query(query, now=reading.now, schema=schema)
     where, params = compiled.where_sql, [*compiled.params]
     at, order = subject.schema.time, "DESC" if direction == "back" else "ASC"
     if after is not None:
@@ -165,7 +214,7 @@ def _keys_within(
         params += [after.time, after.request_number, after.request_number, after.line_number]
     rows = reading.rows(
         f"SELECT {at}, request_number, line_number, arm_number, file_name, place "
-        f"FROM {relation_within(reading, subject, compiled.window)} WHERE {where} "
+        f"FROM {rows_asked} WHERE {where} "
         f"ORDER BY {at} {order}, request_number {order}, line_number {order} LIMIT {limit:d}",
         params,
     )
