@@ -22,7 +22,7 @@ from ..lql import Query, Schema, compile_query, paths_of
 from ..lql.compiler import window_of
 from ..lql.sql import Fragment
 from ..lql.times import Window
-from ..store.pulled import column_name, pulled_in
+from ..store.pulled import pulled_in
 from ..store.relations import arm_of_files, relation
 from .keys import Key
 from .reading import Reading, Row
@@ -107,28 +107,29 @@ def asked_of(reading: Reading, subject: Subject, query: Query, span: Window) -> 
     paths = sorted(paths_of(query, subject.schema) or ())
     if not paths or subject.schema.attributes != subject.payload:
         return subject.schema, relation_within(reading, subject, span)
-    names = [column_name(subject.payload, keys) for keys in paths]
-    with_all: list[Path] = []
+    # By the slots that they have the paths in.
+    with_all: dict[tuple[str, ...], list[Path]] = {}
     others: list[Path] = []
     for file in _files_within(reading, subject, span):
-        is_pulled = pulled_in(file, subject.payload).issuperset(names)
-        (with_all if is_pulled else others).append(file)
+        slots = pulled_in(file)
+        if all(keys in slots for keys in paths):
+            with_all.setdefault(tuple(slots[keys] for keys in paths), []).append(file)
+        else:
+            others.append(file)
     if not with_all:
         return subject.schema, relation_within(reading, subject, span)
-    columns = [f"NULL::VARCHAR AS pulled_{n}" for n in range(len(paths))]
+    columns = [f"NULL::VARCHAR AS value_{n}" for n in range(len(paths))]
     rows = relation(reading.snapshot, subject.table, [*subject.columns, *columns], others)
-    pulled = [name for name in subject.columns if name != subject.payload]
-    pulled.insert(subject.columns.index(subject.payload), f"NULL::JSON AS {subject.payload}")
-    pulled += [f"{_identifier(name)} AS pulled_{n}" for n, name in enumerate(names)]
-    rows += f" UNION ALL {arm_of_files(with_all, pulled)}"
+    without = [
+        f"NULL::JSON AS {name}" if name == subject.payload else name for name in subject.columns
+    ]
+    for slots_used, files in with_all.items():
+        values = [f"{slot} AS value_{n}" for n, slot in enumerate(slots_used)]
+        rows += f" UNION ALL {arm_of_files(files, [*without, *values])}"
     schema = structs.replace(
-        subject.schema, pulled={keys: f"pulled_{n}" for n, keys in enumerate(paths)}
+        subject.schema, pulled={keys: f"value_{n}" for n, keys in enumerate(paths)}
     )
     return schema, f"({rows}) AS {schema.relation}"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _files_within(reading: Reading, subject: Subject, span: Window) -> tuple[Path, ...]:

@@ -9,7 +9,9 @@ rows: equality 0.03 instead of 4.0, distinct values 0.14 instead of 2.6).
    looked at (an object or list there, a list on the way, a long text) it is NULL.
 2. A file answers for a path only if nothing in that column is NULL (`pulled_in`), so the meaning of
    a query is the same with and without it. The payload stays whole.
-3. Paths are chosen by what the first row group holds (`chosen_paths`): scalars that occur in
+3. Every file of a table has the same columns, `SLOTS`, so that any engine reads many at once; the
+   metadata of each file says which paths they hold.
+4. Paths are chosen by what the first row group holds (`chosen_paths`): scalars that occur in
    `_SHARE_MIN` of its rows. A small file has none; joining chooses anew.
 
 It refuses to guess from queries: what nobody has asked for yet may be asked of old rows.
@@ -18,7 +20,7 @@ It refuses to guess from queries: what nobody has asked for yet may be asked of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,15 @@ import pyarrow.parquet as pq
 
 from ..lql.paths import location
 
-__all__ = ["Keys", "Puller", "chosen_paths", "column_name", "pulled_in"]
+__all__ = ["METADATA_KEY", "SLOTS", "Keys", "Puller", "chosen_paths", "pulled_in"]
 
 Keys = tuple[str, ...]
 
-_PATHS_MAX = 16
+# Each costs some 150 bytes in a file that does not use it.
+SLOTS = tuple(f"pulled_{n:02d}" for n in range(1, 13))
+# Of the Parquet file: its paths as JSON, in the order of the slots.
+METADATA_KEY = "ingester.pulled"
+
 _STEPS_MAX = 4
 _ROWS_MIN = 1_000
 _SAMPLE_ROWS = 500
@@ -51,13 +57,8 @@ _NOT_PULLED = frozenset({
 })
 
 
-def column_name(payload: str, keys: Keys) -> str:
-    """As a JSON pointer behind the name of the payload's column."""
-    return payload + "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
-
-
 def chosen_paths(documents: pa.ChunkedArray) -> list[Keys]:
-    """The paths to pull, the most frequent first; [] for few rows."""
+    """The paths to pull, sorted, so that files of like rows agree; [] for few rows."""
     count = len(documents)
     if count < _ROWS_MIN:
         return []
@@ -72,7 +73,7 @@ def chosen_paths(documents: pa.ChunkedArray) -> list[Keys]:
             continue
     wanted = len(sampled) * _SHARE_MIN
     fit = [keys for keys, n in seen.most_common() if n >= wanted and keys not in unfit]
-    return fit[:_PATHS_MAX]
+    return sorted(fit[: len(SLOTS)])
 
 
 def _walk(value: object, keys: Keys, seen: Counter[Keys], unfit: set[Keys]) -> None:
@@ -146,22 +147,23 @@ def _column(at: int, flat_at: int | None, prefixes: Sequence[int]) -> str:
 
 
 @lru_cache(maxsize=20_000)
-def pulled_in(path: Path, payload: str) -> frozenset[str]:
-    """Names of the pulled columns of `payload` that answer for the whole file, which never
-    changes.
-    """
+def pulled_in(path: Path) -> Mapping[Keys, str]:
+    """The slots of the paths that a file answers for. Files never change."""
     try:
         metadata: Any = pq.read_metadata(path)
-    except (OSError, pa.ArrowException):
-        return frozenset()
-    found = set()
-    for index in range(metadata.num_columns):
-        name = metadata.schema.column(index).path
-        if name.startswith(f"{payload}/") and all(
-            (told := metadata.row_group(group).column(index).statistics) is not None
-            and told.has_null_count
-            and told.null_count == 0
-            for group in range(metadata.num_row_groups)
-        ):
-            found.add(name)
-    return frozenset(found)
+        told = (metadata.metadata or {}).get(METADATA_KEY.encode(), b"[]")
+        paths = msgspec.json.decode(told, type=list[Keys])
+    except (OSError, pa.ArrowException, msgspec.DecodeError):
+        return {}
+    names = {metadata.schema.column(n).path: n for n in range(metadata.num_columns)}
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    return {
+        keys: slot
+        for keys, slot in zip(paths, SLOTS, strict=False)
+        if slot in names and all(_knows_all(group.column(names[slot])) for group in groups)
+    }
+
+
+def _knows_all(column: pq.ColumnChunkMetaData) -> bool:
+    told = column.statistics
+    return told is not None and told.has_null_count and told.null_count == 0

@@ -10,7 +10,7 @@
    ledger, by which a live tail that was away finds where it stood, and a check what is missing.
 3. Rows are in order of event time (`time_column`); of tables without one, of arrival.
 4. Payloads are JSON to whoever knows that type of Parquet's, text to others.
-5. Behind them are values of common paths of the payload (`pulled.py`), of files of some size.
+5. Behind them are `pulled.SLOTS`: values of common paths of the payload, for our searches.
 6. Row groups are so small that a reader of a minute skips nearly all: `GROUP_ROWS_MAX`,
    `_GROUP_BYTES_MAX`.
 """
@@ -23,13 +23,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Struct
 
-from .pulled import Keys, Puller, chosen_paths, column_name
+from .pulled import METADATA_KEY, SLOTS, Puller, chosen_paths
 from .sorting import time_values
 
 __all__ = ["GROUP_ROWS_MAX", "SEALED_TABLES", "SealedTable", "Span", "conformed", "write_sealed"]
@@ -220,25 +221,28 @@ def write_sealed(
 
 
 class _Writer:
-    """Writes row groups; the first one decides which paths get columns."""
+    """Writes row groups; the first one decides which paths are pulled out."""
 
     def __init__(self, path: Path, table: SealedTable, first: pa.Table) -> None:
         self._table = table
-        paths: list[Keys] = []
-        if table.json_column is not None and table.is_pulled:
-            paths = chosen_paths(first.column(table.json_column))
+        slots = SLOTS if table.is_pulled else ()
+        paths = chosen_paths(first.column(table.json_column)) if table.is_pulled else []
         self._puller = Puller(paths) if paths else None
-        names = [column_name(table.json_column or "", keys) for keys in paths]
+        self._empty_count = len(slots) - len(paths)
         self._schema = _file_schema(table)
-        self._all = pa.schema([*self._schema, *(pa.field(name, pa.string()) for name in names)])
-        self._writer = pq.ParquetWriter(path, self._all, **_options(table, names))
+        self._all = pa.schema([*self._schema, *(pa.field(name, pa.string()) for name in slots)])
+        self._writer = pq.ParquetWriter(path, self._all, **_options(table, slots))
+        if paths:
+            told = msgspec.json.encode(paths).decode()
+            self._writer.add_key_value_metadata({METADATA_KEY: told})
 
     def write(self, rows: pa.Table) -> None:
         made = _finished(rows, self._table, self._schema)
+        pulled: list[Any] = []
         if self._puller is not None:
-            assert self._table.json_column is not None
-            pulled = self._puller.columns(rows.column(self._table.json_column))
-            made = pa.Table.from_arrays([*made.columns, *pulled], schema=self._all)
+            pulled += self._puller.columns(rows.column(self._table.json_column))
+        pulled += [pa.nulls(rows.num_rows, pa.string())] * self._empty_count
+        made = pa.Table.from_arrays([*made.columns, *pulled], schema=self._all)
         self._writer.write_table(made, row_group_size=rows.num_rows)
 
     def close(self) -> None:
