@@ -37,7 +37,7 @@ __all__ = ["METADATA_KEY", "SLOTS", "Keys", "Puller", "chosen_paths", "pulled_in
 Keys = tuple[str, ...]
 
 # Each costs some 150 bytes in a file that does not use it.
-SLOTS = tuple(f"pulled_{n:02d}" for n in range(1, 13))
+SLOTS = tuple(f"pulled_{n}" for n in range(1, 9))
 # Of the Parquet file: its paths as JSON, in the order of the slots.
 METADATA_KEY = "ingester.pulled"
 
