@@ -16,7 +16,7 @@ from .reading import Reading
 from .requests import RangeQuery
 from .subjects import Subject
 from .times import DEFAULT_SPAN, bounded, spelled, window_for
-from .walk import asked_of, relation_within, whole
+from .walk import asked_of, count_rows, relation_within, whole
 
 __all__ = ["bucket_seconds", "histogram"]
 
@@ -97,6 +97,9 @@ def _answer(
 
 def _ends(reading: Reading, subject: Subject, span: Window) -> tuple[datetime, datetime] | None:
     """The range to show: what is asked for, and where it is open, what is there."""
+    if span.start is not None and span.end is not None:
+        reading.rows_scanned = count_rows(reading, subject, span)
+        return (span.start, span.end) if reading.rows_scanned else None
     at, where = subject.schema.time, whole(subject, span, reading)
     ((first, last, count),) = reading.rows(
         f"SELECT min({at}), max({at}), count({at}) FROM {relation_within(reading, subject, span)} "
@@ -109,8 +112,6 @@ def _ends(reading: Reading, subject: Subject, span: Window) -> tuple[datetime, d
     oldest = cast(datetime, first).replace(tzinfo=UTC)
     newest = cast(datetime, last).replace(tzinfo=UTC)
     start, end = span.start or oldest, span.end or max(newest, reading.now)
-    if span.start is not None and span.end is not None:
-        return start, end
     # An open range that ends far from the data would put all of it into one bucket.
     shown = max(newest - start, DEFAULT_SPAN)
     return start, newest + shown if end - newest > shown else end

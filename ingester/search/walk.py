@@ -140,14 +140,20 @@ def _files_within(reading: Reading, subject: Subject, span: Window) -> tuple[Pat
 
 
 def count_rows(reading: Reading, subject: Subject, span: Window) -> int:
-    """How many rows a search of `span` looks at."""
+    """How many rows a search of `span` looks at. Of sealed files that lie in it, the manifest
+    knows.
+    """
     where = whole(subject, span, reading)
-    rows = relation_within(reading, subject, span)
+    known, inside = reading.snapshot.sealed_inside(
+        subject.table, subject.schema.time, _naive(span.start), _naive(span.end)
+    )
+    files = [file for file in _files_within(reading, subject, span) if file not in inside]
+    rows = relation(reading.snapshot, subject.table, (subject.schema.time,), files)
     # Of a column: `count(*)` over 5.5 M rows took seconds, this 0.1 s (measured 2026-11-21).
     ((count,),) = reading.rows(
-        f"SELECT count({subject.schema.time}) FROM {rows} WHERE {where.sql}", where.params
+        f"SELECT count({subject.schema.time}) FROM ({rows}) WHERE {where.sql}", where.params
     )
-    return cast(int, count)
+    return known + cast(int, count)
 
 
 def where_of(reading: Reading, subject: Subject, query: Query) -> Fragment:

@@ -219,3 +219,30 @@ def test_a_search_under_way_ends_with_what_it_began_with(tmp_path: Path) -> None
             found = look(reading, EVENT_ROWS, parse_tail("", EVENT_ROWS), Position(0))
             assert len(found.rows) == 12
         assert ask(store, "/events")["rows"] == []
+
+
+def test_rows_that_a_search_looked_at_are_counted_alike_when_sealed(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        made = Rows(store)
+        for day in range(3):
+            at = NOW - timedelta(days=day)
+            rest = {"received_at": at}
+            made.add("logs", [log(at - timedelta(hours=n), f"m{n}", **rest) for n in range(6)])
+
+        def counts() -> list[int]:
+            return [
+                ask(store, path, since=since, until=until, **more)["cost"]["rows_scanned"]
+                for path, more in (("/logs/histogram", {}), ("/logs", {"q": "c:count(*)"}))
+                for since, until in (
+                    ("2000-01-01", "2100-01-01"),
+                    (f"{NOW - timedelta(days=1, hours=2):%Y-%m-%dT%H:%M:%SZ}", "2100-01-01"),
+                    ("2000-01-01", f"{NOW - timedelta(hours=5):%Y-%m-%dT%H:%M:%SZ}"),
+                    ("2100-01-01", "2000-01-01"),
+                )
+            ]
+
+        before = counts()
+        assert before == [18, 9, 12, 0] * 2
+        store.rotate()
+        seal_all(store)
+        assert counts() == before
