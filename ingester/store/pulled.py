@@ -123,11 +123,13 @@ class Puller:
         )
 
     def columns(self, documents: pa.ChunkedArray) -> list[pa.ChunkedArray]:
-        """One column a path."""
+        """One column a path; all NULL if DuckDB cannot have these payloads in its memory."""
         table = pa.table({"document": documents})
         self._connection.register("documents", table)
         try:
             found = self._connection.execute(self._sql, self._params).to_arrow_table()
+        except duckdb.Error:
+            return [pa.chunked_array([pa.nulls(len(documents), pa.string())])] * self._count
         finally:
             self._connection.unregister("documents")
         return [column.cast(pa.string()) for column in found.columns]

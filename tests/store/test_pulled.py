@@ -100,6 +100,15 @@ def test_a_pulled_value_is_json_or_nothing_or_unknown(document: object, value: s
     assert first.to_pylist() == [value]
 
 
+def test_payloads_that_cannot_be_read_are_unknown() -> None:
+    puller = Puller([("a", "b"), ("z",)])
+    columns = puller.columns(pa.chunked_array([['{"z": 1}', "{"]]))
+    assert [column.to_pylist() for column in columns] == [[None, None]] * 2
+    columns = puller.columns(pa.chunked_array([['{"z": 1}', None]]))
+    assert [column.to_pylist() for column in columns] == [["", ""], ["1", ""]]
+    puller.close()
+
+
 def test_paths_are_those_of_many_scalars() -> None:
     rows = [
         {
