@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .ast import And, Contains, Field, Filter, Node, Not, Or, Path, Query
 from .schema import Schema
 
 __all__ = ["paths_of"]
 
 
-def paths_of(query: Query, schema: Schema) -> frozenset[tuple[str, ...]] | None:
-    """The paths that the condition and the chart of a query read; None if they need the payload
-    as a whole: its text, or the level in it.
+def paths_of(
+    query: Query, schema: Schema, others: Iterable[Field] = ()
+) -> frozenset[tuple[str, ...]] | None:
+    """The paths that the condition and the chart of a query read, and `others`; None if they need
+    the payload as a whole: its text, or the level in it.
     """
-    fields: list[Field] = []
+    fields = [*others]
     if query.where is not None and not _collect(query.where, schema, fields):
         return None
     if query.chart is not None:

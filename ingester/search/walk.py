@@ -19,6 +19,7 @@ from typing import Literal, cast
 from msgspec import Struct, structs
 
 from ..lql import Query, Schema, compile_query, paths_of
+from ..lql.ast import Field
 from ..lql.compiler import window_of
 from ..lql.sql import Fragment
 from ..lql.times import Window
@@ -100,11 +101,13 @@ def relation_within(reading: Reading, subject: Subject, span: Window) -> str:
     return f"({found}) AS {subject.schema.relation}"
 
 
-def asked_of(reading: Reading, subject: Subject, query: Query, span: Window) -> tuple[Schema, str]:
-    """The same for `query`, and the schema to compile it with. Of files in which all paths that
-    it reads were pulled out, the payload is not read.
+def asked_of(
+    reading: Reading, subject: Subject, query: Query, span: Window, fields: Sequence[Field] = ()
+) -> tuple[Schema, str]:
+    """The same for `query` and `fields` beside it, and the schema to compile them with. Of files in
+    which all paths that they read were pulled out, the payload is not read.
     """
-    paths = sorted(paths_of(query, subject.schema) or ())
+    paths = sorted(paths_of(query, subject.schema, fields) or ())
     if not paths or subject.schema.attributes != subject.payload:
         return subject.schema, relation_within(reading, subject, span)
     # By the slots that they have the paths in.

@@ -144,6 +144,12 @@ _CHARTS = [
     "c:count(m.kind) c:group_by(t::day)",
     "c:countd(m.mixed)",
 ]
+_SERIES = [
+    {"interval": "hour", "group_by": "body.kind"},
+    {"interval": "day", "group_by": "body.user.id", "filter": "m.n:<150"},
+    {"interval": "hour", "group_by": "body.mixed"},
+    {"interval": "hour", "filter": "m.kind:a"},
+]
 
 
 def _without_cost(answer: dict[str, Any]) -> dict[str, Any]:
@@ -179,11 +185,12 @@ def test_sealed_rows_answer_as_before(
             made.add(table, rows)
             store.rotate()
 
-        def answers() -> list[dict[str, Any]]:
+        def answers() -> list[Any]:
             return [
                 *(_without_cost(ask(store, f"/{table}", q=q, limit="500")) for q in _QUERIES),
                 *(_without_cost(ask(store, f"/{table}", q=q)) for q in _CHARTS),
                 *(_without_cost(ask(store, f"/{table}/histogram", q=q)) for q in _QUERIES),
+                *(ask(store, "/events/timeseries", **each)["points"] for each in _SERIES),
             ]
 
         before = answers()
