@@ -44,8 +44,12 @@ class Asker:
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
         try:
-            self._connection.request(method, target, body=body, headers=headers)
-            answer = self._connection.getresponse()
+            try:
+                answer = self._sent(method, target, body, headers)
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                # The server closes a connection that rested while the rival was asked.
+                self._connection.close()
+                answer = self._sent(method, target, body, headers)
             content = answer.read()
         except BaseException:
             self._connection.close()  # its state is unknown; the next question opens it again
@@ -53,3 +57,9 @@ class Asker:
         if answer.status != 200:
             raise Refused(answer.status, content[:500].decode(errors="replace"))
         return content
+
+    def _sent(
+        self, method: str, target: str, body: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        self._connection.request(method, target, body=body, headers=headers)
+        return self._connection.getresponse()

@@ -108,7 +108,7 @@ def _ours(folder: Path, slices: Sequence[pa.Table]) -> int:
                 applied.append(AppliedBatch(batch_id, "bulk", 0, 0, table.num_rows, 1))
             transaction.commit(applied)
         with store.database.lease() as lease, lease.using() as cursor:
-            found = cursor.execute("SELECT count(*) FROM events").fetchone()
+            found = cursor.execute("SELECT count(*) FROM part_000001.events").fetchone()
             assert found is not None
             rows = int(found[0])
     finally:

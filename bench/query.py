@@ -1,13 +1,15 @@
 """Questions over logs of a week: searches, charts, fields, beside ClickHouse with a `JSON` column.
 
-The logs come in once through the honest door of one server, a request a day; the rival reads the
-same files into its table. Then every question is asked in rounds, ours and theirs in turn, each
-over and over for about a second, and both answers must be equal each time. Events are the logs of
-the asked span, so that events a second say how fast a question goes over them.
+The logs come in once through the honest door of one server, a request a day, and are sealed, as all
+but the newest are; the rival reads the same files into its table. Then every question is asked in
+rounds, ours and theirs in turn, each over and over for about a second, and both answers must be
+equal each time. Events are the logs of the asked span, so that events a second say how fast a
+question goes over them.
 
 Loading is told for the record: both read the same files, but ours comes over HTTP.
 
-Second figure (`query_beside.py`): what single requests notice of heavy searches and queries.
+Second figure (`query_beside.py`): what single requests notice of heavy searches and queries, on a
+server that holds the same logs and seals nothing meanwhile.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ _LOGS = 10_000_000
 _SMOKE_LOGS = 1_400
 _ASKING_SECONDS = 1.0  # a question that takes less is asked again and again
 _TIMES_MAX = 50
+_SEALING_SECONDS_MAX = 3600.0
 # No question is cut off: a slow answer is a figure too.
 _SETTINGS = {"INGESTER_STORE_QUERY_SECONDS_MAX": "600"}
 
@@ -50,9 +53,12 @@ def run(options: Options) -> list[Row]:
     corpus = open_query_corpus(logs)
     if not corpus.is_real:
         options.add_note("query: synthetic logs; the real files are not beside the repository")
-    with run_server(_SETTINGS) as server:
+    # A day's upload fills a part.
+    part_bytes = min(day.path("zstd").stat().st_size for day in corpus.days) // 2
+    with run_server(_SETTINGS | {"INGESTER_STORE_PART_BYTES_MAX": str(part_bytes)}) as server:
         rows = [_upload(server, corpus)]
         token = server.read_token()
+        rows.append(_sealing(server, token, corpus, options))
         rivals = available_rivals(QUERY_RIVALS, options)
         if rivals:
             with loaded_rival(rivals[0], corpus) as rival:
@@ -60,8 +66,38 @@ def run(options: Options) -> list[Row]:
                 rows += _compare(server, token, corpus, rival, options)
         else:
             rows += _compare(server, token, corpus, None, options)
-        rows += beside_searches(server, token, corpus, options)
+    with run_server(_SETTINGS) as server:
+        _upload(server, corpus)
+        rows += beside_searches(server, server.read_token(), corpus, options)
     return rows
+
+
+def _sealing(server: Server, token: str, corpus: QueryCorpus, options: Options) -> Row:
+    """Until all of it is; in part beside the uploads. A tiny corpus is no file of its own and
+    stays.
+    """
+    began, cpu = time.perf_counter(), cpu_seconds(server.pid)
+    gives_up_at = began + _SEALING_SECONDS_MAX
+    while not options.smoke and _files_left(server, token):
+        assert time.perf_counter() < gives_up_at, "the logs were not sealed"
+        time.sleep(1.0)
+    files = [*(server.data_dir / "sealed").rglob("*.parquet")]
+    return Row(
+        bench=_BENCH,
+        name="ours, sealing behind the last upload",
+        events=corpus.logs,
+        raw_bytes=corpus.raw_bytes,
+        seconds=time.perf_counter() - began,
+        cpu_s=cpu_seconds(server.pid) - cpu,
+        peak_rss_mb=memory_mb(server.pid),
+        extra={"stored_mb": round(sum(path.stat().st_size for path in files) / 1e6, 1)},
+    )
+
+
+def _files_left(server: Server, token: str) -> int:
+    with closing(Asker(server.console, token)) as asker:
+        status = msgspec.json.decode(asker.get("/api/v1/status"))
+    return int(status["actors"]["store"]["upload_files"])
 
 
 def _upload(server: Server, corpus: QueryCorpus) -> Row:

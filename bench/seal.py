@@ -28,6 +28,7 @@ from bench.seal_beside import beside_sealing
 from ingester.config import StoreConfig
 from ingester.protocol.columns import EVENT_SCHEMA
 from ingester.store.ledger import AppliedBatch
+from ingester.store.schema import view_select
 from ingester.store.sealing import Sealer
 from ingester.store.store import Store
 
@@ -126,9 +127,11 @@ def _seal(store: Store) -> int:
 
 def _copy(store: Store) -> int:
     path = store.parts.directory.parent / "copied.parquet"
+    snapshot = store.snapshot()
+    rows = view_select("events", snapshot.parts, snapshot.files_of("events"))
     with store.database.lease() as lease, lease.using() as cursor:
         cursor.execute(
-            f"COPY (SELECT * FROM events ORDER BY created_at) TO '{path}' "
+            f"COPY (SELECT * FROM ({rows}) ORDER BY created_at) TO '{path}' "
             "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 65536)"
         )
     return os.path.getsize(path)

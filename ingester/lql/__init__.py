@@ -17,6 +17,7 @@ from .ast import Query
 from .charts import Statement, chart_statement, selection
 from .compiler import Compiled, compile_query, window_of
 from .complete import Suggestion, complete
+from .documents import paths_of
 from .fields import display_name
 from .parser import Context, parse
 from .printer import quoted, to_text
@@ -38,6 +39,7 @@ __all__ = [
     "complete",
     "matches",
     "parse",
+    "paths_of",
     "quoted",
     "selection",
     "time_window",

@@ -101,6 +101,9 @@ def _scalar(field: Field, schema: Schema) -> Fragment:
     if len(field.keys) > 1 and not field.is_exact:
         flat = first_value(document, (".".join(field.keys),))
         found = sql("coalesce({}, {})", found, flat)
+    if (name := schema.pulled.get(field.keys)) is not None:
+        column = Fragment(name)
+        found = sql("CASE WHEN {} IS NULL THEN {} ELSE nullif({}, '') END", column, found, column)
     return found
 
 

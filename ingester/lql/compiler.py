@@ -110,6 +110,21 @@ def _filter(clause: Filter, schema: Schema) -> Fragment:
 
 
 def _path(clause: Filter, path: Path, schema: Schema) -> Fragment:
+    """By the column that was pulled out of the payload, where there is one and it knows."""
+    asked = _path_of_document(clause, path, schema)
+    name = schema.pulled.get(path.keys)
+    if name is None:
+        return asked
+    column = Fragment(name)
+    if isinstance(clause.value, Null) and clause.operator == "=":
+        known = sql("{} IN ('', 'null')", column)
+    else:
+        known = predicate_of(clause).of_json(column)
+        known = sql("CASE WHEN {} = '' THEN false ELSE {} END", column, known)
+    return sql("CASE WHEN {} IS NULL THEN {} ELSE {} END", column, asked, known)
+
+
+def _path_of_document(clause: Filter, path: Path, schema: Schema) -> Fragment:
     """The nested path; else, if it has several steps, the key spelt like the whole of it."""
     document = Fragment(schema.attributes)
     flat = (".".join(path.keys),)

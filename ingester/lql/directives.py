@@ -21,6 +21,20 @@ from .schema import Schema
 
 __all__ = ["AGGREGATES", "BUCKETS", "SELECT_MAX", "ChartParts", "parse_chart", "parse_select"]
 
+# What other languages call them.
+_ELSEWHERE = {
+    "average": "avg",
+    "mean": "avg",
+    "median": "p50",
+    "distinct": "countd",
+    "count_distinct": "countd",
+    "uniq": "countd",
+    "maximum": "max",
+    "minimum": "min",
+    "group": "group_by",
+    "by": "group_by",
+}
+
 AGGREGATES = ("count", "countd", "avg", "sum", "min", "max", "p50", "p90", "p95", "p99")
 
 BUCKETS = {
@@ -68,7 +82,8 @@ def parse_chart(lexer: Lexer, schema: Schema, parts: ChartParts, clause_start: i
     name = found[0]
     if name != "group_by" and name not in AGGREGATES:
         close = get_close_matches(name.lower(), [*AGGREGATES, "group_by"], 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        meant = _ELSEWHERE.get(name.lower()) or next(iter(close), None)
+        hint = f"; did you mean {meant}?" if meant else ""
         lexer.refuse(
             f"no aggregate is named {name[:40]}; there are {', '.join(AGGREGATES)} "
             f"and group_by{hint}",

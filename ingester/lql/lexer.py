@@ -163,9 +163,11 @@ class Lexer:
         self.refuse("a backquote quotes one step of a path, as in m.`user-agent`:curl", at)
 
     def _refuse_name(self, name: str, end: int) -> NoReturn:
+        if self.text[end] == ".":
+            end += 1
         character = self.text[end]
-        if character == ".":
-            self.refuse("expected a step of the path here", end + 1)
+        if character in ".:":
+            self.refuse("expected a step of the path here", end)
         prefix, _, rest = name[:-1].partition(".")
         steps = ".".join(step if unquoted_key(step) else f"`{step}`" for step in rest.split("."))
         hint = f"; write {_cut(f'{prefix}.{steps}')}:" if "`" not in rest else ""

@@ -22,7 +22,8 @@ class Schema(Struct, frozen=True):
 
     `message_name` is the one that bare words search; `level_name` the one that is ordered by
     severity, if there is any; `attribute_names` what may stand before a path; `source_name` the
-    one that `f:` asks for; `every_column` what `s:*` stands for.
+    one that `f:` asks for; `every_column` what `s:*` stands for. `pulled`: columns with the JSON
+    text of what stands at a path, '' where it leads nowhere, NULL where the payload must be asked.
     """
 
     relation: str
@@ -35,6 +36,7 @@ class Schema(Struct, frozen=True):
     time_names: frozenset[str] = _TIME_NAMES
     attribute_names: frozenset[str] = _ATTRIBUTE_NAMES
     level_name: str | None = None
+    pulled: Mapping[tuple[str, ...], str] = {}
 
 
 LOGS = Schema(

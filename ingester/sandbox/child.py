@@ -1,9 +1,10 @@
 """The query process: made ready, asked once, and gone.
 
 Started by `process.py`. It imports and opens what every query needs, then waits on standard input,
-which is what makes it a warm spare. With the request it opens views over the files it names, is
-confined (`confine.py`), parses, checks the tree (`allowed.py`), runs the statement and writes the
-result as frames (`messages.py`). The client's SQL is looked at after that and not before.
+which is what makes it a warm spare. With the request it is confined to the files that this names
+(`confine.py`), parses, checks the tree (`allowed.py`), makes views over the files that the
+statement may need (`pruning.py`), runs it and writes the result as frames (`messages.py`). The
+client's SQL is looked at after that and not before.
 
 Errors become sentences without a path in them. Whatever happens otherwise ends the process, which
 the server tells from a result because it has no end.
@@ -27,7 +28,7 @@ import duckdb
 import msgspec
 
 from ..store.rollup_schema import ROLLUP_VIEW_NAMES, exported_table_ddl, rollup_view_ddl
-from ..store.schema import PART_DDL, VIEW_NAMES, parquet_relation, view_ddl
+from ..store.schema import PART_DDL, VIEW_NAMES, parquet_relation, view_select
 from .allowed import refuse_unless_allowed
 from .confine import confine
 from .formats import BinaryResult, make_text_result
@@ -39,6 +40,7 @@ from .messages import (
     QueryRequest,
     frame,
 )
+from .pruning import bounds_of, evaluation, may_hold
 
 __all__ = ["main"]
 
@@ -169,7 +171,7 @@ def _read_exactly(size: int) -> bytes | None:
 
 
 def _prepare(connection: Any, request: QueryRequest) -> None:
-    """Views over the files, and the walls up; nothing of the client's was looked at yet."""
+    """The walls up, and views of rollups; nothing of the client's was looked at yet."""
     if request.format in {"parquet", "arrow"}:
         import pyarrow as pa
         import pyarrow.parquet
@@ -181,16 +183,49 @@ def _prepare(connection: Any, request: QueryRequest) -> None:
     # Not as a parameter: the first of those makes DuckDB import pandas, where that is installed.
     connection.execute(f"SET allowed_paths = {_list_literal(paths)}")
     connection.execute("SET enable_external_access = false")
-    files = {name: [Path(path) for path in found] for name, found in request.files.items()}
     confine(paths, memory_bytes=request.memory_bytes_max, cpu_seconds=request.cpu_seconds_max)
     # Threads are confined with the one that starts them, so they start now.
     threading.Thread(target=_end_with_server, daemon=True).start()
     connection.execute(f"SET threads = {request.threads}")
-    for statement in view_ddl([_BASE], files, VIEW_NAMES):
-        connection.execute(statement)
+    files = {name: [Path(path) for path in found] for name, found in request.files.items()}
     for statement in rollup_view_ddl(lambda table: _relation(table, files), "memory.main"):
         connection.execute(statement)
     connection.execute("SET lock_configuration = true")
+
+
+def _make_views(connection: Any, request: QueryRequest, tree: Mapping[str, Any]) -> None:
+    """Of the tables of rows, over the files in which the statement may find any."""
+    for name in VIEW_NAMES:
+        found = request.files.get(name, [])
+        if any(path in request.spans for path in found):
+            found = _without_needless(connection, request, tree, name)
+        select = view_select(name, [_BASE], [Path(path) for path in found])
+        connection.execute(f"CREATE OR REPLACE VIEW memory.main.{name} AS {select}")
+
+
+def _without_needless(
+    connection: Any, request: QueryRequest, tree: Mapping[str, Any], table: str
+) -> list[str]:
+    files = request.files[table]
+    bounds = bounds_of(tree, table)
+    if not bounds:
+        return files
+    template = connection.execute(
+        "SELECT json_serialize_sql('SELECT TRY_CAST(NULL AS TIMESTAMP)')"
+    ).fetchone()[0]
+    try:
+        asked = evaluation(msgspec.json.decode(template), bounds)
+        ((text,),) = connection.execute(
+            "SELECT json_deserialize_sql(?::JSON)", [msgspec.json.encode(asked).decode()]
+        ).fetchall()
+        (values,) = connection.execute(text).fetchall()
+    except duckdb.Error:
+        return files  # what is wrong with it the query itself will tell
+    return [
+        path
+        for path in files
+        if (span := request.spans.get(path)) is None or may_hold(span, bounds, values)
+    ]
 
 
 def _relation(table: str, files: Mapping[str, Sequence[Path]]) -> str:
@@ -227,6 +262,7 @@ def _run(
     statements = connection.extract_statements(request.sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise QueryRefused("one SELECT is taken")
+    _make_views(connection, request, tree)
     connection.execute(statements[0])
     description = connection.description or []
     columns, type_names = [d[0] for d in description], [str(d[1]) for d in description]

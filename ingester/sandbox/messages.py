@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import IngesterError, RequestError
+from .pruning import FileSpan
 
 __all__ = [
     "CONTENT_TYPES",
@@ -76,11 +77,14 @@ class QueryCut(IngesterError):
 
 
 class QueryRequest(Struct, frozen=True, kw_only=True):
-    """One query. `files` are the Parquet files of every table, absolute paths."""
+    """One query. `files` are the Parquet files of every table that it may name, absolute paths;
+    `spans` what is known of the times in some of them.
+    """
 
     sql: str
     format: Format = "json"
     files: dict[str, list[str]] = {}
+    spans: dict[str, FileSpan] = {}
     cpu_seconds_max: int = 60
     memory_bytes_max: int = 256 * 1024 * 1024
     threads: int = 1

@@ -41,6 +41,7 @@ from .messages import (
     QueryTimeout,
 )
 from .process import QueryProcess
+from .pruning import FileSpan
 
 __all__ = ["EXPORT_LIMITS", "Answer", "AskLimits", "Queries", "QueryCounters"]
 
@@ -313,6 +314,7 @@ class Answer:
                     sql=sql,
                     format=self._format,
                     files=self._holding.files,
+                    spans=_spans(self._holding),
                     cpu_seconds_max=math.ceil(self._seconds_max) + 5,
                     memory_bytes_max=config.query_memory_bytes_max,
                 )
@@ -390,6 +392,16 @@ class _Timed:
     ) -> bool | None:
         self._answer._seconds_left -= trio.current_time() - self._began_at
         return self._scope.__exit__(kind, error, trace)
+
+
+def _spans(holding: Holding) -> dict[str, FileSpan]:
+    """Of its sealed files, by path."""
+    return {
+        path: FileSpan(
+            file.time_low_us, file.time_high_us, file.received_low_us, file.received_high_us
+        )
+        for path, file in holding.sealed.items()
+    }
 
 
 def _refusal(body: bytes) -> IngesterError:

@@ -16,7 +16,7 @@ from .reading import Reading
 from .requests import RangeQuery
 from .subjects import Subject
 from .times import DEFAULT_SPAN, bounded, spelled, window_for
-from .walk import relation_within, whole
+from .walk import asked_of, count_rows, relation_within, whole
 
 __all__ = ["bucket_seconds", "histogram"]
 
@@ -50,11 +50,12 @@ def histogram(reading: Reading, subject: Subject, request: RangeQuery) -> answer
         return _answer(reading, subject, span, 1, [])
     start, end = shown
     seconds = bucket_seconds(end - start)
-    compiled = compile_query(bounded(query, span), now=reading.now, schema=subject.schema)
-    at = subject.schema.time
+    schema, rows_asked = asked_of(reading, subject, query, span)
+    compiled = compile_query(bounded(query, span), now=reading.now, schema=schema)
+    at = schema.time
     rows = reading.rows(
         f"WITH counted AS MATERIALIZED (SELECT epoch_us({at}) // {seconds * 10**6:d} AS bucket, "
-        f"{subject.group} AS grp, count(*) AS n FROM {relation_within(reading, subject, span)} "
+        f"{subject.group} AS grp, count(*) AS n FROM {rows_asked} "
         f"WHERE {compiled.where_sql} GROUP BY ALL), "
         f"frequent AS (SELECT grp FROM counted GROUP BY grp ORDER BY sum(n) DESC, grp "
         f"LIMIT {_GROUPS_MAX}) "
@@ -96,6 +97,9 @@ def _answer(
 
 def _ends(reading: Reading, subject: Subject, span: Window) -> tuple[datetime, datetime] | None:
     """The range to show: what is asked for, and where it is open, what is there."""
+    if span.start is not None and span.end is not None:
+        reading.rows_scanned = count_rows(reading, subject, span)
+        return (span.start, span.end) if reading.rows_scanned else None
     at, where = subject.schema.time, whole(subject, span, reading)
     ((first, last, count),) = reading.rows(
         f"SELECT min({at}), max({at}), count({at}) FROM {relation_within(reading, subject, span)} "
@@ -108,8 +112,6 @@ def _ends(reading: Reading, subject: Subject, span: Window) -> tuple[datetime, d
     oldest = cast(datetime, first).replace(tzinfo=UTC)
     newest = cast(datetime, last).replace(tzinfo=UTC)
     start, end = span.start or oldest, span.end or max(newest, reading.now)
-    if span.start is not None and span.end is not None:
-        return start, end
     # An open range that ends far from the data would put all of it into one bucket.
     shown = max(newest - start, DEFAULT_SPAN)
     return start, newest + shown if end - newest > shown else end

@@ -23,7 +23,7 @@ from .requests import ContextQuery, RowsQuery
 from .subjects import Subject
 from .tail import end_of
 from .times import DEFAULT_SPAN, bounded, maybe_spelled, window_for
-from .walk import Direction, count_rows, relation_within, walk
+from .walk import Direction, asked_of, count_rows, walk
 
 __all__ = ["context", "cost_of", "page"]
 
@@ -76,11 +76,9 @@ def page(
 
 
 def _chart_page(reading: Reading, subject: Subject, query: Query, span: Window) -> answers.Page:
+    schema, rows_asked = asked_of(reading, subject, query, span)
     statement = chart_statement(
-        bounded(query, span),
-        now=reading.now,
-        schema=subject.schema,
-        relation=relation_within(reading, subject, span),
+        bounded(query, span), now=reading.now, schema=schema, relation=rows_asked
     )
     rows = reading.rows(f"{statement.sql} LIMIT {CHART_ROWS_MAX + 1}", statement.params)
     reading.rows_scanned = count_rows(reading, subject, span)

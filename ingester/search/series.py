@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any, Literal, cast
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from ..errors import InvalidField
 from ..lql import Query
@@ -32,7 +32,7 @@ from .reading import Reading, Row
 from .requests import Interval, MetricSeriesQuery, SeriesQuery
 from .subjects import EVENT_ROWS, METRIC_ROWS, Subject
 from .times import bounded, maybe_spelled, spelled, stored, window_for
-from .walk import count_rows, relation_within, where_of
+from .walk import asked_of, count_rows, relation_within, where_of
 
 __all__ = ["event_series", "metric_series"]
 
@@ -198,12 +198,14 @@ def _grouped(
     """Out of rows."""
     reading.rows_scanned = count_rows(reading, subject, asked.span)
     group = Fragment("NULL")
+    fields = () if asked.field is None else (asked.field,)
+    schema, relation = asked_of(reading, subject, asked.bounded, asked.span, fields)
+    subject = structs.replace(subject, schema=schema)
     if asked.field is not None:
-        relation = relation_within(reading, subject, asked.span)
         where = where_of(reading, subject, asked.bounded)
         group, _ = _group(reading, subject, relation, where, asked.field, "count(*)")
     rows = _points_of_rows(
-        reading, subject, asked.bounded, asked.span, request.interval, group, values
+        reading, subject, asked.bounded, relation, request.interval, group, values
     )
     return _Grouped(
         query=asked.bounded,
@@ -220,7 +222,7 @@ def _points_of_rows(
     reading: Reading,
     subject: Subject,
     query: Query,
-    span: Window,
+    relation: str,
     interval: Interval,
     group: Fragment,
     values: Sequence[str],
@@ -232,7 +234,7 @@ def _points_of_rows(
         Fragment(subject.schema.time),
         group,
         Fragment(", ".join(values)),
-        Fragment(relation_within(reading, subject, span)),
+        Fragment(relation),
         where_of(reading, subject, query),
         POINTS_MAX + 1,
     )
@@ -280,7 +282,7 @@ def _rolled_events(reading: Reading, asked: _Asked, request: SeriesQuery) -> _Gr
             reading,
             EVENT_ROWS,
             bounded(untimed, rest),
-            rest,
+            relation_within(reading, EVENT_ROWS, rest),
             request.interval,
             group,
             _EVENT_VALUES,
@@ -331,13 +333,13 @@ def _percentiles(
 ) -> dict[tuple[object, object], dict[str, float]]:
     """Out of rows, by bucket and group; of a bucket whose rows are not all there any more none."""
     group = Fragment("NULL")
+    relation = relation_within(reading, METRIC_ROWS, asked.span)
     if asked.field is not None:
-        relation = relation_within(reading, METRIC_ROWS, asked.span)
         where = where_of(reading, METRIC_ROWS, asked.bounded)
         group, _ = _group(reading, METRIC_ROWS, relation, where, asked.field, "count(*)")
     listed = ", ".join(f"{value!r}" for value in quantiles.values())
     values = ("count(value)", f"quantile_cont(value, [{listed}])")
-    rows = _points_of_rows(reading, METRIC_ROWS, asked.bounded, asked.span, interval, group, values)
+    rows = _points_of_rows(reading, METRIC_ROWS, asked.bounded, relation, interval, group, values)
     counts = {(row[0], row[1]): row[2] for row in found.rows}
     return {
         (bucket, name): dict(zip(quantiles, cast(list[float], told), strict=True))

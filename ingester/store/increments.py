@@ -8,7 +8,8 @@ sees all that was queryable when it was asked. Files stay for the next query.
    a transaction sees are those with `rowid` below their number. So a file is a range of row ids,
    and the ranges of a table follow each other without a gap.
 2. One snapshot a part: rows and the list of upload files come from one read transaction.
-3. Rollups are exported by the same means, those that a query names, after the steps that are due
+3. Only what the text of a query names is exported and given to it: a name cannot be written in
+   another way than as it is. Rollups are exported by the same means, after the steps that are due
    were done: of each generation the rows behind those exported before.
 4. A file joins its older neighbour while that one is less than twice as large, up to
    `_FILE_ROWS_MAX`: their number grows with the logarithm of the queries, and a row is written
@@ -27,7 +28,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,14 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from ..errors import StoreBusy, StoreError
+from .control.sealed_files import SealedFile
 from .database import Cursor
 from .niced import niced
 from .parts import Part, sync_directory
 from .rollup_file import ROLLUPS
 from .rollup_schema import EXPORTED_COLUMNS, tables_named_in
 from .rollups import Rollups
-from .schema import VIEW_NAMES
+from .schema import views_named_in
 from .store import Store
 from .upload_files import table_of
 
@@ -114,11 +116,14 @@ class _Range(Struct, kw_only=True):
 
 
 class Holding(Struct, frozen=True):
-    """Files of one moment, by table; there until `Increments.release`."""
+    """Files of one moment, by table; there until `Increments.release`. `sealed`: of those that are,
+    what the manifest says, by path.
+    """
 
     files: dict[str, list[str]]
     ranges: list[_Range]
     epoch: int
+    sealed: dict[str, SealedFile]
 
     def __repr__(self) -> str:
         return f"Holding({sum(map(len, self.files.values()))} files)"
@@ -182,17 +187,19 @@ class Increments:
             sync_directory(self._directory)
 
     def hold(
-        self, *, gives_up_at: float, has_room: Callable[[], bool] = lambda: True, sql: str = ""
+        self, *, gives_up_at: float, has_room: Callable[[], bool] = lambda: True, sql: str
     ) -> Holding:
-        """All rows that are visible now, as files, and of rollups those that `sql` may name.
-        `gives_up_at` is of `time.monotonic`. Without room on the disk no file is written: then only
-        rows exported before can be had.
+        """All rows that are visible now of what `sql` may name, as files. `gives_up_at` is of
+        `time.monotonic`. Without room on the disk no file is written: then only rows exported
+        before can be had.
 
         Raises StoreBusy (ExportLate at the deadline), StoreBroken.
         """
         with self._turn:
             return niced(
-                lambda: self._hold(_Bounds(gives_up_at, has_room), tables_named_in(sql)),
+                lambda: self._hold(
+                    _Bounds(gives_up_at, has_room), views_named_in(sql), tables_named_in(sql)
+                ),
                 nice=_NICE,
                 name="increments",
             )
@@ -215,18 +222,22 @@ class Increments:
             "exported_rows_total": self.exported_row_count,
         }
 
-    def _hold(self, bounds: _Bounds, tables: set[str]) -> Holding:
-        files: dict[str, list[str]] = {name: [] for name in VIEW_NAMES}
+    def _hold(self, bounds: _Bounds, views: Sequence[str], tables: set[str]) -> Holding:
+        files: dict[str, list[str]] = {name: [] for name in views}
         held: list[_Range] = []
         now = self._store.take_hold()
         try:
             self._forget_parts({_ROLLUPS_NUMBER, *(part.number for part in now.parts)})
-            for part in now.parts:
+            for part in now.parts if views else ():
                 self._read_part(part, files, held, bounds)
             # Last: they have columns more, and the first file of a view tells which there are.
-            for table in VIEW_NAMES:
-                paths = now.snapshot.sealed_within(table, "received_at", None, None)
-                files[table] += map(str, paths)
+            sealed = {
+                str(now.snapshot.sealed_directory / file.name): file
+                for table in views
+                for file in now.snapshot.sealed.get(table, ())
+            }
+            for path, file in sealed.items():
+                files[file.table].append(path)
             if tables and self._rollups is not None:
                 self._read_rollups(self._rollups, tables, files, held, bounds)
         except BaseException:
@@ -235,7 +246,7 @@ class Increments:
         with self._held:
             for entry in held:
                 entry.holders += 1
-        return Holding(files, held, now.epoch)
+        return Holding(files, held, now.epoch, sealed)
 
     def _read_part(
         self, part: Part, files: dict[str, list[str]], held: list[_Range], bounds: _Bounds
@@ -246,9 +257,9 @@ class Increments:
                 for (name,) in cursor.execute(
                     f"SELECT file_name FROM {part.name}.upload_files ORDER BY request_number"
                 ).fetchall():
-                    if name not in part.unreadable_files:
+                    if table_of(name) in files and name not in part.unreadable_files:
                         files[table_of(name)].append(str(self._store.uploads_directory / name))
-                for table in VIEW_NAMES:
+                for table in files:
                     ((count,),) = cursor.execute(
                         f"SELECT count(*) FROM {part.name}.{table}"
                     ).fetchall()

@@ -26,7 +26,7 @@ from msgspec import Struct
 from .control.sealed_files import SealedFile, SealedPart
 from .parts import Part
 from .schema import parquet_relation
-from .sealed import that_may_hold
+from .sealed import ENDS, number_of, that_may_hold
 from .upload_files import table_of
 
 __all__ = [
@@ -79,6 +79,21 @@ class Snapshot(Struct, frozen=True):
             self.sealed_directory / file.name
             for file in that_may_hold(self.sealed.get(table, ()), column, low, high)
         )
+
+    def sealed_inside(
+        self, table: str, column: str, low: datetime | None, high: datetime | None
+    ) -> tuple[int, frozenset[Path]]:
+        """Those of which every row has `low <= column < high`, and how many rows these are."""
+        lowest_name, highest_name = ENDS.get(column, ("time_low_us", "time_high_us"))
+        lowest = -(2**63) if low is None else number_of(low)
+        highest = 2**63 if high is None else number_of(high)
+        inside = [
+            file
+            for file in self.sealed.get(table, ())
+            if getattr(file, lowest_name) >= lowest and getattr(file, highest_name) < highest
+        ]
+        paths = frozenset(self.sealed_directory / file.name for file in inside)
+        return sum(file.row_count for file in inside), paths
 
     def ledgers_from(self, commit_number: int) -> tuple[list[str], int]:
         """Relations with the ledger of all commits from this one on, those of the parts first; and

@@ -1,4 +1,8 @@
-"""Tables of a part and the public views over all parts (contract section 4).
+"""Tables of a part and the public views over all rows (contract section 4).
+
+The store itself has no such views: the query process makes them over the files that a query needs,
+and searches name what they read (`relations.py`). So a commit costs the same however many sealed
+files there are.
 
 A part holds inserts only: no key, index or default, and no DDL after it was made (constraints cost
 4× on insert, and replay faults cluster there). Public names are views, so that the tables can
@@ -15,6 +19,7 @@ file that sealing replaces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +30,8 @@ __all__ = [
     "VERSION_DDL",
     "VIEW_NAMES",
     "parquet_relation",
-    "view_ddl",
+    "view_select",
+    "views_named_in",
 ]
 
 SCHEMA_VERSION = 3
@@ -94,23 +100,22 @@ _VIEWS = {
 
 VIEW_NAMES = tuple(_VIEWS)
 
+_NAMES = re.compile(rf"\b(?:{'|'.join(VIEW_NAMES)})\b", re.IGNORECASE)
 
-def view_ddl(
-    parts: Sequence[str], upload_files: Mapping[str, Sequence[Path]], names: Sequence[str]
-) -> list[str]:
-    """Statements that (re)make the public views `names` over `parts` (attached names, oldest
-    first) and the Parquet files that they list, by table.
-    """
+
+def views_named_in(sql: str) -> tuple[str, ...]:
+    """The public views of rows that a text may name, whatever else the words in it mean."""
+    found = {name.lower() for name in _NAMES.findall(sql)}
+    return tuple(name for name in VIEW_NAMES if name in found)
+
+
+def view_select(name: str, parts: Sequence[str], files: Sequence[Path]) -> str:
+    """What the public view `name` is over `parts` (schemas, oldest first) and Parquet files."""
     assert parts
-    statements = []
-    for name in names:
-        relations = [f"{part}.{name}" for part in parts]
-        if files := upload_files.get(name):
-            relations.append(parquet_relation(files))
-        selects = [_VIEWS[name].format(rows=relation) for relation in relations]
-        union = " UNION ALL ".join(selects)
-        statements.append(f"CREATE OR REPLACE VIEW memory.main.{name} AS {union}")
-    return statements
+    relations = [f"{part}.{name}" for part in parts]
+    if files:
+        relations.append(parquet_relation(files))
+    return " UNION ALL ".join(_VIEWS[name].format(rows=relation) for relation in relations)
 
 
 def parquet_relation(paths: Sequence[Path]) -> str:

@@ -10,23 +10,27 @@
    ledger, by which a live tail that was away finds where it stood, and a check what is missing.
 3. Rows are in order of event time (`time_column`); of tables without one, of arrival.
 4. Payloads are JSON to whoever knows that type of Parquet's, text to others.
-5. Row groups are so small that a reader of a minute skips nearly all: `GROUP_ROWS_MAX`,
+5. Behind them are `pulled.SLOTS`: values of common paths of the payload, for our searches.
+6. Row groups are so small that a reader of a minute skips nearly all: `GROUP_ROWS_MAX`,
    `_GROUP_BYTES_MAX`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Struct
 
+from .pulled import METADATA_KEY, SLOTS, Puller, chosen_paths
 from .sorting import time_values
 
 __all__ = ["GROUP_ROWS_MAX", "SEALED_TABLES", "SealedTable", "Span", "conformed", "write_sealed"]
@@ -43,7 +47,8 @@ _HEX = np.frombuffer("".join(f"{n:02x}" for n in range(256)).encode(), np.uint8)
 
 class SealedTable(Struct, frozen=True, kw_only=True):
     """`schema`: the columns of a part that are kept, as they are sorted. `names`: those of the
-    file, in their order, `id` and `request_id` among them. `wide`: no statistics.
+    file, in their order, `id` and `request_id` among them. `wide`: no statistics. `is_pulled`:
+    common paths of the payload get columns.
     """
 
     name: str
@@ -52,6 +57,7 @@ class SealedTable(Struct, frozen=True, kw_only=True):
     time_column: str
     arrival_column: str = "received_at"
     json_column: str | None = None
+    is_pulled: bool = False
     wide: tuple[str, ...] = ()
 
     @property
@@ -118,6 +124,7 @@ _TABLES = (
         "request_number line_number",
         "created_at",
         json_column="body",
+        is_pulled=True,
         wide=("body",),
     ),
     _table(
@@ -126,6 +133,7 @@ _TABLES = (
         "request_number line_number",
         "time",
         json_column="attributes",
+        is_pulled=True,
         wide=("message", "attributes"),
     ),
     _table(
@@ -182,19 +190,20 @@ def write_sealed(
 
     `descriptor` is open from before the first write, so that its sync reports every failed one.
     """
-    schema = _file_schema(table)
     spans = {name: Span() for name in (table.time_column, table.arrival_column, "batch_id")}
     spans["request_number"] = Span()
     row_count = line_bytes = 0
-    with pq.ParquetWriter(path, schema, **_options(table)) as writer:
+    with ExitStack() as stack:
+        writer: _Writer | None = None
         for rows in _groups(pieces):
+            writer = writer or stack.enter_context(closing(_Writer(path, table, rows)))
             for name, span in spans.items():
                 if name in table.schema.names:
                     span.add(_integers(rows, name))
             if table.name == "rejects":
                 line_bytes += pc.sum(pc.binary_length(rows.column("line"))).as_py() or 0
             row_count += rows.num_rows
-            writer.write_table(_finished(rows, table, schema), row_group_size=rows.num_rows)
+            writer.write(rows)
     os.fdatasync(descriptor)
     told: dict[str, Any] = {
         "row_count": row_count,
@@ -211,6 +220,37 @@ def write_sealed(
     return told
 
 
+class _Writer:
+    """Writes row groups; the first one decides which paths are pulled out."""
+
+    def __init__(self, path: Path, table: SealedTable, first: pa.Table) -> None:
+        self._table = table
+        slots = SLOTS if table.is_pulled else ()
+        paths = chosen_paths(first.column(table.json_column)) if table.is_pulled else []
+        self._puller = Puller(paths) if paths else None
+        self._empty_count = len(slots) - len(paths)
+        self._schema = _file_schema(table)
+        self._all = pa.schema([*self._schema, *(pa.field(name, pa.string()) for name in slots)])
+        self._writer = pq.ParquetWriter(path, self._all, **_options(table, slots))
+        if paths:
+            told = msgspec.json.encode(paths).decode()
+            self._writer.add_key_value_metadata({METADATA_KEY: told})
+
+    def write(self, rows: pa.Table) -> None:
+        made = _finished(rows, self._table, self._schema)
+        pulled: list[Any] = []
+        if self._puller is not None:
+            pulled += self._puller.columns(rows.column(self._table.json_column))
+        pulled += [pa.nulls(rows.num_rows, pa.string())] * self._empty_count
+        made = pa.Table.from_arrays([*made.columns, *pulled], schema=self._all)
+        self._writer.write_table(made, row_group_size=rows.num_rows)
+
+    def close(self) -> None:
+        if self._puller is not None:
+            self._puller.close()
+        self._writer.close()
+
+
 def _file_schema(table: SealedTable) -> pa.Schema:
     fields = []
     for name in table.names:
@@ -222,15 +262,15 @@ def _file_schema(table: SealedTable) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _options(table: SealedTable) -> dict[str, Any]:
+def _options(table: SealedTable, pulled: Sequence[str]) -> dict[str, Any]:
     names = list(table.names)
     at = names.index(table.time_column)
     return {
         "compression": "zstd",
         "compression_level": _ZSTD_LEVEL,
-        "use_dictionary": [name for name in names if name in _DICTIONARY_COLUMNS],
+        "use_dictionary": [*(name for name in names if name in _DICTIONARY_COLUMNS), *pulled],
         "column_encoding": {name: _ENCODINGS[name] for name in names if name in _ENCODINGS},
-        "write_statistics": [name for name in names if name not in table.wide],
+        "write_statistics": [*(name for name in names if name not in table.wide), *pulled],
         "sorting_columns": [pq.SortingColumn(at)],
         "store_schema": False,
         "write_page_checksum": True,

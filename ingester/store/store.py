@@ -36,7 +36,6 @@ from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
 from .relations import Held, Snapshot, files_by_table
 from .rollup_file import RollupFile
-from .schema import VIEW_NAMES, view_ddl
 from .sealed import SealedData
 from .transaction import Transaction
 from .upload_files import UploadFile, remove_unlisted
@@ -151,7 +150,6 @@ class Store:
         self.sealed.note_part(self.parts.newest.number)
         self.evaluated_seq = manifest.evaluated.seq
         self._look_at_uploads()
-        self._make_views(cursor, self.parts.parts)
 
     def _look_at_uploads(self) -> None:
         """Which files are listed and cannot be read, and which are kept though nobody lists them;
@@ -283,7 +281,6 @@ class Store:
                 number=self.parts.newest.number + 1,
             )
             try:
-                self._make_views(cursor, [*self.parts.parts, part])
                 self.sealed.note_part(part.number)
             except BaseException:
                 self.parts.discard(cursor, part)
@@ -360,20 +357,16 @@ class Store:
         is read no more, nor are the files `dropped`; `paths`: what else goes with them, below the
         data folder.
 
-        Raises StoreBusy (nothing has changed), StoreBroken (it has, and is seen once the store was
-        opened again), StoreFailed.
+        Raises StoreBusy or StoreBroken (nothing has changed), StoreFailed.
         """
         number = None if part is None else part.part_number
-        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+        # The cursor runs nothing: while it is in use the store is not opened again, which would
+        # read the manifest and the parts beside this.
+        with self.database.lease() as lease, lease.using(), self._gate:
             self.sealed.swap(added=added, part=part, dropped=dropped, paths=paths)
             if number is not None:
                 self.parts.forget(number)
-            try:
-                self._make_views(cursor, self.parts.parts)
-            except duckdb.Error as error:
-                raise StoreBroken(str(error), self.database.generation) from error
-            finally:
-                self.sealed.retire(dropped=dropped, paths=paths, part_number=number)
+            self.sealed.retire(dropped=dropped, paths=paths, part_number=number)
 
     def stored_bytes(self) -> int:
         """Of the parts, their upload files, and the sealed files."""
@@ -390,26 +383,6 @@ class Store:
             with self.database.lease() as lease, lease.using() as cursor:
                 freed_bytes += self.parts.remove(cursor, number)
         return freed_bytes + self.sealed.unlink_unread(numbers)
-
-    def _make_views(
-        self, cursor: Cursor, parts: Sequence[Part], names: Sequence[str] = VIEW_NAMES
-    ) -> None:
-        """All of the public views, or none: one over a lost part would break every query."""
-        files = {
-            table: tuple(self.sealed.path(file) for file in found)
-            for table, found in self.sealed.files.items()
-        }
-        for table, paths in files_by_table(parts, self.uploads_directory).items():
-            files[table] = (*paths, *files.get(table, ()))
-        cursor.execute("BEGIN")
-        try:
-            for statement in view_ddl([part.name for part in parts], files, names):
-                cursor.execute(statement)
-            cursor.execute("COMMIT")
-        except BaseException:
-            with suppress(duckdb.Error):
-                cursor.execute("ROLLBACK")
-            raise
 
     def begin(self, lane: str) -> Transaction:
         return Transaction(self, lane)
@@ -432,20 +405,15 @@ class Store:
             cursor.execute("COMMIT")
             self._note_applied(part, batches, pinned)
             if upload is not None:
-                self._publish(part.name, upload, cursor)
+                self._publish(part.name, upload)
 
-    def _publish(self, part_name: str, upload: UploadFile, cursor: Cursor) -> None:
+    def _publish(self, part_name: str, upload: UploadFile) -> None:
         """Show the rows of a committed upload file. Called with the commit gate held."""
         part = next(part for part in self.parts.parts if part.name == part_name)
         if upload.path.name in part.upload_files:
             return  # the store was opened again meanwhile, and has read its list
         part.upload_files = (*part.upload_files, upload.path.name)
         part.upload_bytes += upload.byte_count
-        try:
-            self._make_views(cursor, self.parts.parts, [upload.table])
-        except duckdb.Error as error:
-            # It is committed and must be seen: opening again makes the views.
-            raise StoreBroken(str(error), self.database.generation) from error
 
     def _note_applied(
         self, part: Part, batches: Sequence[AppliedBatch], pinned: Mapping[str, PinnedRows]

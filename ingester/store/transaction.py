@@ -178,10 +178,10 @@ class Transaction:
         upload, self._upload = self._upload, None
         if self._store._was_applied(self._part, batches[0], error):
             database = self._store.database
-            with database.lease() as lease, lease.using() as cursor, self._store._gate:
+            with database.lease() as lease, lease.using(), self._store._gate:
                 self._store._note_applied(self._part, batches, self._pinned)
                 if upload is not None:
-                    self._store._publish(self._part.name, upload, cursor)
+                    self._store._publish(self._part.name, upload)
             return
         if upload is not None:
             upload.discard()

@@ -292,26 +292,6 @@ async def test_a_commit_that_raises_is_looked_up_in_the_ledger(
         assert store.database.reopened_count == 1
 
 
-async def test_views_that_cannot_be_made_do_not_hide_a_committed_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = Store._make_views
-    left = [1]
-
-    def make_views(self: Store, *arguments: Any) -> None:
-        if left[0]:
-            left[0] -= 1
-            raise duckdb.IOException("IO Error: the disk has a moment of trouble")
-        real(self, *arguments)
-
-    with opened(tmp_path) as store:
-        bench = Bench(store, upload_file_bytes_min=0)
-        monkeypatch.setattr(Store, "_make_views", make_views)
-        async with bench.running():
-            assert accepted(await bench.upload(lines(30_000))) == 30_000
-        assert value(store, "SELECT count(*) FROM events") == 30_000
-
-
 async def test_cancelling_a_worker_at_any_point_leaves_no_transaction(tmp_path: Path) -> None:
     body = _LARGE
     with opened(tmp_path) as store:

@@ -241,7 +241,10 @@ HINTS: list[tuple[str, str]] = [
     ("m.a:=>5", "m.a:>=5"),
     ("m.a:@bob", 'm.a:"@bob"'),
     ("m.user-agent:x", "m.`user-agent`:"),
+    ("m.@timestamp:x", "m.`@timestamp`:"),
+    ("m.a.-b.c:x", "m.a.`-b`.c:"),
     ("c:cuont(*)", "count"),
+    ("c:median(m.x)", "did you mean p50?"),
     ("~(?=x)", "neither ahead nor behind"),
     ("~(?<n>x)", "(?P<name>"),
 ]

@@ -81,11 +81,11 @@ class Asking:
         with patch.object(process, "_PROGRAM", _SHARED):
             asked = await QueryProcess.start()
         gives_up_at = time.monotonic() + 20
+        sql = msgspec.json.encode(texts).decode()
         holding = await trio.to_thread.run_sync(
-            lambda: self.increments.hold(gives_up_at=gives_up_at, has_room=lambda: True)
+            lambda: self.increments.hold(gives_up_at=gives_up_at, sql=sql)
         )
         try:
-            sql = msgspec.json.encode(texts).decode()
             await asked.ask(QueryRequest(sql=sql, files=holding.files))
             return [await _one_answer(asked) for _ in texts]
         finally:

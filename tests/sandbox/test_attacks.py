@@ -60,6 +60,7 @@ async def test_none_of_them_is_taken_or_changes_anything(
 ) -> None:
     async with open_asking(tmp_path) as asking:
         assert await asking.value("SELECT count(*) FROM requests") == 3
+        assert await asking.value("SELECT count(*) FROM events") == 5
         asking.store.checkpoint()
         before, files = asking.digest(), asking.files()
         texts = [filled(sql, asking) for sql in attacks]
@@ -78,6 +79,7 @@ async def test_none_of_them_is_taken_or_changes_anything(
 async def test_one_of_each_kind_is_refused_by_the_server_which_goes_on(tmp_path: Path) -> None:
     async with open_asking(tmp_path, with_spare=True) as asking:
         assert await asking.value("SELECT count(*) FROM requests") == 3
+        assert await asking.value("SELECT count(*) FROM events") == 5
         asking.store.checkpoint()
         before, files = asking.digest(), asking.files()
         for kind, attack in KINDS.items():

@@ -80,7 +80,7 @@ def test_rows_of_parts_uploads_and_sealed_files_stand_together(tmp_path: Path) -
             assert len({row["id"] for row in rows_found}) == len(rows_found) == 12
         increments = Increments(store, tmp_path / "export")
         increments.open()
-        holding = increments.hold(gives_up_at=time.monotonic() + 20)
+        holding = increments.hold(gives_up_at=time.monotonic() + 20, sql="FROM events")
         names = ", ".join(f"'{name}'" for name in holding.files["events"])
         found = rows(
             store, f"SELECT count(DISTINCT request_number), count(*) FROM read_parquet([{names}])"
@@ -186,10 +186,10 @@ def test_queries_read_sealed_files_and_keep_them(tmp_path: Path) -> None:
         increments.open()
         store.rotate()
         made.add("events", [event(NOW)])
-        first = increments.hold(gives_up_at=time.monotonic() + 20)
+        first = increments.hold(gives_up_at=time.monotonic() + 20, sql="FROM events")
         assert len(list((tmp_path / "export").glob("000001-*"))) > 0
         seal_all(store)
-        second = increments.hold(gives_up_at=time.monotonic() + 20)
+        second = increments.hold(gives_up_at=time.monotonic() + 20, sql="FROM events")
         sealed = [str(store.sealed.path(file)) for file in store.sealed.files["events"]]
         assert [path for path in second.files["events"] if path in sealed] == sealed
         assert all(Path(path).exists() for path in first.files["events"])
@@ -219,3 +219,30 @@ def test_a_search_under_way_ends_with_what_it_began_with(tmp_path: Path) -> None
             found = look(reading, EVENT_ROWS, parse_tail("", EVENT_ROWS), Position(0))
             assert len(found.rows) == 12
         assert ask(store, "/events")["rows"] == []
+
+
+def test_rows_that_a_search_looked_at_are_counted_alike_when_sealed(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        made = Rows(store)
+        for day in range(3):
+            at = NOW - timedelta(days=day)
+            rest = {"received_at": at}
+            made.add("logs", [log(at - timedelta(hours=n), f"m{n}", **rest) for n in range(6)])
+
+        def counts() -> list[int]:
+            return [
+                ask(store, path, since=since, until=until, **more)["cost"]["rows_scanned"]
+                for path, more in (("/logs/histogram", {}), ("/logs", {"q": "c:count(*)"}))
+                for since, until in (
+                    ("2000-01-01", "2100-01-01"),
+                    (f"{NOW - timedelta(days=1, hours=2):%Y-%m-%dT%H:%M:%SZ}", "2100-01-01"),
+                    ("2000-01-01", f"{NOW - timedelta(hours=5):%Y-%m-%dT%H:%M:%SZ}"),
+                    ("2100-01-01", "2000-01-01"),
+                )
+            ]
+
+        before = counts()
+        assert before == [18, 9, 12, 0] * 2
+        store.rotate()
+        seal_all(store)
+        assert counts() == before

@@ -13,13 +13,17 @@ from ingester.errors import StoreBusy
 from ingester.store import increments as increments_module
 from ingester.store.increments import ExportLate, Holding, Increments
 from ingester.store.ledger import AppliedBatch
+from ingester.store.schema import VIEW_NAMES
 from ingester.store.store import Store
 from tests.sandbox.asking import EVENT_SCHEMA, add_events, event_rows
 from tests.store.stores import load, opened, rows
 
+# A text that names all there is.
+EVERY = " ".join(VIEW_NAMES)
+
 
 def hold(increments: Increments) -> Holding:
-    return increments.hold(gives_up_at=time.monotonic() + 60)
+    return increments.hold(gives_up_at=time.monotonic() + 60, sql=EVERY)
 
 
 def numbers(holding: Holding, table: str = "events") -> list[tuple[int, int]]:
@@ -138,7 +142,7 @@ def test_the_deadline_keeps_what_was_exported(
         while True:
             tries += 1
             try:
-                holding = increments.hold(gives_up_at=1e11)
+                holding = increments.hold(gives_up_at=1e11, sql=EVERY)
             except ExportLate:
                 monkeypatch.setattr(increments_module.time, "monotonic", lambda: 0.0)
             else:
@@ -258,11 +262,38 @@ def test_nothing_is_written_without_room_but_what_is_there_can_be_read(tmp_path:
         add_events(store, 1, 5)
         increments.release(hold(increments))
         files = set((tmp_path / "export").iterdir())
-        holding = increments.hold(gives_up_at=time.monotonic() + 60, has_room=lambda: False)
+        late = time.monotonic() + 60
+        holding = increments.hold(gives_up_at=late, has_room=lambda: False, sql=EVERY)
         assert len(numbers(holding)) == 5
         increments.release(holding)
         add_events(store, 2, 5)
         with pytest.raises(StoreBusy, match="disk is nearly full"):
-            increments.hold(gives_up_at=time.monotonic() + 60, has_room=lambda: False)
+            increments.hold(gives_up_at=late, has_room=lambda: False, sql=EVERY)
         assert set((tmp_path / "export").iterdir()) == files
         assert len(numbers(hold(increments))) == 10
+
+
+@pytest.mark.parametrize(
+    ("sql", "tables"),
+    [
+        ("SELECT 1", set()),
+        ("SELECT count(*) FROM events", {"events"}),
+        ('SELECT * FROM "Events" JOIN main.LOGS USING (id)', {"events", "logs"}),
+        ("FROM events_daily", set()),
+        ("SELECT 'metrics' FROM requests", {"metrics", "requests"}),
+    ],
+)
+def test_a_query_is_given_the_tables_that_it_names(
+    tmp_path: Path, sql: str, tables: set[str]
+) -> None:
+    with opened(tmp_path) as store:
+        increments = opened_increments(store, tmp_path)
+        add_events(store, 1, 5)
+        load(store, 9)
+        holding = increments.hold(gives_up_at=time.monotonic() + 60, sql=sql)
+        assert set(holding.files) == tables
+        stored_tables = {table for table, files in holding.files.items() if files}
+        assert stored_tables == tables & {"events", "requests"}
+        exported = {path.name.split("-")[1] for path in (tmp_path / "export").glob("*.parquet")}
+        assert exported == stored_tables
+        increments.release(holding)
