@@ -53,6 +53,8 @@ class LazyGroup(click.Group):
         "export": "export:export",
         "retention": "retention:retention",
         "config": "settings:config",
+        "unit": "unit:unit",
+        "completion": "unit:completion",
     })
 
     def list_commands(self, ctx: click.Context) -> list[str]:
