@@ -31,7 +31,6 @@ __all__ = ["build", "packed"]
 # Of Arrow we use arrays, compute and Parquet; of the rest nothing is loaded.
 _LEFT_OUT = (
     "pyarrow/libarrow_flight*",
-    "pyarrow/libarrow_substrait*",
     "pyarrow/libarrow_s3*",
     "pyarrow/libarrow_python_flight*",
     "pyarrow/libarrow_python_parquet_encryption*",
@@ -68,6 +67,7 @@ def build(output: Path) -> Counter[str]:
         for pattern in _LEFT_OUT:
             for path in (folder / "_internal").glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _strip(folder)
         sizes = _sizes(folder)
         output.parent.mkdir(parents=True, exist_ok=True)
         packed(folder, output)
@@ -79,7 +79,7 @@ def packed(folder: Path, output: Path) -> None:
     archive = output.with_name(output.name + ".tar.gz")
     with (
         open(archive, "wb") as raw,
-        gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=_LEVEL, mtime=0) as packer,
+        gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packer,
         tarfile.open(fileobj=packer, mode="w") as tar,
     ):
         for path in sorted(folder.rglob("*")):
@@ -118,15 +118,26 @@ def _gathered(scratch: Path) -> Path:
     entry = str(files(__package__) / "entry.py")
     command = [
         *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"),
-        *("--onedir", "--name", "ingester", "--strip"),
+        *("--onedir", "--name", "ingester"),
         *("--distpath", str(scratch / "dist"), "--workpath", str(scratch / "work")),
         *("--specpath", str(scratch), "--collect-submodules", "ingester"),
         *(part for name in _PACKAGE_DATA for part in ("--collect-data", name)),
+        *("--copy-metadata", "duckdb"),
         *(part for name in _NOT_IMPORTED for part in ("--exclude-module", name)),
         entry,
     ]
     subprocess.run(command, check=True)
     return scratch / "dist" / "ingester"
+
+
+def _strip(folder: Path) -> None:
+    """Symbols for debuggers are 70 MB. Not of numpy's own libraries, which do not load then."""
+    program = shutil.which("strip")
+    if program is None:
+        return
+    for path in folder.rglob("*.so*"):
+        if path.is_file() and not path.is_symlink() and "numpy.libs" not in path.parts:
+            subprocess.run([program, "--strip-unneeded", str(path)], check=True)
 
 
 def _sizes(folder: Path) -> Counter[str]:
