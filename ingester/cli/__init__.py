@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import version as distribution_version
 from types import MappingProxyType
 
 import click
@@ -53,6 +54,8 @@ class LazyGroup(click.Group):
         "export": "export:export",
         "retention": "retention:retention",
         "config": "settings:config",
+        "unit": "unit:unit",
+        "completion": "unit:completion",
     })
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -67,8 +70,22 @@ class LazyGroup(click.Group):
         return command
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not ctx.resilient_parsing:
+        # Not imported: that takes a tenth of a second.
+        click.echo(f"{ingester.__version__} (DuckDB {distribution_version('duckdb')})")
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(ingester.__version__, message="%(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version, and DuckDB's, and exit.",
+)
 def main() -> None:
     """Take product events over HTTP, keep them safe, query them with SQL.
 

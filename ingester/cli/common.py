@@ -193,7 +193,8 @@ def example_event(now_ms: int) -> str:
 
 def own_command() -> str:
     """How this program was started, so that a printed line works as pasted."""
-    started = Path(sys.argv[0])
+    # One file runs from where it was unpacked, and its launcher says where it lies.
+    started = Path(os.environ.get("_INGESTER_STARTED_AS") or sys.argv[0])
     if started.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m ingester"
     found = shutil.which(started.name)

@@ -41,6 +41,7 @@ from ingester.cli.common import (
 from ingester.cli.demo_data import DemoData, Sent, make_demo_data, send_demo_data
 from ingester.cli.local import LocalServer, find_server
 from ingester.cli.rows import Rows, ask, rows_table
+from ingester.executable import ingester_command
 from ingester.samples import SAMPLE_NAME
 
 __all__ = ["demo"]
@@ -277,7 +278,7 @@ def _served(folder: Path, say: _Speaker) -> Iterator[Server]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("INGESTER_")}
     # The child must find the package this one runs from, wherever that lies.
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, env.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "ingester", "serve"]
+    command = [*ingester_command(), "serve"]
     command += ["--config", str(config_path), "--data-dir", str(folder)]
     command += ["--intake-bind", any_port, "--console-bind", any_port, "--test-bind", any_port]
     say(f"Starting a server in {folder} …")

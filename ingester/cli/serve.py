@@ -31,6 +31,7 @@ from ingester.cli.common import (
     settings,
     write_private,
 )
+from ingester.systemd import notify, notify_reloading
 
 if TYPE_CHECKING:
     from ingester.config import Config
@@ -77,14 +78,22 @@ def serve(
         "intake.test_bind": test_bind,
     }
 
-    def reload() -> Config:
+    def read() -> Config:
         return settings(config_path, overrides, env=os.environ).config
 
-    config = reload()
+    config = read()
+
+    def reload() -> Config:
+        notify_reloading()
+        try:
+            return read()
+        finally:
+            notify("READY=1")
 
     def announce(announcement: Announcement) -> None:
         _show_first_run(announcement, config)
         _print_ready(announcement)
+        notify("READY=1", f"STATUS=intake {announcement.intake}, console {announcement.console}")
 
     async def run() -> None:
         # Read when numpy is imported: its linear algebra would start a thread for every core, and

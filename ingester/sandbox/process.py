@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from contextlib import suppress
 
 import trio
 
+from ..executable import query_process_command
 from .messages import Frames, QueryCut, QueryRequest, pack_request
 
 __all__ = ["QueryProcess"]
 
-_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from ingester.sandbox.child import main; main()"
 _RECEIVE_BYTES = 256 * 1024
 _NICE = 19
 
@@ -37,7 +36,7 @@ class QueryProcess:
     @classmethod
     async def start(cls) -> QueryProcess:
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-I", "-c", _PROGRAM, *map(os.path.abspath, sys.path)],
+            query_process_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
