@@ -1,7 +1,8 @@
 """The console's own routes, beside those of the management room: what each takes and answers.
 
 Why it exists: `app.py` registers functions; this table says the same for `openapi.json`, with the
-types that decode and encode there. A test holds the two together.
+types that decode and encode there. A test holds the two together. Screens (`screens.py`) and the
+files that they load are no part of it: they are for browsers, and change with them.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class CheckAnswer(Struct, frozen=True, kw_only=True):
 class ConsoleRoute(Struct, frozen=True, kw_only=True):
     """One route. `answer` None: text of `content_type`. `other_types`: what it may answer in
     besides. `errors`: statuses of refusals that not every route has; those of a page come as a
-    page.
+    page. `sends_on`: where the browser goes instead (303), in words.
     """
 
     method: Literal["GET", "POST"]
@@ -122,6 +123,7 @@ class ConsoleRoute(Struct, frozen=True, kw_only=True):
     role: NeededRole = "viewer"
     errors: tuple[int, ...] = ()
     unready: type[Struct] | None = None
+    sends_on: str = ""
 
 
 def _page(name: str, title: str, form: type[Struct], errors: tuple[int, ...]) -> Any:
@@ -156,7 +158,20 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         name="index",
         summary="The start page.",
         content_type=HTML,
+        status=303,
         role="anyone",
+        sends_on="To the first screen.",
+    ),
+    ConsoleRoute(
+        method="POST",
+        pattern="/logout",
+        name="send_logout",
+        summary="Send the form: sign out.",
+        content_type=HTML,
+        status=303,
+        role="anyone",
+        sends_on="Signed out: to the form.",
+        errors=(403,),
     ),
     ConsoleRoute(
         method="GET",

@@ -16,7 +16,15 @@ from ingester.console.openapi.parts import (
     header_references,
 )
 from ingester.console.openapi.schemas import Json, Schemas
-from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, ConsoleRoute, Export, Query
+from ingester.console.routes import (
+    CONSOLE_ROUTES,
+    FORM,
+    HTML,
+    JSON,
+    ConsoleRoute,
+    Export,
+    Query,
+)
 from ingester.delivery.routing import RouteRule
 from ingester.management import ROUTES, Route
 from ingester.management import requests as sent
@@ -138,10 +146,10 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
     answer: Json = {"description": "Done.", "content": content}
     if route.status == 303:
         answer = {
-            "description": "Signed in.",
+            "description": route.sends_on or "Signed in.",
             "headers": header_references("Location", "Set-Cookie"),
         }
-        statuses |= {403}
+        statuses |= {403} if route.method == "POST" else set()
     responses = {str(route.status): answer, **_errors(statuses)}
     if route.request_type == FORM:
         for status in route.errors:
@@ -205,7 +213,7 @@ def _parameters(pattern: str, query: type[Struct], schemas: Schemas) -> list[Jso
 
 
 def _tag(route: ConsoleRoute) -> str:
-    return "pages" if route.content_type == "text/html" else "state"
+    return "pages" if route.content_type == HTML else "state"
 
 
 def _role_statuses(role: NeededRole) -> set[int]:

@@ -1,0 +1,73 @@
+"""The frame of every screen: sign-in, navigation, theme, keys, refusals; and the house's rules."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from ingester.console.screens import SCREENS
+from tests.console.screens.site import ADMIN, PASSWORD, VIEWER, Site, assert_accessible, assert_fits
+
+
+def test_who_is_not_signed_in_comes_back_to_where_they_wanted(site: Site) -> None:
+    with site.page("/alerts?x=1", who=None) as page:
+        expect(page).to_have_title("Sign in · ingester")
+        assert_accessible(page)
+        site.shot(page, "login-light")
+        page.get_by_label("E-mail address").fill(ADMIN)
+        page.get_by_label("Password").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_be_visible()
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(f"{site.url}/alerts?x=1")
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_text("You are signed out.")).to_be_visible()
+        page.goto("/alerts")
+        expect(page).to_have_title("Sign in · ingester")
+
+
+def test_a_viewer_is_told_why_a_page_is_not_theirs(site: Site) -> None:
+    with site.page("/settings/members", who=VIEWER) as page:
+        expect(page.get_by_role("heading", level=1)).to_have_text("This page is for administrators")
+        assert_accessible(page)
+        site.shot(page, "forbidden-light")
+        page.goto("/settings")
+        expect(page.get_by_role("link", name="Members")).to_have_count(0)
+    with site.page("/nothing/here") as page:
+        expect(page.get_by_role("heading", level=1)).to_have_text(
+            "There is nothing at this address"
+        )
+
+
+def test_every_screen_is_sound_fits_and_says_where_it_is(site: Site) -> None:
+    for screen in SCREENS:
+        path = screen.path.replace("{id}", "none").replace("{path}", "none")
+        with site.page(path, width=375) as page:
+            expect(page.locator("#screen > *:not(.loading)").first).to_be_visible()
+            expect(page).to_have_title(f"{screen.title} · ingester")
+            assert page.locator("h1").count() >= 1, path
+            assert_accessible(page)
+            assert_fits(page)
+
+
+def test_the_theme_follows_the_system_until_it_is_chosen(site: Site) -> None:
+    background = "() => getComputedStyle(document.documentElement).backgroundColor"
+    with site.page("/pipeline", theme="dark") as page:
+        dark = page.evaluate(background)
+        page.get_by_role("button", name="Light theme").click()
+        light = page.evaluate(background)
+        assert dark != light
+        page.reload()
+        assert page.evaluate(background) == light
+        expect(page.get_by_role("button", name="Dark theme")).to_be_visible()
+
+
+def test_the_keyboard_gets_about(site: Site) -> None:
+    with site.page("/pipeline") as page:
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_be_focused()
+        page.keyboard.press("g")
+        page.keyboard.press("d")
+        expect(page).to_have_url(f"{site.url}/dashboards")
