@@ -16,6 +16,7 @@ It refuses to know what runs behind `Services`.
 
 from __future__ import annotations
 
+import itertools
 from typing import cast
 
 import msgspec
@@ -33,7 +34,15 @@ from ingester.console.metrics import METRICS_CONTENT_TYPE
 from ingester.console.openapi import openapi_json
 from ingester.console.pages import OPEN_PAGES, add_pages, error_page, harden_page, wants_page
 from ingester.console.results import result_response
-from ingester.console.routes import BackUp, CheckAnswer, Export, MetricWarnings, Query, Status
+from ingester.console.routes import (
+    BackUp,
+    CheckAnswer,
+    Export,
+    MetricWarnings,
+    Query,
+    Status,
+    ViewerQuery,
+)
 from ingester.console.search import add_search_routes
 from ingester.console.services import Services
 from ingester.console.shell import Pages
@@ -48,7 +57,7 @@ from ingester.errors import (
 )
 from ingester.management import ROUTES, Answer, Route
 from ingester.management.calls import NOBODY
-from ingester.management.dispatch import decode_body
+from ingester.management.dispatch import decode_body, decode_query
 from ingester.messages import ErrorBody
 from ingester.sandbox.messages import EXPORT_FORMATS, FORMATS, maybe_format
 
@@ -180,7 +189,11 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
 
     @app.get("/api/v1/viewer")
     async def viewer() -> Response:
-        return _json({"requests": list(services.viewer_requests())})
+        query = decode_query(request.args.to_dict(), ViewerQuery)
+        newer = itertools.takewhile(
+            lambda shown: shown["request_id"] != query.after, services.viewer_requests()
+        )
+        return _json({"requests": list(itertools.islice(newer, query.limit))})
 
     @app.get("/api/v1/metrics/warnings")
     async def metric_warnings() -> Response:

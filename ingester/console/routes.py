@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from ingester.doors.metric_labels import LabelWarning
 from ingester.doors.router import NotReady, Ready
 from ingester.doors.viewer import ViewerRequest
-from ingester.management.calls import NeededRole
+from ingester.management.calls import NeededRole, Nothing
 from ingester.management.requests import AcceptInvitation, SetUp, SignIn
 from ingester.sandbox.messages import CONTENT_TYPES, EXPORT_FORMATS, FORMATS
 from ingester.store.retention import Retention
@@ -33,6 +33,7 @@ __all__ = [
     "QueryRows",
     "Status",
     "ViewerAnswer",
+    "ViewerQuery",
 ]
 
 JSON = "application/json"
@@ -66,6 +67,13 @@ class BackUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     directory: Annotated[str, Meta(min_length=1)]
     with_secrets: bool = False
+
+
+class ViewerQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Only requests that came after the one of this id; all, when it is no longer shown."""
+
+    after: Annotated[str, Meta(max_length=64)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
 
 
 class QueryRows(Struct, frozen=True, kw_only=True):
@@ -120,6 +128,7 @@ class ConsoleRoute(Struct, frozen=True, kw_only=True):
     status: int = 200
     request: type[Struct] | None = None
     request_type: str = JSON
+    query: type[Struct] = Nothing
     role: NeededRole = "viewer"
     errors: tuple[int, ...] = ()
     unready: type[Struct] | None = None
@@ -219,6 +228,7 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         name="viewer",
         summary="The last requests of the test door, newest first.",
         answer=ViewerAnswer,
+        query=ViewerQuery,
     ),
     ConsoleRoute(
         method="GET",

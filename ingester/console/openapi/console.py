@@ -98,7 +98,8 @@ def console_types() -> Iterable[Any]:
     """Every type the routes name."""
     yield ErrorBody
     for own in CONSOLE_ROUTES:
-        yield from (one for one in (own.request, own.answer, own.unready) if one is not None)
+        parts = (own.request, own.query, own.answer, own.unready)
+        yield from (one for one in parts if one is not None)
     for route in ROUTES:
         yield from (route.request, route.query, route.answer)
     for search in SEARCH_ROUTES:
@@ -174,6 +175,8 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
     }
     if text := _ROLES[route.role]:
         operation["description"] = text
+    if parameters := _parameters(route.pattern, route.query, schemas):
+        operation["parameters"] = parameters
     if route.request is not None:
         operation["requestBody"] = _body(route.request, route.request_type, schemas)
     return operation
