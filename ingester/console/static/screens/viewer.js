@@ -119,7 +119,7 @@ function Request({ request }) {
         <span class="row">
           <span class=${`badge ${request.status === 200 ? "badge-good" : "badge-bad"}`}>
             ${request.status}</span>
-          <${CopyButton} text=${asCurl(request)} label="Copy the request as curl">Copy as curl<//>
+          <${CopyButton} text=${asCurl(request)} label="Copy as curl: the request">Copy as curl<//>
         </span>
       </div>
       ${request.warnings.map((text) => html`<p class="notice notice-warn">${sentence(text)}</p>`)}
