@@ -62,7 +62,8 @@ function Viewer() {
             Resume${waiting.value.length ? ` (${count(waiting.value.length)} waiting)` : ""}</button>`
         : html`<span class="badge badge-good"><span class="dot dot-live"></span>live</span>
             <button class="btn" type="button" onClick=${() => (isPaused.value = true)}>Pause</button>`}
-      <${Menu} label="How to send" text="How to send" small=${false}>${() => html`<${Instructions} />`}<//>
+      ${requests.value.length > 0 && html`<${Menu} label="How to send" text="How to send"
+        small=${false}>${() => html`<${Instructions} />`}<//>`}
     <//>
     <${Failure} error=${fault.value} retry=${look} />
     ${requests.value.length
