@@ -28,7 +28,11 @@ const listed = computed(() => requests.value.filter(
     && (onlyBad.value !== "rejected" || one.rejected > 0 || one.status !== 200),
 ));
 
+let isLooking = false;
+
 async function look() {
+  if (isLooking) return;
+  isLooking = true;
   const newest = (waiting.value[0] ?? requests.value[0])?.request_id;
   try {
     const { requests: found } = await get("/viewer", { after: newest, limit: newest ? SHOWN_MAX : PAGE });
@@ -38,6 +42,8 @@ async function look() {
     else requests.value = [...found, ...requests.value].slice(0, SHOWN_MAX);
   } catch (error) {
     fault.value = error;
+  } finally {
+    isLooking = false;
   }
 }
 
