@@ -140,6 +140,7 @@ function settings({
     hooks: {
       drawClear: [(plot) => drawBands(plot, bands)],
       draw: [(plot) => drawLines(plot, lines)],
+      ready: [(plot) => plot.over.addEventListener("mousedown", () => (pressed = plot))],
       setSelect: [(plot) => told(plot, zoom)],
     },
   };
@@ -154,9 +155,12 @@ function extent(low, high, isBars, lines) {
   return [least >= 0 ? Math.max(0, least - room) : least - room, most + room];
 }
 
+// Where the drag began: plots that share a cursor share the selection, too.
+let pressed = null;
+
 function told(plot, zoom) {
   const { left, width } = plot.select;
-  if (width < 3) return;
+  if (width < 3 || plot !== pressed) return;
   const from = plot.posToVal(left, "x");
   const until = plot.posToVal(left + width, "x");
   plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
