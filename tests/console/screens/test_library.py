@@ -10,7 +10,7 @@ from tests.console.screens.site import Site, assert_accessible, write_query
 _SHOW = """async (make) => {
   const link = document.querySelector('link[href$="app.css"]').href;
   const at = (name) => import(link.replace('app.css', name));
-  const names = ['ui', 'editor', 'plot', 'time', 'url', 'table', 'feedback', 'copy', 'format'];
+  const names = ['ui', 'menu', 'editor', 'plot', 'time', 'url', 'table'];
   const modules = Object.assign({}, ...await Promise.all(names.map((name) => at(`${name}.js`))));
   document.getElementById('screen')?.remove();
   const place = document.createElement('div');
@@ -175,3 +175,34 @@ def test_a_table_sorts_opens_rows_and_shows_text_as_text(site: Site) -> None:
         expect(links).to_have_count(1)
         expect(links).to_have_attribute("rel", "noopener noreferrer")
         assert page.locator("main b").count() == 0
+
+
+def test_a_menu_is_whole_wherever_its_button_is(site: Site) -> None:
+    for width in (1280, 375):
+        with site.page("/settings/webhooks", width=width) as page:
+            show(
+                page,
+                """({html, Table}) => {
+                  const rows = [1, 2, 3].map((id) => ({id}));
+                  const columns = [{name: 'id', label: 'Id', cell: (row) => 'x'.repeat(60)}];
+                  const items = ['One', 'Two', 'Three', 'Four', 'Five'].map((label) => ({
+                    label, onSelect: () => window.told.push(label)}));
+                  return () => html`<div class="card card-flush"><${Table} rows=${rows} label="R"
+                    columns=${columns} rowKey=${(row) => row.id}
+                    actions=${() => html`<${Menu} label="Actions" items=${items} />`} /></div>`;
+                }""".replace("{html, Table}", "{html, Table, Menu}"),
+            )
+            page.get_by_role("button", name="Actions").last.click()
+            menu = page.get_by_role("menu")
+            box, window = menu.bounding_box(), page.viewport_size
+            assert box is not None
+            assert window is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= window["width"]
+            assert box["y"] + box["height"] <= window["height"]
+            expect(page.get_by_role("menuitem", name="One")).to_be_focused()
+            page.keyboard.press("ArrowDown")
+            page.keyboard.press("Enter")
+            assert page.evaluate("() => window.told") == ["Two"]
+            expect(menu).to_have_count(0)
+            assert_accessible(page)
