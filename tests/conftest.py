@@ -2,6 +2,7 @@
 
 `--long` turns on the long forms of the fault runs (hundreds of kill rounds, larger disks).
 Tests marked `long` are skipped without it; tests that have both forms ask `long_form`.
+`--screenshots DIR` writes pictures of the console's screens.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         default=False,
         help="run the long forms of the fault tests (hours of machine time, not minutes)",
+    )
+    parser.addoption(
+        "--screenshots",
+        metavar="DIR",
+        default=None,
+        help="write pictures of the console's screens into this folder",
     )
 
 

@@ -1,4 +1,4 @@
-"""The console's routes: health, metrics, plain pages, and the JSON API.
+"""The console's routes: health, metrics, and the JSON API; pages are registered by `pages.py`.
 
 Invariants:
 
@@ -9,13 +9,14 @@ Invariants:
    ours, logged, and says nothing about it.
 3. Bodies are decoded into typed structs; an unknown field is an error that names it. No
    Content-Type is demanded.
-4. Answers are never cached and load nothing: the page has no script and no outside reference.
+4. Answers are never cached and load nothing, but for pages and their files (`shell.py`).
 
 It refuses to know what runs behind `Services`.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import cast
 
 import msgspec
@@ -31,11 +32,20 @@ from ingester.console.connection import ConsoleLimits
 from ingester.console.guard import is_local_admin
 from ingester.console.metrics import METRICS_CONTENT_TYPE
 from ingester.console.openapi import openapi_json
-from ingester.console.pages import PAGE_POLICY, FormName, form_page, index_page
+from ingester.console.pages import OPEN_PAGES, add_pages, error_page, harden_page, wants_page
 from ingester.console.results import result_response
-from ingester.console.routes import BackUp, CheckAnswer, Export, MetricWarnings, Query, Status
+from ingester.console.routes import (
+    BackUp,
+    CheckAnswer,
+    Export,
+    MetricWarnings,
+    Query,
+    Status,
+    ViewerQuery,
+)
 from ingester.console.search import add_search_routes
 from ingester.console.services import Services
+from ingester.console.shell import Pages
 from ingester.doors.router import NotReady, Ready
 from ingester.errors import (
     Forbidden,
@@ -47,13 +57,13 @@ from ingester.errors import (
 )
 from ingester.management import ROUTES, Answer, Route
 from ingester.management.calls import NOBODY
-from ingester.management.dispatch import decode_body
+from ingester.management.dispatch import decode_body, decode_query
 from ingester.messages import ErrorBody
 from ingester.sandbox.messages import EXPORT_FORMATS, FORMATS, maybe_format
 
 __all__ = ["make_app"]
 
-_PUBLIC_ENDPOINTS = frozenset({"index", "healthz", "readyz", "metrics", "openapi"})
+_PUBLIC_ENDPOINTS = frozenset({"healthz", "readyz", "metrics", "openapi"})
 
 _RETRY_AFTER_SECONDS = 1
 
@@ -74,16 +84,15 @@ def make_app(services: Services) -> QuartTrio:
     # The guard has bounded body and time; Quart's own limits would only add a second opinion.
     app.config["MAX_CONTENT_LENGTH"] = ConsoleLimits().control_body_bytes_max
     app.config["RESPONSE_TIMEOUT"] = None
-    _add_rules(app, services)
+    _add_rules(app, services, add_pages(app, services))
     _add_public_routes(app, services)
     _add_reading_routes(app, services)
     add_search_routes(app, services)
     _add_management_routes(app, services)
-    _add_pages(app, services)
     return app
 
 
-def _add_rules(app: QuartTrio, services: Services) -> None:
+def _add_rules(app: QuartTrio, services: Services, pages: Pages) -> None:
     log = structlog.get_logger("ingester.console")
 
     @app.before_request
@@ -100,12 +109,13 @@ def _add_rules(app: QuartTrio, services: Services) -> None:
 
     @app.after_request
     async def harden(response: Response) -> Response:
-        is_page = response.mimetype == "text/html"
-        response.headers["Content-Security-Policy"] = PAGE_POLICY if is_page else _DATA_POLICY
+        response.headers["Content-Security-Policy"] = _DATA_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
-        # With no-referrer a browser would send `Origin: null` with our own forms.
-        response.headers["Referrer-Policy"] = "same-origin" if is_page else "no-referrer"
-        response.headers["Cache-Control"] = "no-store"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        response.headers.setdefault("Cache-Control", "no-store")
+        if response.mimetype == "text/html":
+            harden_page(response)
         return response
 
     @app.errorhandler(HTTPException)
@@ -114,10 +124,17 @@ def _add_rules(app: QuartTrio, services: Services) -> None:
         headers = {}
         if status == 405:
             headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-        return _error(status, _SENTENCES.get(status, error.name.lower()), headers=headers)
+        sentence = _SENTENCES.get(status, error.name.lower())
+        if wants_page():
+            response = error_page(pages, status, sentence)
+            response.headers.update(headers)
+            return response
+        return _error(status, sentence, headers=headers)
 
     @app.errorhandler(RequestError)
     async def refused(error: RequestError) -> Response:
+        if wants_page():
+            return error_page(pages, error.status_hint, str(error))
         return _error(
             error.status_hint,
             str(error),
@@ -135,15 +152,12 @@ def _add_rules(app: QuartTrio, services: Services) -> None:
     @app.errorhandler(Exception)
     async def fault(error: Exception) -> Response:
         log.error("a console request failed", path=request.path, exc_info=error)
+        if wants_page():
+            return error_page(pages, 500, "The fault is in the server's log.")
         return _error(500, "internal error")
 
 
 def _add_public_routes(app: QuartTrio, services: Services) -> None:
-    @app.get("/")
-    async def index() -> Response:
-        _, reasons = services.ready()
-        return _html(index_page(reasons=reasons, actors=list(services.statistics())))
-
     @app.get("/healthz")
     async def healthz() -> Response:
         return _json(Ready(status="ok"))
@@ -175,7 +189,11 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
 
     @app.get("/api/v1/viewer")
     async def viewer() -> Response:
-        return _json({"requests": list(services.viewer_requests())})
+        query = decode_query(request.args.to_dict(), ViewerQuery)
+        newer = itertools.takewhile(
+            lambda shown: shown["request_id"] != query.after, services.viewer_requests()
+        )
+        return _json({"requests": list(itertools.islice(newer, query.limit))})
 
     @app.get("/api/v1/metrics/warnings")
     async def metric_warnings() -> Response:
@@ -266,46 +284,13 @@ def _add_management_routes(app: QuartTrio, services: Services) -> None:
         )
 
 
-def _add_pages(app: QuartTrio, services: Services) -> None:
-    """The forms without script: they go the same way as the API."""
-
-    def add(name: FormName, path: str, fields: tuple[str, ...]) -> None:
-        async def show() -> Response:
-            return _html(form_page(name, token=request.args.get("token", "")))
-
-        async def send() -> Response:
-            refuse_cross_site(request, services)
-            form = await request.form
-            sent = {field: form.get(field, "") for field in fields}
-            address = address_of(request, services)
-            body = msgspec.json.encode(sent)
-            answer = await services.manage("POST", path, {}, body, NOBODY, address)
-            if answer.session_secret is None:
-                error = str(answer.document.get("error", ""))
-                page = form_page(
-                    name, token=sent.get("token", ""), email=sent.get("email", ""), error=error
-                )
-                return _html(page, answer.status)
-            response = Response(b"", status=303, headers={"Location": "/"})
-            set_session(response, answer, request, services)
-            return response
-
-        app.add_url_rule(f"/{name}", endpoint=f"show {name}", view_func=show, methods=["GET"])
-        app.add_url_rule(f"/{name}", endpoint=f"send {name}", view_func=send, methods=["POST"])
-
-    add("login", "/api/v1/session", ("email", "password"))
-    add("setup", "/api/v1/setup", ("token", "email", "password"))
-    add("invite", "/api/v1/invites/accept", ("token", "password"))
-
-
 def _endpoint(route: Route) -> str:
     return f"{route.method} {route.pattern}"
 
 
-# Endpoints that take a request from nobody: signing in, and the pages for it.
+# Endpoints that take a request from nobody: signing in, and pages, which send to the form.
 _OPEN_ENDPOINTS = frozenset(
-    {_endpoint(route) for route in ROUTES if route.role == "anyone"}
-    | {f"{what} {name}" for what in ("show", "send") for name in ("login", "setup", "invite")}
+    {_endpoint(route) for route in ROUTES if route.role == "anyone"} | OPEN_PAGES
 )
 
 
@@ -332,10 +317,6 @@ def _error(
     response = _json(body, status)
     response.headers.update(headers or {})
     return response
-
-
-def _html(page: str, status: int = 200) -> Response:
-    return Response(page, status=status, content_type="text/html; charset=utf-8")
 
 
 def _json(document: object, status: int = 200) -> Response:

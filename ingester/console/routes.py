@@ -1,7 +1,8 @@
 """The console's own routes, beside those of the management room: what each takes and answers.
 
 Why it exists: `app.py` registers functions; this table says the same for `openapi.json`, with the
-types that decode and encode there. A test holds the two together.
+types that decode and encode there. A test holds the two together. Screens (`screens.py`) and the
+files that they load are no part of it: they are for browsers, and change with them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from msgspec import Meta, Struct
 from ingester.doors.metric_labels import LabelWarning
 from ingester.doors.router import NotReady, Ready
 from ingester.doors.viewer import ViewerRequest
-from ingester.management.calls import NeededRole
+from ingester.management.calls import NeededRole, Nothing
 from ingester.management.requests import AcceptInvitation, SetUp, SignIn
 from ingester.sandbox.messages import CONTENT_TYPES, EXPORT_FORMATS, FORMATS
 from ingester.store.retention import Retention
@@ -32,6 +33,7 @@ __all__ = [
     "QueryRows",
     "Status",
     "ViewerAnswer",
+    "ViewerQuery",
 ]
 
 JSON = "application/json"
@@ -66,6 +68,13 @@ class BackUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     directory: Annotated[str, Meta(min_length=1)]
     with_secrets: bool = False
+
+
+class ViewerQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Only requests that came after the one of this id; all, when it is no longer shown."""
+
+    after: Annotated[str, Meta(max_length=64)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 10_000
 
 
 class QueryRows(Struct, frozen=True, kw_only=True):
@@ -107,7 +116,7 @@ class CheckAnswer(Struct, frozen=True, kw_only=True):
 class ConsoleRoute(Struct, frozen=True, kw_only=True):
     """One route. `answer` None: text of `content_type`. `other_types`: what it may answer in
     besides. `errors`: statuses of refusals that not every route has; those of a page come as a
-    page.
+    page. `sends_on`: where the browser goes instead (303), in words.
     """
 
     method: Literal["GET", "POST"]
@@ -120,9 +129,11 @@ class ConsoleRoute(Struct, frozen=True, kw_only=True):
     status: int = 200
     request: type[Struct] | None = None
     request_type: str = JSON
+    query: type[Struct] = Nothing
     role: NeededRole = "viewer"
     errors: tuple[int, ...] = ()
     unready: type[Struct] | None = None
+    sends_on: str = ""
 
 
 def _page(name: str, title: str, form: type[Struct], errors: tuple[int, ...]) -> Any:
@@ -157,7 +168,20 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         name="index",
         summary="The start page.",
         content_type=HTML,
+        status=303,
         role="anyone",
+        sends_on="To the first screen.",
+    ),
+    ConsoleRoute(
+        method="POST",
+        pattern="/logout",
+        name="send_logout",
+        summary="Send the form: sign out.",
+        content_type=HTML,
+        status=303,
+        role="anyone",
+        sends_on="Signed out: to the form.",
+        errors=(403,),
     ),
     ConsoleRoute(
         method="GET",
@@ -205,6 +229,7 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         name="viewer",
         summary="The last requests of the test door, newest first.",
         answer=ViewerAnswer,
+        query=ViewerQuery,
     ),
     ConsoleRoute(
         method="GET",

@@ -59,7 +59,7 @@ class Services(Protocol):
         """The same in the Prometheus text format (`console.metrics.metrics_text`)."""
 
     def viewer_requests(self) -> Sequence[Document]:
-        """The newest requests of the test door, oldest first, without keys."""
+        """The newest requests of the test door, newest first, without keys."""
 
     def metric_warnings(self) -> Sequence[LabelWarning]:
         """Metrics whose name or unit has changed, the newest change first."""

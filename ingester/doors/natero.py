@@ -117,6 +117,7 @@ async def _inspect(
     rules = EventRules(config.line_bytes_max, config.depth_max, source.lenient_session)
     decoder = EventDecoder(rules, rejects_max=LINES_SHOWN_MAX, is_plain=asked.is_plain)
     lines: list[bytes] = []
+    numbers: list[int] = []
     created: list[float] = []
 
     def turns(piece: bytes) -> Iterator[bool]:
@@ -134,8 +135,9 @@ async def _inspect(
                 created.extend(event.createdAt for event in batch.events)
                 spans = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
                 lines.extend(batch.data[start : start + length] for start, length in spans)
+                numbers.extend(batch.line_numbers.tolist())
 
-    status = 400
+    status, refusal = 400, ""
     try:
         while True:
             piece = await request.body.receive()
@@ -146,9 +148,10 @@ async def _inspect(
                 break
         status = 200
     except RequestError as error:
-        status = error.status_hint
+        status, refusal = error.status_hint, str(error)
         raise
     finally:
+        now_ms = time.time() * 1000
         admission.viewer.add(
             number=request.number,
             head=request.head,
@@ -160,8 +163,9 @@ async def _inspect(
             accepted=decoder.accepted_count,
             rejected=decoder.rejected_count,
             lines=lines,
+            line_numbers=numbers,
             rejects=decoder.rejects,
-            warnings=warnings_of(request.head.method, created, decoder.rejects, time.time() * 1000),
+            warnings=warnings_of(request.head, created, decoder.rejects, now_ms, refusal=refusal),
         )
     admission.usage.count(source.credential, address=request.client_address)
     return _answer(200, headers + _counts(decoder.accepted_count, decoder.rejected_count))
@@ -213,8 +217,9 @@ def _refused(request: Request, admission: Admission, is_test: bool) -> Response:
             accepted=0,
             rejected=0,
             lines=(),
+            line_numbers=(),
             rejects=(),
-            warnings=warnings_of(request.head.method, (), (), 0)
+            warnings=warnings_of(request.head, (), (), 0)
             or ["the path names no key pair of this server"],
         )
     return _answer(400)

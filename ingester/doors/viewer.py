@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from ..messages import LineReject, RejectReason, request_id_text
 from ..protocol.http1 import RequestHead
+from ..protocol.inflate import ENCODING_NAMES, parse_content_encoding
 
 __all__ = ["LINES_SHOWN_MAX", "Viewer", "ViewerReject", "ViewerRequest", "warnings_of"]
 
@@ -25,6 +26,7 @@ _LINE_BYTES_MAX = 2000
 _HEADER_BYTES_MAX = 500
 # Of a request's events, and the same again of its rejects: the ring of 500 is 32 MB when full.
 _SHOWN_CHARACTERS_MAX = 32 * 1024
+_ENCODING_BYTES_SHOWN = 40
 _MASK = "***"
 _MASKED_NAMES = re.compile(rb"auth|cookie|token|secret|password|api-?key|signature")
 # A path segment this long may be a key.
@@ -46,12 +48,14 @@ class ViewerReject(Struct, frozen=True, kw_only=True):
 
 class ViewerRequest(Struct, frozen=True, kw_only=True):
     """A request of the test door. `source` null: its path names no key pair. Headers that may hold
-    a key are masked; events are shown as they came, the first hundred.
+    a key, and keys in the path, are masked; events are shown as they came, the first hundred, with
+    the numbers of their lines.
     """
 
     request_id: str
     received_at: str
     method: str
+    path: str
     client_address: str
     source: str | None
     status: int
@@ -61,6 +65,7 @@ class ViewerRequest(Struct, frozen=True, kw_only=True):
     accepted: int
     rejected: int
     events: list[str]
+    event_lines: list[int]
     rejects: list[ViewerReject]
     warnings: list[str]
 
@@ -86,6 +91,7 @@ class Viewer:
         accepted: int,
         rejected: int,
         lines: Sequence[bytes],
+        line_numbers: Sequence[int],
         rejects: Sequence[LineReject],
         warnings: Sequence[str],
     ) -> None:
@@ -93,10 +99,12 @@ class Viewer:
         if self._is_off:
             return
         keys = [part for part in head.path.split("/") if len(part) >= _KEY_CHARACTERS_MIN]
+        events = _texts(lines)
         shown = ViewerRequest(
             request_id=request_id_text(number),
             received_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             method=head.method,
+            path=_header_text(b"", head.path.encode("latin-1", "replace"), keys),
             client_address=client_address,
             source=source,
             status=status,
@@ -108,7 +116,8 @@ class Viewer:
             bytes_raw=bytes_raw,
             accepted=accepted,
             rejected=rejected,
-            events=_texts(lines),
+            events=events,
+            event_lines=list(line_numbers[: len(events)]),
             rejects=[
                 ViewerReject(
                     line=reject.line_number,
@@ -132,24 +141,48 @@ class Viewer:
 
 
 def warnings_of(
-    method: str, created_at_ms: Sequence[float], rejects: Sequence[LineReject], now_ms: float
+    head: RequestHead,
+    created_at_ms: Sequence[float],
+    rejects: Sequence[LineReject],
+    now_ms: float,
+    *,
+    refusal: str = "",
 ) -> list[str]:
-    """The classic mistakes, in plain sentences."""
+    """The classic mistakes, in plain sentences; `refusal` is why the body was refused."""
     warnings: list[str] = []
-    if method == "PUT":
+    if head.method == "PUT":
         warnings.append("PUT is refused; with curl -T, add -X POST and no slash after the keys")
+    elif head.method != "POST":
+        warnings.append(f"{head.method} is refused; events are sent with POST")
+    named = head.get(b"content-encoding")
+    if named is not None and parse_content_encoding(named) is None:
+        text = named[:_ENCODING_BYTES_SHOWN].decode("latin-1")
+        warnings.append(
+            f"Content-Encoding {text!r} is not known here, so the body was read as plain text;"
+            f" known are {', '.join(ENCODING_NAMES)}"
+        )
+    if refusal:
+        warnings.append(f"the body was refused: {refusal}")
     if any(0 < value < _SECONDS_LOOK_BELOW for value in created_at_ms):
         warnings.append("createdAt looks like seconds; milliseconds are expected")
     if any(value > now_ms + 86_400_000 for value in created_at_ms):
         warnings.append("createdAt is more than a day ahead")
+    return [*warnings, *_line_warnings(rejects)]
+
+
+def _line_warnings(rejects: Sequence[LineReject]) -> Iterator[str]:
     reasons = {reject.reason for reject in rejects}
     if "several_values" in reasons:
-        warnings.append("several events on a line; with curl, use --data-binary instead of -d")
+        yield "several events on a line; with curl, use --data-binary instead of -d"
     if "not_an_object" in reasons and any(r.line.startswith(b"[") for r in rejects):
-        warnings.append("a JSON array; send one event per line, without brackets and commas")
+        yield "a JSON array; send one event per line, without brackets and commas"
     if "wrong_encoding" in reasons:
-        warnings.append("a compressed body without Content-Encoding")
-    return warnings
+        yield "a compressed body without Content-Encoding"
+    missing = {r.field for r in rejects if r.reason == "missing_field" and r.field is not None}
+    if missing:
+        yield f"lines lack {', '.join(sorted(missing))}: every event needs all five properties"
+    if any(r.field == "createdAt" and r.reason == "wrong_type" for r in rejects):
+        yield "createdAt must be a number of milliseconds since 1970, not a text"
 
 
 def _header_text(name: bytes, value: bytes, keys: Sequence[str]) -> str:

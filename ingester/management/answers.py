@@ -45,6 +45,9 @@ __all__ = [
     "Token",
     "TokenKeyAnswer",
     "TokenList",
+    "TriedEvent",
+    "TriedReject",
+    "TryMapAnswer",
     "UsageAnswer",
     "UsageHourRow",
     "key_rows",
@@ -87,6 +90,36 @@ class SourceKey(SourceSettings, frozen=True, kw_only=True):
     auth_key: str
     api_key: str
     url: str
+
+
+class TriedEvent(Struct, frozen=True, kw_only=True):
+    """The five properties as they would be stored, and the number of the line."""
+
+    line: int
+    account_id: str
+    user_id: str
+    created_at: str
+    action: str
+    session_id: str | None
+
+
+class TriedReject(Struct, frozen=True, kw_only=True):
+    """A line that would be refused; `column` 0 where no place in it is meant."""
+
+    line: int
+    column: int
+    field: str | None
+    reason: RejectReason
+    detail: str
+
+
+class TryMapAnswer(Struct, frozen=True, kw_only=True):
+    """What would become of the lines; nothing is stored. The first hundred of each are told."""
+
+    accepted: int
+    rejected: int
+    events: list[TriedEvent]
+    rejects: list[TriedReject]
 
 
 class SourceRevoked(Struct, frozen=True, kw_only=True):

@@ -150,7 +150,7 @@ def decode_body(body: bytes, body_type: type[BodyT]) -> BodyT:
         raise RequestError(f"the body must be one JSON object ({error})") from None
 
 
-def decode_query(query: Mapping[str, str], query_type: type[Struct]) -> Struct:
+def decode_query(query: Mapping[str, str], query_type: type[BodyT]) -> BodyT:
     """The parameters of a query string. Raises InvalidField."""
     try:
         values = {_whole(name): _whole(value) for name, value in query.items()}

@@ -37,6 +37,7 @@ __all__ = [
     "Rotate",
     "SetUp",
     "SignIn",
+    "TryMap",
     "UsageQuery",
     "given",
 ]
@@ -77,6 +78,16 @@ class PatchSource(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     dedup_hours: Annotated[int, Meta(ge=1, le=24 * 366)] | UnsetType = UNSET
     map: dict[str, str] | UnsetType | None = UNSET
     copyable: bool | UnsetType = UNSET
+
+
+class TryMap(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Lines, an object or an array as the honest door takes them, read as the source would read
+    them with these settings; what is left out is as the source has it.
+    """
+
+    text: Annotated[str, Meta(max_length=65_536)]
+    lenient_session: bool | UnsetType = UNSET
+    map: dict[str, str] | UnsetType | None = UNSET
 
 
 class Rotate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

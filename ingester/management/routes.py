@@ -6,7 +6,7 @@ call, so that none of the three can differ.
 
 from __future__ import annotations
 
-from ingester.management import answers, keys, people, records, rejects, requests
+from ingester.management import answers, keys, people, records, rejects, requests, trials
 from ingester.management.delivery_routes import DELIVERY_ROUTES
 from ingester.management.route import Route, change, get, key_change
 from ingester.management.watch_routes import WATCH_ROUTES
@@ -66,6 +66,14 @@ _SOURCES = (
         answers.SourceKey,
         "The newest key pair again; 409 when it is not retrievable.",
         conflict=_NOT_RETRIEVABLE,
+    ),
+    change(
+        "POST",
+        "/sources/{name}/try",
+        trials.try_map,
+        answers.TryMapAnswer,
+        "How a source would read lines, with its map or another; nothing is stored.",
+        requests.TryMap,
     ),
     get(
         "/sources/{name}/usage",

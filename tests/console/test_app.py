@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -43,22 +42,8 @@ async def test_metrics_are_prometheus_text(console: Console) -> None:
     assert b"process_open_fds" in answer.body
 
 
-async def test_page_is_plain_and_loads_nothing(console: Console) -> None:
-    console.services.reasons = ["<b>replaying</b>"]
-    answer = await console.get("/")
-    text = answer.body.decode()
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert ingester.__version__ in text
-    assert "<li>journal</li>" in text
-    assert "&lt;b&gt;replaying" in text
-    assert re.search(r"<script|src=|https?://|@import|url\(", text) is None
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert "unsafe" not in answer.headers["content-security-policy"]
-
-
 async def test_every_answer_is_hardened_and_names_no_server(console: Console) -> None:
-    for path in ("/", "/healthz", "/metrics", "/nothing", "/api/v1/status"):
+    for path in ("/", "/login", "/healthz", "/metrics", "/nothing", "/api/v1/status"):
         headers = (await console.get(path)).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == "no-store"
@@ -143,7 +128,7 @@ async def test_control_socket_is_the_administrator(console: Console) -> None:
     }
     answer = await console.control("GET", "/api/v1/viewer")
     assert answer.document == {"requests": [{"request_id": "01", "accepted": 1, "rejected": 0}]}
-    assert (await console.control("GET", "/")).status == 200
+    assert (await console.control("GET", "/logs")).status == 200
 
 
 async def test_status_shows_what_is_no_number_as_text(console: Console) -> None:

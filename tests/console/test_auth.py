@@ -207,7 +207,7 @@ async def test_the_forms_set_up_invite_and_sign_in(console: Console) -> None:
     answer = await send_form(
         console, "/setup", token=invitation.token, email="ada@example.org", password=PASSWORD
     )
-    assert (answer.status, answer.headers["location"]) == (303, "/")
+    assert (answer.status, answer.headers["location"]) == (303, "/welcome")
     bob = control.create_member("bob@example.org", "viewer")
     answer = await send_form(console, "/invite", token=bob.token, password=PASSWORD)
     assert answer.status == 303

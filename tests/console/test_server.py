@@ -90,7 +90,7 @@ HOSTILE = {
     "no http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20 + b"\r\n\r\n", 400),
     "http/1.0": (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
     "absolute form": (b"GET http://localhost:1/healthz?x HTTP/1.1\r\nHost: x\r\n\r\n", 200),
-    "absolute form without a path": (b"GET http://localhost HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+    "absolute form without a path": (b"GET http://localhost HTTP/1.1\r\nHost: x\r\n\r\n", 303),
     "range and cookies": (
         b"GET /healthz HTTP/1.1\r\nHost: x\r\nCookie: \xff=;;=a\r\nRange: bytes=9-1\r\n"
         b"If-None-Match: *\r\nContent-Type: multipart/form-data\r\n\r\n",

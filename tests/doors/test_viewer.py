@@ -25,6 +25,7 @@ def add(viewer: Viewer, **changes: Any) -> None:
         "accepted": 3,
         "rejected": 4,
         "lines": [b"{}"],
+        "line_numbers": [3],
         "rejects": [LineReject(9, "missing_field", "x is missing", b"{ }", "x", 5)],
         "warnings": ["careful"],
         **changes,
@@ -39,6 +40,7 @@ def test_a_document_says_what_came_and_how_it_was_judged() -> None:
     assert document == {
         "request_id": "0000000000000abc",
         "method": "POST",
+        "path": "/v1/***/***",
         "client_address": "192.0.2.1",
         "source": "shop",
         "status": 200,
@@ -48,6 +50,7 @@ def test_a_document_says_what_came_and_how_it_was_judged() -> None:
         "accepted": 3,
         "rejected": 4,
         "events": ["{}"],
+        "event_lines": [3],
         "rejects": [
             {
                 "line": 9,
@@ -159,11 +162,34 @@ def reject(reason: Any, line: bytes = b"") -> LineReject:
     ],
 )
 def test_the_usual_mistakes_are_named(arguments: tuple[Any, Any, Any], word: str) -> None:
-    [warning] = warnings_of(*arguments, now_ms=1_800_000_000_000)
+    method, times, rejects = arguments
+    head = head_of(method=method)
+    [warning] = warnings_of(head, times, rejects, now_ms=1_800_000_000_000)
     assert word in warning
 
 
 def test_nothing_is_said_about_what_is_right() -> None:
     times = [0.0, 1_000_000_000_000.0, 1_800_000_000_000.0 + 86_400_000]
     rejects = [reject("not_an_object", b"5"), reject("invalid_json"), reject("too_long")]
-    assert warnings_of("POST", times, rejects, 1_800_000_000_000) == []
+    head = head_of(headers=[(b"content-encoding", b"GZIP")])
+    assert warnings_of(head, times, rejects, 1_800_000_000_000) == []
+
+
+def test_an_encoding_nobody_knows_and_a_refused_body_are_named() -> None:
+    head = head_of(headers=[(b"content-encoding", b"br, gzip")])
+    [encoding, refused] = warnings_of(head, [], [], 0, refusal="the stream is cut")
+    assert "'br, gzip'" in encoding
+    assert "zstd" in encoding
+    assert refused.endswith("the stream is cut")
+
+
+def test_missing_fields_are_named_once() -> None:
+    rejects = [
+        LineReject(1, "missing_field", "x", b"{}", "userId"),
+        LineReject(2, "missing_field", "x", b"{}", "accountId"),
+        LineReject(3, "missing_field", "x", b"{}", "userId"),
+        LineReject(4, "wrong_type", "x", b"{}", "createdAt"),
+    ]
+    [missing, time] = warnings_of(head_of(), [], rejects, 0)
+    assert missing.startswith("lines lack accountId, userId:")
+    assert time.startswith("createdAt must be a number")

@@ -16,7 +16,15 @@ from ingester.console.openapi.parts import (
     header_references,
 )
 from ingester.console.openapi.schemas import Json, Schemas
-from ingester.console.routes import CONSOLE_ROUTES, FORM, JSON, ConsoleRoute, Export, Query
+from ingester.console.routes import (
+    CONSOLE_ROUTES,
+    FORM,
+    HTML,
+    JSON,
+    ConsoleRoute,
+    Export,
+    Query,
+)
 from ingester.delivery.routing import RouteRule
 from ingester.management import ROUTES, Route
 from ingester.management import requests as sent
@@ -90,7 +98,8 @@ def console_types() -> Iterable[Any]:
     """Every type the routes name."""
     yield ErrorBody
     for own in CONSOLE_ROUTES:
-        yield from (one for one in (own.request, own.answer, own.unready) if one is not None)
+        parts = (own.request, own.query, own.answer, own.unready)
+        yield from (one for one in parts if one is not None)
     for route in ROUTES:
         yield from (route.request, route.query, route.answer)
     for search in SEARCH_ROUTES:
@@ -138,10 +147,10 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
     answer: Json = {"description": "Done.", "content": content}
     if route.status == 303:
         answer = {
-            "description": "Signed in.",
+            "description": route.sends_on or "Signed in.",
             "headers": header_references("Location", "Set-Cookie"),
         }
-        statuses |= {403}
+        statuses |= {403} if route.method == "POST" else set()
     responses = {str(route.status): answer, **_errors(statuses)}
     if route.request_type == FORM:
         for status in route.errors:
@@ -166,6 +175,8 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
     }
     if text := _ROLES[route.role]:
         operation["description"] = text
+    if parameters := _parameters(route.pattern, route.query, schemas):
+        operation["parameters"] = parameters
     if route.request is not None:
         operation["requestBody"] = _body(route.request, route.request_type, schemas)
     return operation
@@ -205,7 +216,7 @@ def _parameters(pattern: str, query: type[Struct], schemas: Schemas) -> list[Jso
 
 
 def _tag(route: ConsoleRoute) -> str:
-    return "pages" if route.content_type == "text/html" else "state"
+    return "pages" if route.content_type == HTML else "state"
 
 
 def _role_statuses(role: NeededRole) -> set[int]:

@@ -1,0 +1,3 @@
+import { Empty, Head, html, mount } from "../ui.js";
+
+mount(() => html`<${Head} /><${Empty} title="Not here yet">This screen is being built.<//>`);
