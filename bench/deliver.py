@@ -3,11 +3,13 @@
 Each receiver is a process of its own that answers 200 (the bare echo). Measured are deliveries a
 second with a full outbox (two revisions of each incident, in order), and how long a single
 revision takes from its transaction to the end of its attempt while one comes every 10 ms.
-The control store is a real file: every batch of attempts is a synced transaction.
+The control store is a real file: every batch of attempts is a synced transaction. Last comes the
+way from a rule's match to the receiver through a whole server (`deliver_rules`).
 """
 
 from __future__ import annotations
 
+import socket
 import statistics
 import tempfile
 import time
@@ -19,6 +21,7 @@ from pathlib import Path
 import trio
 
 from bench.corpus import cache_directory
+from bench.deliver_rules import from_match_to_receiver
 from bench.options import Options
 from bench.report import Row, median_row
 from bench.server import run_echo
@@ -51,10 +54,15 @@ def run(options: Options) -> list[Row]:
         urls = [f"http://127.0.0.1:{echo.port}/hook" for echo in echoes]
         full = [trio.run(_measured, urls, incidents, 0) for _ in range(rounds)]
         single = [trio.run(_measured, urls[:1], 0, singles) for _ in range(rounds)]
-    return [median_row(full), single[len(single) // 2]]
+        hanging = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
+        silent = f"http://127.0.0.1:{hanging.getsockname()[1]}/hook"
+        beside = [trio.run(_measured, urls[:1], 0, singles, silent) for _ in range(rounds)]
+    middle = len(single) // 2
+    return [median_row(full), single[middle], beside[middle], from_match_to_receiver(options)]
 
 
-async def _measured(urls: Sequence[str], incidents: int, singles: int) -> Row:
+async def _measured(urls: Sequence[str], incidents: int, singles: int, silent_url: str = "") -> Row:
+    """`silent_url`: of a receiver that is told everything too, and never answers."""
     with tempfile.TemporaryDirectory(prefix="deliver-", dir=cache_directory()) as folder:
         path = Path(folder) / "control.sqlite"
         with closing(ControlStore.open(path)) as control:
@@ -64,8 +72,11 @@ async def _measured(urls: Sequence[str], incidents: int, singles: int) -> Row:
                 ).id
                 for number, url in enumerate(urls)
             ]
-            _append(control, ids, range(incidents), ("opened", "resolved"))
             expected = incidents * 2 * len(ids) + singles
+            if silent_url:
+                settings = DestinationSettings(url=silent_url)
+                ids.append(control.create_destination("silent", "webhook", settings).id)
+            _append(control, ids, range(incidents), ("opened", "resolved"))
             bell, stop = Doorbell(), trio.Event()
             counters = delivery.DeliveryCounters()
             started, cpu_started = time.perf_counter(), time.process_time()
@@ -91,10 +102,10 @@ async def _measured(urls: Sequence[str], incidents: int, singles: int) -> Row:
                     await trio.sleep(0.005)
                 seconds = time.perf_counter() - started
                 cpu_s = time.process_time() - cpu_started
-                stop.set()
+                nursery.cancel_scope.cancel()
             row = Row(
                 bench="deliver",
-                name=f"{len(urls)} receivers, full outbox" if incidents else "one at a time",
+                name=_name(len(urls), incidents, silent_url),
                 events=expected,
                 seconds=seconds,
                 cpu_s=cpu_s,
@@ -102,6 +113,12 @@ async def _measured(urls: Sequence[str], incidents: int, singles: int) -> Row:
             if singles:
                 row.extra |= _latencies(control)
             return row
+
+
+def _name(receivers: int, incidents: int, silent_url: str) -> str:
+    if incidents:
+        return f"{receivers} receivers, full outbox"
+    return "one at a time, another hangs" if silent_url else "one at a time"
 
 
 def _append(
@@ -149,6 +166,7 @@ def _latencies(control: ControlStore) -> dict[str, float]:
             wait_s * 1000
             for (wait_s,) in connection.execute(
                 "SELECT time - created_at FROM attempts JOIN deliveries USING (delivery_id)"
+                " WHERE state = 'delivered'"
             )
         ]
     cuts = statistics.quantiles(waits_ms, n=100)

@@ -100,7 +100,7 @@ async def _alert_round(
     book: AlertBook, timeline: Timeline, threads: SearchThreads, parts: WatchParts
 ) -> None:
     timeline.look()
-    went_back_to = timeline.take_back()
+    went_back_to = timeline.went_back_to
     told = 0
     for info in await trio.to_thread.run_sync(parts.control.list_watches, "alert"):
         alert = decode_settings(info.settings, Alert)
@@ -112,10 +112,10 @@ async def _alert_round(
                 partial(book.due, info, alert, went_back_to=went_back_to)
             )
         ) is not None:
-            ran = await _run_alert(book, threads, parts, alert, *due)
+            ran = await _run_alert(book, threads, parts, info, alert, *due)
             if ran.error is not None:
                 ran = structs.replace(
-                    await _run_alert(book, threads, parts, alert, *due), attempts=2
+                    await _run_alert(book, threads, parts, info, alert, *due), attempts=2
                 )
             parts.counters.alert_runs += 1
             parts.counters.alert_failures += ran.error is not None
@@ -124,7 +124,8 @@ async def _alert_round(
             if ran.error is not None:
                 _log.warning("alert failed", alert=alert.name, reason=ran.error)
                 break
-    await trio.to_thread.run_sync(book.move_cursor)
+        await _look_ahead(book, threads, info, alert)
+    timeline.take_back()  # a round that failed has not told all of them
     _ring(parts, told + await trio.to_thread.run_sync(_tell_unsilenced, parts))
 
 
@@ -132,6 +133,7 @@ async def _run_alert(
     book: AlertBook,
     threads: SearchThreads,
     parts: WatchParts,
+    info: WatchInfo,
     alert: Alert,
     state: AlertState,
     window: AlertWindow,
@@ -140,11 +142,19 @@ async def _run_alert(
         async with parts.sql_turn:
             return await run_query(parts.queries, bound_query(alert.query, window))
     try:
-        return await threads.run(
-            lambda stop: book.lql_rows(alert, after_commit=state.commit_number, stop=stop)
-        )
+        return await threads.run(lambda stop: book.lql_rows(info, alert, state, stop=stop))
     except RequestError as error:
         return Outcome(error=str(error))
+
+
+async def _look_ahead(
+    book: AlertBook, threads: SearchThreads, info: WatchInfo, alert: Alert
+) -> None:
+    try:
+        await threads.run(lambda stop: book.look_ahead(info, alert, stop=stop))
+    except RequestError as error:
+        # The run at the window's end reads it all, and shows what is wrong.
+        _log.warning("alert not looked at before its run", alert=alert.name, reason=str(error))
 
 
 async def run_monitors(parts: WatchParts) -> None:
@@ -180,7 +190,7 @@ async def _monitor_round(
     engine: MonitorEngine, timeline: Timeline, threads: SearchThreads, parts: WatchParts
 ) -> None:
     timeline.look()
-    went_back_to = timeline.take_back()
+    went_back_to = timeline.went_back_to
     total = 0
     for info in await trio.to_thread.run_sync(parts.control.list_watches, "monitor"):
         monitor = decode_settings(info.settings, Monitor)
@@ -192,6 +202,8 @@ async def _monitor_round(
         except RequestError as error:
             parts.counters.monitor_failures += 1
             _log.warning("monitor failed", monitor=monitor.name, reason=str(error))
+            await trio.to_thread.run_sync(engine.fail, info, str(error))
+    timeline.take_back()
     _ring(parts, total)
 
 

@@ -283,7 +283,8 @@ def _metadata(text: str) -> dict[str, object]:
 
 def _print_destination(entry: dict[str, Any]) -> None:
     where = entry["url"] or f"{entry['base_url']} {entry['alert_source_config_id']}"
-    click.echo(f"{entry['id']}  {entry['name']}  {entry['type']}  {where}")
+    end = f"  (from {entry['file']})" if entry["file"] else ""
+    click.echo(f"{entry['id']}  {entry['name']}  {entry['type']}  {where}{end}")
     if not entry["enabled"]:
         click.echo(f"  disabled {entry['disabled_at']}: {entry['disabled_reason']}")
     elif entry["failing_since"]:

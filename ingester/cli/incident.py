@@ -175,10 +175,12 @@ def list_silences(
 def preview(
     matchers: tuple[str, ...], config_path: Path | None, data_dir: str | None, as_json: bool
 ) -> None:
-    """Which open incidents it would cover."""
+    """Which open incidents it would keep from being told."""
     body = {"matchers": rules_from(matchers)}
     with managed(config_path, data_dir) as manager:
         document = manager("POST", "/api/v1/silences/preview", body)
+    if not document["incidents"]:
+        click.echo("no open incident would be silenced by it", err=True)
     show(document, as_json=as_json, lines=map(_line, document["incidents"]))
 
 

@@ -17,6 +17,7 @@ from ingester.cli.common import (
 )
 from ingester.cli.watching import (
     common_options,
+    dry_run_option,
     given,
     item_path,
     managed,
@@ -80,11 +81,17 @@ def _settings(function: Any) -> Any:
 @click.argument("name")
 @_settings
 @common_options
+@dry_run_option
 @manager_options
 def create(
-    name: str, config_path: Path | None, data_dir: str | None, as_json: bool, **fields: Any
+    name: str,
+    dry_run: bool,
+    config_path: Path | None,
+    data_dir: str | None,
+    as_json: bool,
+    **fields: Any,
 ) -> None:
-    """Make a monitor."""
+    """Make a monitor; with --dry-run say what it would have done in the last 200 windows."""
     body = {"name": name, **_body(fields)}
     if "target" not in body:
         raise CommandFailed(
@@ -92,8 +99,13 @@ def create(
             EXIT_USAGE,
         )
     with managed(config_path, data_dir) as manager:
-        document = manager("POST", "/api/v1/monitors", given(manager, body))
-    show(document, as_json=as_json, lines=[_line(document)])
+        body = given(manager, body)
+        if dry_run:
+            document = manager("POST", "/api/v1/monitors/backtest", {"monitor": body})
+        else:
+            document = manager("POST", "/api/v1/monitors", body)
+    lines = _backtest_lines(document) if dry_run else [_line(document)]
+    show(document, as_json=as_json, lines=lines)
 
 
 @monitor.command("set", cls=Command)
@@ -148,6 +160,10 @@ def backtest(
     with managed(config_path, data_dir) as manager:
         path = item_path(manager, "monitor", named, "backtest")
         document = manager("POST", path, given(manager, span))
+    show(document, as_json=as_json, lines=_backtest_lines(document))
+
+
+def _backtest_lines(document: dict[str, Any]) -> list[str]:
     lines = [
         f"{document['since']} to {document['until']}: {document['buckets']} windows,"
         f" {document['firing_buckets']} firing, {document['firings_count']} incidents"
@@ -156,7 +172,7 @@ def backtest(
         group = f"  {_group(one['group'])}" if one["group"] else ""
         end = one["recovered_at"] or "still firing"
         lines.append(f"{one['fired_at']} to {end}{group}  {one['value']}")
-    show(document, as_json=as_json, lines=lines)
+    return lines
 
 
 def _time(text: str | None) -> str | None:
@@ -225,7 +241,9 @@ def _line(entry: dict[str, Any]) -> str:
     what = " ".join(str(value) for value in target.values() if value)
     threshold = f" {entry['operator']} {entry['threshold']}" if entry["operator"] else " no data"
     ends = [f"open {one}" for one in entry["open_incidents"]]
+    ends += [f"to {one}" for one in entry["destinations"]]
     ends += [f"{entry['groups_left_out']} groups left out"] if entry["groups_left_out"] else []
+    ends += [f"not judged: {entry['error']}"] if entry["error"] else []
     ends += [f"from {entry['file']}"] if entry["file"] else []
     ends += [] if entry["enabled"] else ["disabled"]
     end = f"  ({', '.join(ends)})" if ends else ""

@@ -10,6 +10,7 @@ import click
 from ingester.cli.common import Command, manager_options
 from ingester.cli.watching import (
     common_options,
+    dry_run_option,
     given,
     item_path,
     managed,
@@ -126,20 +127,24 @@ def alert() -> None:
 @click.option("--language", type=_LANGUAGE)
 @click.option("--on", type=_ON, help="What an LQL query looks at.")
 @common_options
+@dry_run_option
 @manager_options
 def create_alert(
     name: str,
     query: str,
+    dry_run: bool,
     config_path: Path | None,
     data_dir: str | None,
     as_json: bool,
     **fields: Any,
 ) -> None:
-    """Make an alert."""
+    """Make an alert; with --dry-run say what it would find in its last window."""
     fields["query"] = query_text(query)
+    path = "/api/v1/alerts/test" if dry_run else "/api/v1/alerts"
     with managed(config_path, data_dir) as manager:
-        document = manager("POST", "/api/v1/alerts", {"name": name, **given(manager, fields)})
-    show(document, as_json=as_json, lines=[_alert_line(document)])
+        document = manager("POST", path, {"name": name, **given(manager, fields)})
+    lines = _test_lines(document) if dry_run else [_alert_line(document)]
+    show(document, as_json=as_json, lines=lines)
 
 
 @alert.command("set", cls=Command)
@@ -182,16 +187,7 @@ def test_alert(named: str, config_path: Path | None, data_dir: str | None, as_js
     """What it would find in its last window; nothing is told."""
     with managed(config_path, data_dir) as manager:
         document = manager("POST", item_path(manager, "alert", named, "test"), {})
-    outcome = "would fire" if document["would_fire"] else "would not fire"
-    show(
-        document,
-        as_json=as_json,
-        lines=[
-            f"{document['window_start']} to {document['window_end']}: {document['rows']} rows,"
-            f" {outcome}",
-            *(str(row) for row in document["result"][:20]),
-        ],
-    )
+    show(document, as_json=as_json, lines=_test_lines(document))
 
 
 @alert.command("runs", cls=Command)
@@ -224,13 +220,24 @@ def _alert_line(entry: dict[str, Any]) -> str:
     return f"{entry['id']}  {entry['name']}  {entry['cron']}{ran}{_end(entry)}"
 
 
+def _test_lines(document: dict[str, Any]) -> list[str]:
+    outcome = "would fire" if document["would_fire"] else "would not fire"
+    return [
+        f"{document['window_start']} to {document['window_end']}: {document['rows']} rows,"
+        f" {outcome}",
+        *(str(row) for row in document["result"][:20]),
+    ]
+
+
 def _run_text(run: dict[str, Any]) -> str:
-    outcome = f"failed: {run['error']}" if run["error"] else f"{run['rows']} rows"
+    rows = f"{run['rows']} row{'' if run['rows'] == 1 else 's'}"
+    outcome = f"failed: {run['error']}" if run["error"] else rows
     return f"{run['window_end']}  {outcome}"
 
 
 def _end(entry: dict[str, Any]) -> str:
     ends = [f"open {entry['open_incident']}"] if entry["open_incident"] else []
+    ends += [f"to {one}" for one in entry["destinations"]]
     ends += [f"from {entry['file']}"] if entry["file"] else []
     ends += [] if entry["enabled"] else ["disabled"]
     return f"  ({', '.join(ends)})" if ends else ""

@@ -67,9 +67,16 @@ def show(origin: bool, config_path: Path | None, data_dir: str | None, as_json: 
 @config_option
 @json_option
 def check(config_path: Path | None, as_json: bool) -> None:
-    """Say whether `serve` would accept the settings; exit code 0 only then."""
+    """Say whether `serve` would accept the settings and read the watch files; exit code 0 only
+    then.
+    """
     try:
         loaded = settings(config_path, {}, env=os.environ)
+        if loaded.config.watch.files:
+            # Brings the store and the query language with it: a second, for who needs it.
+            from ingester.watch.files import read_files
+
+            read_files(loaded.config.watch.files)
     except ConfigError as error:
         if as_json:
             print_json({"ok": False, "problems": [str(error)]})

@@ -17,6 +17,7 @@ from ingester.cli.local import Manager, open_manager
 
 __all__ = [
     "common_options",
+    "dry_run_option",
     "given",
     "id_of",
     "item_path",
@@ -57,6 +58,11 @@ def common_options(function: Any) -> Any:
     ):
         function = option(function)
     return function
+
+
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Say what it would find in stored data, and save nothing."
+)
 
 
 def seconds_option(*names: str, **options: Any) -> Callable[[Any], Any]:

@@ -188,7 +188,7 @@ class Revision(Struct, frozen=True, kw_only=True):
 
 class Firing(Struct, frozen=True, kw_only=True):
     """One run of an alert with rows, or one batch of a rule: `data` says which. `url` is the page
-    of the alert or rule.
+    of the alert or rule. `monitor_id`, `services`, `table` and `labels` are for routes only.
     """
 
     incident_id: str
@@ -197,7 +197,9 @@ class Firing(Struct, frozen=True, kw_only=True):
     url: str
     fired_at_ms: int
     data: AlertRows | RuleEvents
+    monitor_id: str = ""
     services: tuple[str, ...] = ()
+    table: str | None = None
     labels: tuple[Label, ...] = ()
 
 

@@ -63,8 +63,8 @@ def incident_facts(incident: Incident) -> Facts:
 def firing_facts(firing: Firing) -> Facts:
     return {
         "service": _texts(firing.services),
-        "monitor": _texts((firing.name,)),
-        "table": frozenset(),
+        "monitor": _texts((firing.name, firing.monitor_id)),
+        "table": _texts((firing.table,)),
         "label": _texts(label.name for label in firing.labels),
     }
 

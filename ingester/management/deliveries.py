@@ -229,6 +229,7 @@ def _destination(info: DestinationInfo) -> answers.Destination:
         id=info.id,
         name=info.name,
         type=info.type,
+        file=info.file,
         enabled=info.disabled_at is None,
         disabled_at=maybe_time_text(info.disabled_at),
         disabled_reason=info.disabled_reason,

@@ -31,11 +31,14 @@ __all__ = [
 
 
 class Destination(Struct, frozen=True, kw_only=True):
-    """A destination. Fields that its type has not are null; secrets read `REDACTED`."""
+    """A destination. Fields that its type has not are null; secrets read `REDACTED`. `file`: where
+    it is declared; such a one can be enabled and disabled here, and nothing else.
+    """
 
     id: str
     name: str
     type: DestinationType
+    file: str | None
     enabled: bool
     disabled_at: str | None
     disabled_reason: str | None

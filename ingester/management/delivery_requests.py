@@ -38,7 +38,7 @@ class CreateDestination(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     name: Name
-    type: DestinationType
+    type: DestinationType = "webhook"
     url: Url | None = None
     headers: Headers | None = None
     secret: Value | None = None

@@ -10,6 +10,7 @@ __all__ = ["DELIVERY_ROUTES"]
 
 _TAKEN = "A destination of that name exists, or `secret.key` cannot be used."
 _UNREADABLE = "`secret.key` is missing or another one, so the stored secrets cannot be read."
+_DECLARED = "It is declared in a file, where it is changed."
 
 _DESTINATIONS = (
     get(
@@ -43,7 +44,7 @@ _DESTINATIONS = (
         delivery_answers.Destination,
         "Change a destination, or enable it again.",
         delivery_requests.PatchDestination,
-        conflict=f"{_TAKEN} {_UNREADABLE}",
+        conflict=f"{_TAKEN} {_UNREADABLE} {_DECLARED}",
     ),
     change(
         "DELETE",
@@ -51,6 +52,7 @@ _DESTINATIONS = (
         deliveries.delete_destination,
         Deleted,
         "Delete a destination with its routes and deliveries.",
+        conflict=_DECLARED,
     ),
     change(
         "POST",
@@ -59,7 +61,7 @@ _DESTINATIONS = (
         delivery_answers.DestinationSecret,
         "A new signing secret; both sign until the overlap is over.",
         delivery_requests.RotateSecret,
-        conflict=_UNREADABLE,
+        conflict=f"{_UNREADABLE} {_DECLARED}",
     ),
     change(
         "POST",

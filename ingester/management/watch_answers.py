@@ -98,7 +98,7 @@ class GroupRow(Struct, frozen=True, kw_only=True):
 
 class MonitorRow(Monitor, frozen=True, kw_only=True):
     """A monitor. `judged_until`: the end of the last judged window; `groups_left_out`: groups of
-    that window that are not told apart.
+    that window that are not told apart; `error`: why the next window is not judged yet.
     """
 
     id: str
@@ -109,6 +109,7 @@ class MonitorRow(Monitor, frozen=True, kw_only=True):
     judged_until: str | None
     groups: list[GroupRow]
     groups_left_out: int
+    error: str | None
 
 
 class MonitorList(Struct, frozen=True, kw_only=True):

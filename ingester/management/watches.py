@@ -278,11 +278,12 @@ def _alert(call: AnyCall, info: WatchInfo) -> answers.AlertRow:
 
 def _monitor(call: AnyCall, info: WatchInfo) -> answers.MonitorRow:
     monitor = decode_settings(info.settings, Monitor)
-    judged_until, bucket = None, Bucket()
+    judged_until, bucket, error = None, Bucket(), None
     text = call.control.watch_state(info.number)
     if text is not None:
         state = msgspec.json.decode(text, type=MonitorState)
         last = call.control.last_bucket(info.number)
+        error = state.error if state.version == info.version else None
         if last is not None and state.version == info.version:
             judged_until = time_text(window_of(monitor, last[0])[1].timestamp())
             bucket = msgspec.json.decode(last[1], type=Bucket)
@@ -302,6 +303,7 @@ def _monitor(call: AnyCall, info: WatchInfo) -> answers.MonitorRow:
             for key, point in bucket.groups.items()
         ],
         groups_left_out=bucket.overflow,
+        error=error,
     )
 
 

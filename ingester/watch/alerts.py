@@ -4,7 +4,9 @@ Windows tile by schedule: each begins where the one before ended, whenever it is
 passed only when it was run: one that fails is run again, `_TRIES_MAX` times a minute apart.
 
 1. An LQL alert looks at what was committed since its last run: a row is in exactly one window,
-   whatever its own time says and whatever the clock does.
+   whatever its own time says and whatever the clock does. It looks ahead every `_AHEAD_S` and keeps
+   what it finds, so that a long window is not read at once, nor after its rows are gone; sealing
+   need not wait for it, as the ledger of sealed parts is kept.
 2. A SQL alert has `$window_start` and `$window_end` as timestamps.
 3. Windows that lie in a gap of time are one with the window that the gap ends in: nothing could
    arrive in them, and a query that fires on absence must not.
@@ -24,6 +26,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from ..delivery.incident import FIRING_ROWS_MAX, AffectedMonitor, AlertRows
+from ..delivery.rows import rows_array
 from ..lql import compile_query, parse
 from ..search.fetch import documents
 from ..search.keys import Key
@@ -39,9 +42,9 @@ from .clock import Clock, Timeline
 from .cron import Cron
 from .pages import watch_url
 from .settings import Alert
+from .tables import table_of
 
 __all__ = [
-    "READER",
     "AlertBook",
     "AlertState",
     "AlertWindow",
@@ -51,11 +54,11 @@ __all__ = [
     "rows_between",
 ]
 
-READER = "alerts"
-
 _TRIES_MAX = 5
 _RETRY_S = 60.0
 _READ_SECONDS_MAX = 60.0
+_AHEAD_S = 300.0
+_HELD = msgspec.json.Decoder(list[msgspec.Raw])
 # More windows than that, neither run nor in a gap, are run as one.
 _WINDOWS_MAX = 1_000
 
@@ -67,14 +70,25 @@ _SQL_PIECES = re.compile(
 )
 
 
-class AlertState(Struct, frozen=True):
-    """Where an alert stands: its windows up to `through` (epoch seconds) were run, and commits up
-    to `commit_number` looked at. `tries` of the window behind have failed.
+class Ahead(Struct, frozen=True):
+    """What an LQL alert has found before its window is over, by the settings of `version`: `count`
+    rows in commits up to `commit_number`. The rows lie beside the state.
+    """
+
+    commit_number: int
+    count: int
+    version: int
+
+
+class AlertState(Struct, frozen=True, omit_defaults=True):
+    """Where an alert stands: its windows up to `through` (epoch seconds) were run, with commits up
+    to `commit_number`. `tries` of the window behind have failed.
     """
 
     through: float
     commit_number: int
     tries: int = 0
+    ahead: Ahead | None = None
 
 
 class AlertWindow(Struct, frozen=True):
@@ -155,8 +169,7 @@ class AlertBook:
         self._clock = clock
         self._delay_s = delay_s
         self._not_before: dict[int, float] = {}
-        # Of LQL alerts that were looked at in this round: what they are through with.
-        self._commits: dict[int, int] = {}
+        self._ahead_at: dict[int, float] = {}
 
     def due(
         self, info: WatchInfo, alert: Alert, *, went_back_to: float | None
@@ -173,23 +186,50 @@ class AlertBook:
         if went_back_to is not None and state.through > went_back_to:
             state = structs.replace(state, through=cron.previous(now).timestamp())
             self._save(info, state)
-        if alert.language == "lql":
-            self._commits[info.number] = state.commit_number
         if self._clock.monotonic() < self._not_before.get(info.number, 0.0):
             return None
         through = datetime.fromtimestamp(state.through, UTC)
         window = due_window(cron, through, now, delay_s=self._delay_s(), timeline=self._timeline)
         return None if window is None else (state, window)
 
-    def lql_rows(self, alert: Alert, *, after_commit: int, stop: Stop) -> Outcome:
-        """What was committed behind a commit number and matches."""
+    def lql_rows(self, info: WatchInfo, alert: Alert, state: AlertState, *, stop: Stop) -> Outcome:
+        """What was committed since the last run and matches."""
+        ahead = _valid_ahead(info, state)
         subject = SUBJECTS[alert.on]
         query = parse(alert.query, context="rule", schema=subject.schema)
+        begin = state.commit_number if ahead is None else ahead.commit_number
         with Reading.open(self._store, seconds_max=_READ_SECONDS_MAX, stop=stop) as reading:
-            keys, count = matching_behind(
-                reading, subject, query, after_commit, limit=FIRING_ROWS_MAX
-            )
-            return _outcome(reading, alert.on, keys, count)
+            keys, count = matching_behind(reading, subject, query, begin, limit=FIRING_ROWS_MAX)
+            found = _outcome(reading, alert.on, keys, count)
+        if ahead is None or not ahead.count:
+            return found
+        held = [bytes(row) for row in _HELD.decode(self._control.alert_rows(info.number))]
+        return structs.replace(
+            found,
+            rows=(*held, *found.rows)[:FIRING_ROWS_MAX],
+            count=ahead.count + found.count,
+        )
+
+    def look_ahead(self, info: WatchInfo, alert: Alert, *, stop: Stop) -> None:
+        """Take in what of an LQL alert's window has come by now, once in a while."""
+        now = self._clock.monotonic()
+        if alert.language != "lql" or now < self._ahead_at.setdefault(info.number, now + _AHEAD_S):
+            return
+        self._ahead_at[info.number] = now + _AHEAD_S
+        text = self._control.watch_state(info.number)
+        if text is None:
+            return
+        state = msgspec.json.decode(text, type=AlertState)
+        found = self.lql_rows(info, alert, state, stop=stop)
+        assert found.commit_number is not None
+        ahead = Ahead(found.commit_number, found.count, info.version)
+        with self._control.watching(
+            now_s=self._clock.wall(), console_base=self._console_base()
+        ) as transaction:
+            if transaction.is_current(info) and transaction.state(info.number) == text:
+                after = structs.replace(state, ahead=ahead)
+                transaction.save_state(info.number, msgspec.json.encode(after))
+                transaction.save_alert_rows(info.number, rows_array(AlertRows(rows=found.rows)))
 
     def settle(
         self, info: WatchInfo, alert: Alert, state: AlertState, window: AlertWindow, ran: Outcome
@@ -229,14 +269,10 @@ class AlertBook:
             elif ran.error is None and not ran.rows:
                 transaction.book.recover(info.number, None)
             transaction.add_run(info.number, run)
+            if after.ahead is None:
+                transaction.save_alert_rows(info.number, None)
             transaction.save_state(info.number, msgspec.json.encode(after))
             return transaction.book.told_count
-
-    def move_cursor(self) -> None:
-        """Behind all alerts were looked at: the store may seal what none of them will read."""
-        newest = self._store.ledger.commit_number
-        self._store.cursors.move(READER, min(self._commits.values(), default=newest))
-        self._commits.clear()
 
     def end(self, info: WatchInfo) -> None:
         """Of one that is off: what it has open is resolved; it begins anew when it is on again."""
@@ -247,6 +283,7 @@ class AlertBook:
             transaction.connection.execute(
                 "DELETE FROM watch_states WHERE watch_id = ?", (info.number,)
             )
+            transaction.save_alert_rows(info.number, None)
 
     def _save(self, info: WatchInfo, state: AlertState) -> None:
         with self._control.watching(
@@ -256,6 +293,7 @@ class AlertBook:
                 transaction.save_state(info.number, msgspec.json.encode(state))
 
     def _firer(self, info: WatchInfo, alert: Alert) -> Firer:
+        table = alert.on if alert.language == "lql" else table_of(alert.query)
         return Firer(
             watch_number=info.number,
             affected=AffectedMonitor(
@@ -264,9 +302,9 @@ class AlertBook:
                 type="ALERT",
                 name=alert.name,
                 entity_type="table",
-                absolute_path=alert.on if alert.language == "lql" else "sql",
+                absolute_path=table or "sql",
                 linked_at_ms=0,
-                table=alert.on if alert.language == "lql" else None,
+                table=table,
             ),
             description=alert.description,
             destinations=alert.destinations,
@@ -274,6 +312,12 @@ class AlertBook:
             incident_group=alert.incident_group,
             url=watch_url(self._console_base(), info),
         )
+
+
+def _valid_ahead(info: WatchInfo, state: AlertState) -> Ahead | None:
+    """What was found by other settings is found anew."""
+    ahead = state.ahead
+    return None if ahead is None or ahead.version != info.version else ahead
 
 
 def rows_between(reading: Reading, alert: Alert, window: AlertWindow) -> Outcome:

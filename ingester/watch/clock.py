@@ -6,7 +6,8 @@ in one.
 
 1. A jump forward of more than `_JUMP_S` beyond the monotonic clock is a gap; so is the time from
    when watching was last alive, or ever, to its start.
-2. A jump backward takes times back that were judged already: `went_back` tells once.
+2. A jump backward takes times back that were judged already: `went_back_to` tells so until it is
+   taken.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 `[[rules]]`, `[[alerts]]`, `[[monitors]]` and `[[destinations]]` hold what the API takes;
 `destinations` of the first three are names or ids. A file that cannot be taken is refused with its
-name and the place in it; what the store holds from earlier stays.
+name and the place in it; what the store holds from earlier stays. What a file has declared and no
+longer does is removed, destinations with their routes and deliveries.
 
 SQL is not run here: a query that cannot be run shows with its alert or monitor.
 """
@@ -17,9 +18,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from ..delivery.settings import DestinationSettings, checked, merged
+from ..delivery.settings import DestinationSettings
 from ..errors import ConfigError, RequestError
-from ..store.control import ControlStore, DestinationInfo, WatchKind
+from ..store.control import ControlStore, WatchKind
+from ..store.control.destinations import DeclaredDestination, checked_destination
 from ..store.control.watches import DeclaredWatch
 from .settings import Alert, Monitor, Rule, check_settings
 
@@ -33,35 +35,24 @@ _KINDS: Mapping[str, tuple[WatchKind, type[Rule] | type[Alert] | type[Monitor]]]
 _SECTIONS = (*_KINDS, "destinations")
 
 
-class DeclaredDestination(Struct, frozen=True, kw_only=True):
-    """A destination of a file."""
-
-    name: str
-    type: str
-    settings: DestinationSettings
-
-    def __repr__(self) -> str:
-        return f"DeclaredDestination({self.name})"
-
-
 class Declared(Struct, frozen=True):
     """What all files declare: with each watch the file and the place."""
 
     watches: tuple[tuple[str, str, WatchKind, Rule | Alert | Monitor], ...]
-    destinations: tuple[tuple[str, str, DeclaredDestination], ...]
+    destinations: tuple[DeclaredDestination, ...]
 
 
 def read_files(paths: Sequence[str]) -> Declared:
     """Raises ConfigError that names the file and the place."""
     watches: list[tuple[str, str, WatchKind, Rule | Alert | Monitor]] = []
-    destinations: list[tuple[str, str, DeclaredDestination]] = []
+    destinations: list[DeclaredDestination] = []
     seen: dict[tuple[str, str], str] = {}
     for path in paths:
         for section, place, table in _tables(path):
             try:
                 if section == "destinations":
-                    made = _destination(table)
-                    destinations.append((path, place, made))
+                    made = _destination(table, path)
+                    destinations.append(made)
                     name = made.name
                 else:
                     kind, settings = _KINDS[section]
@@ -84,12 +75,14 @@ def sync_files(control: ControlStore, paths: Sequence[str], *, console_base: str
     were added, changed or removed. Raises ConfigError.
     """
     declared = read_files(paths)
-    known = {info.name: info for info in control.list_destinations()}
-    ids = {name: info.id for name, info in known.items()}
-    names = {*ids, *(made.name for _, _, made in declared.destinations)}
+    names = {made.name for made in declared.destinations}
+    staying = [
+        info for info in control.list_destinations() if info.file is None or info.name in names
+    ]
+    names |= {text for info in staying for text in (info.name, info.id)}
     for path, place, _, watch in declared.watches:
         for one in watch.destinations:
-            if one not in names and one not in ids.values():
+            if one not in names:
                 raise _wrong(path, f"{place}.destinations: there is no destination {one!r}")
     taken = control.undeclared_watches()
     for path, place, kind, watch in declared.watches:
@@ -97,10 +90,8 @@ def sync_files(control: ControlStore, paths: Sequence[str], *, console_base: str
             raise _wrong(
                 path, f"{place}: there is a {kind} {watch.name!r} already that no file declares"
             )
-    changed = 0
     try:
-        for path, place, made in declared.destinations:
-            changed += _sync_destination(control, known.get(made.name), made, f"{path}, {place}")
+        changed = control.declare_destinations(declared.destinations)
         ids = {info.name: info.id for info in control.list_destinations()}
         changed += control.declare_watches(
             [
@@ -133,7 +124,7 @@ def _tables(path: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield section, place, table
 
 
-def _destination(table: Mapping[str, Any]) -> DeclaredDestination:
+def _destination(table: Mapping[str, Any], path: str) -> DeclaredDestination:
     fields = dict(table)
     name, type_ = fields.pop("name", None), fields.pop("type", "webhook")
     if not isinstance(name, str) or not name:
@@ -144,33 +135,8 @@ def _destination(table: Mapping[str, Any]) -> DeclaredDestination:
     if unknown:
         raise msgspec.ValidationError(f"Object contains unknown field `{min(unknown)}`")
     settings = msgspec.convert(fields, DestinationSettings)
-    return DeclaredDestination(name=name, type=str(type_), settings=settings)
-
-
-def _sync_destination(
-    control: ControlStore, info: DestinationInfo | None, made: DeclaredDestination, place: str
-) -> int:
-    try:
-        if info is None:
-            control.create_destination(made.name, made.type, made.settings, actor="files")
-            return 1
-        if info.type != made.type:
-            raise ConfigError(
-                "watch.files",
-                f"{place}: destination {made.name!r} is of type {info.type}; delete it first",
-            )
-        given = {
-            name: value
-            for name, value in structs.asdict(made.settings).items()
-            if name != "old_secrets" and value != getattr(DestinationSettings(), name)
-        }
-        before = control.destination_settings(info.id)
-        if checked(info.type, merged(before, given)) == before:
-            return 0
-        control.patch_destination(info.id, given, actor="files")
-        return 1
-    except RequestError as error:
-        raise _wrong(place.partition(", ")[0], f"{place.partition(', ')[2]}: {error}") from None
+    kind, settings = checked_destination(name, str(type_), settings)
+    return DeclaredDestination(name=name, type=kind, settings=settings, file=path)
 
 
 def _with_ids(watch: Rule | Alert | Monitor, ids: Mapping[str, str]) -> Rule | Alert | Monitor:

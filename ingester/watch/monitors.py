@@ -6,11 +6,13 @@
 3. A bucket in which nothing could arrive (the server was down, the clock jumped) is not judged; one
    that the clock passes a second time is judged again, as under 2.
 4. Verdicts, incidents and where a monitor stands are one transaction.
+5. What cannot be judged now (a query that fails) is shown with the monitor, and tried again
+   `_RETRY_S` later; no bucket is left out for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import msgspec
@@ -26,7 +28,7 @@ from ..delivery.incident import (
 )
 from ..lql import parse
 from ..lql.ast import Column, Filter, Text
-from ..search.reading import Reading, Stop
+from ..search.reading import Reading, SearchTookTooLong, Stop
 from ..search.subjects import SUBJECTS
 from ..store.control import ControlStore
 from ..store.control.incidents import Firer, feeders
@@ -45,6 +47,7 @@ from .settings import (
     RowTarget,
     SqlTarget,
 )
+from .tables import table_of
 from .values import bucket_of, late_bucket, monitor_values, window_of
 
 __all__ = ["Due", "MonitorEngine", "MonitorState", "affected_of"]
@@ -52,29 +55,43 @@ __all__ = ["Due", "MonitorEngine", "MonitorState", "affected_of"]
 _READ_SECONDS_MAX = 60.0
 # Buckets judged in one round; of more that are due the others come in the next.
 _BUCKETS_MAX = 500
-# Late rows are looked for this often.
+# Late rows are looked for this often; of SQL, where each bucket judged again is a query of 0.35
+# CPU-s, less often, and the less the more buckets that were.
 _LATE_EVERY_S = 10.0
+_SQL_LATE_EVERY_S = 60.0
+_SQL_LATE_EVERY_S_PER_BUCKET = 6.0
+# A look for late rows that took too long is not repeated soon: it must not keep from judging.
+_LATE_FAILED_S = 600.0
+_RETRY_S = 60.0
 _BUCKET = msgspec.json.Decoder(Bucket)
 
 
 class MonitorState(Struct, frozen=True):
     """Where a monitor stands. `next_bucket` is judged next; rows of commits up to
-    `commit_number` were looked at; `version` of the settings that this is about.
+    `commit_number` were looked at; `version` of the settings that this is about; `error`: why the
+    next bucket is not judged yet.
     """
 
     next_bucket: int
     commit_number: int
     version: int
+    error: str | None = None
+
+
+_STATE = msgspec.json.Decoder(MonitorState)
 
 
 class Due(Struct, frozen=True):
-    """Buckets of a monitor that are to be judged, both included; some of them again."""
+    """Buckets of a monitor that are to be judged, both included; some of them again. `closed` is
+    the last one that is over.
+    """
 
     info: WatchInfo
     monitor: Monitor
     state: MonitorState
     first: int
     last: int
+    closed: int
     commit_number: int
 
 
@@ -101,13 +118,18 @@ class MonitorEngine:
         self._delay_s = delay_s
         self._late_s = late_s
         self._groups_max = groups_max
-        self._late_looked_at: dict[int, float] = {}
+        self._late_look_at: dict[int, float] = {}
+        # By number and version of the settings.
+        self._not_before: dict[tuple[int, int], float] = {}
 
     def due(
         self, info: WatchInfo, monitor: Monitor, *, went_back_to: float | None, stop: Stop
     ) -> Due | None:
         """What of a monitor is to be judged now."""
         now = self._clock.wall()
+        retry_at = self._not_before.get((info.number, info.version), 0.0)
+        if went_back_to is None and self._clock.monotonic() < retry_at:
+            return None
         delay = self._delay_s if monitor.delay_s is None else monitor.delay_s
         closed = bucket_of(monitor, now - delay) - 1
         state = self._state(info, monitor, closed)
@@ -117,21 +139,27 @@ class MonitorEngine:
         # What the clock passes again is judged again when it is over again.
         moved = structs.replace(state, next_bucket=first)
         commit_number = state.commit_number
-        if self._is_late_due(info) and first <= closed + 1:
-            first, commit_number = self._with_late(monitor, moved, stop)
+        if self._is_late_due(info, monitor) and first <= closed + 1:
+            try:
+                first, commit_number = self._with_late(monitor, moved, stop)
+            except SearchTookTooLong:
+                self._late_look_at[info.number] = self._clock.monotonic() + _LATE_FAILED_S
+            if isinstance(monitor.target, SqlTarget):
+                wait_s = (moved.next_bucket - first) * _SQL_LATE_EVERY_S_PER_BUCKET
+                self._late_look_at[info.number] += wait_s
         last = min(closed, first + _BUCKETS_MAX - 1)
         if first > last and moved == state and commit_number == state.commit_number:
             return None
-        return Due(info, monitor, moved, first, last, commit_number)
+        return Due(info, monitor, moved, first, last, closed, commit_number)
 
     def _with_late(self, monitor: Monitor, state: MonitorState, stop: Stop) -> tuple[int, int]:
         """The first bucket to be judged, and the commit up to which rows were looked at."""
         first = state.next_bucket
+        kept = first - max(1, int(self._late_s // monitor.window_s))
         with Reading.open(self._store, seconds_max=_READ_SECONDS_MAX, stop=stop) as reading:
             commit_number = reading.snapshot.commit_number
             if commit_number <= state.commit_number:
                 return first, state.commit_number
-            kept = first - max(1, int(self._late_s // monitor.window_s))
             late = late_bucket(
                 reading, monitor, after_commit=state.commit_number, first=kept, last=first - 1
             )
@@ -157,19 +185,19 @@ class MonitorEngine:
                 for bucket, points in transaction.buckets(info.number, 0).items()
             }
             before = kept.get(due.first - 1) or _last_before(kept, due.first)
-            fired: set[str] = set()
+            judged: list[tuple[int, Bucket]] = []
             for bucket in range(due.first, due.last + 1):
                 found = values.get(bucket, Values())
-                after = judge(
+                before = judge(
                     monitor,
                     before,
                     found,
                     groups_max=self._groups_max,
                     is_unknown=self._is_unknown(monitor, bucket, found),
                 )
-                self._act(transaction, due, bucket, kept.get(bucket), after, fired)
-                transaction.save_bucket(info.number, bucket, msgspec.json.encode(after))
-                before = after
+                judged.append((bucket, before))
+                transaction.save_bucket(info.number, bucket, msgspec.json.encode(before))
+            self._act(transaction, due, kept, judged)
             next_bucket = due.state.next_bucket
             if due.first <= due.last:
                 # Of more than one round takes the others are judged, perhaps again, in the next.
@@ -179,6 +207,15 @@ class MonitorEngine:
             keeps = max(int(self._late_s // monitor.window_s), 1) + monitor.datapoints[1] + 1
             transaction.drop_buckets(info.number, before=next_bucket - keeps)
             return due.last + 1 - due.first, transaction.book.told_count
+
+    def fail(self, info: WatchInfo, error: str) -> None:
+        """It cannot be judged now."""
+        self._not_before[info.number, info.version] = self._clock.monotonic() + _RETRY_S
+        with self._transaction() as transaction:
+            text = transaction.state(info.number)
+            if text is not None and transaction.is_current(info):
+                state = structs.replace(_STATE.decode(text), error=error)
+                transaction.save_state(info.number, msgspec.json.encode(state))
 
     def end(self, info: WatchInfo) -> None:
         """Of one that is off: what it has open is resolved."""
@@ -192,7 +229,7 @@ class MonitorEngine:
         """The stored state; a monitor that is new or was changed begins anew."""
         text = self._control.watch_state(info.number)
         if text is not None:
-            state = msgspec.json.decode(text, type=MonitorState)
+            state = _STATE.decode(text)
             if state.version == info.version:
                 return state
         state = MonitorState(closed + 1, self._store.ledger.commit_number, info.version)
@@ -203,11 +240,12 @@ class MonitorEngine:
                 transaction.save_state(info.number, msgspec.json.encode(state))
         return state
 
-    def _is_late_due(self, info: WatchInfo) -> bool:
+    def _is_late_due(self, info: WatchInfo, monitor: Monitor) -> bool:
         now = self._clock.monotonic()
-        if now - self._late_looked_at.get(info.number, -_LATE_EVERY_S) < _LATE_EVERY_S:
+        if now < self._late_look_at.get(info.number, 0.0):
             return False
-        self._late_looked_at[info.number] = now
+        is_sql = isinstance(monitor.target, SqlTarget)
+        self._late_look_at[info.number] = now + (_SQL_LATE_EVERY_S if is_sql else _LATE_EVERY_S)
         return True
 
     def _is_unknown(self, monitor: Monitor, bucket: int, values: Values) -> bool:
@@ -220,41 +258,55 @@ class MonitorEngine:
         self,
         transaction: WatchTransaction,
         due: Due,
-        bucket: int,
-        judged: Bucket | None,
-        after: Bucket,
-        fired: set[str],
+        kept: Mapping[int, Bucket],
+        judged: Sequence[tuple[int, Bucket]],
     ) -> None:
-        """Change incidents where a verdict is new, or another than `judged`. `fired`: groups that
-        have fired in this round, which ends with what is so now.
+        """Change incidents where a verdict is new, or another than that in `kept`. A bucket judged
+        again ends nothing that fires by the newest verdict.
         """
+        # When the clock was set back there are verdicts on what is not over now: they do not count.
+        newest = max((bucket for bucket in kept if bucket <= due.closed), default=due.first - 1)
+        at_newest = dict(judged).get(newest) or kept.get(newest) or Bucket()
+        fired: set[str] = set()
+        for bucket, after in judged:
+            is_last = bucket == due.last and bucket >= newest
+            for key, point in after.groups.items():
+                was = kept[bucket].groups.get(key) if bucket in kept else None
+                is_same = was is not None and was.is_firing == point.is_firing
+                if is_same and (point.is_firing or not (is_last or key in fired)):
+                    continue
+                if point.is_firing:
+                    self._fire(transaction, due, bucket, key, point)
+                    fired.add(key)
+                elif bucket >= newest or not _is_firing(at_newest, key):
+                    data = MonitorValues(windows=(_window(due.monitor, bucket, key, point),))
+                    transaction.book.recover(due.info.number, key, data=data)
+                    fired.discard(key)
+
+    def _fire(
+        self, transaction: WatchTransaction, due: Due, bucket: int, key: str, point: Point
+    ) -> None:
         info, monitor = due.info, due.monitor
-        for key, point in after.groups.items():
-            was = None if judged is None else judged.groups.get(key)
-            is_same = was is not None and was.is_firing == point.is_firing
-            is_last = bucket == due.last
-            if is_same and (point.is_firing or not (is_last or key in fired)):
-                continue
-            data = MonitorValues(windows=(_window(monitor, bucket, key, point),))
-            if not point.is_firing:
-                transaction.book.recover(info.number, key, data=data)
-                fired.discard(key)
-                continue
-            fired.add(key)
-            firer = Firer(
-                watch_number=info.number,
-                group_key=key,
-                affected=affected_of(transaction, info, monitor, key, point),
-                description=monitor.description,
-                destinations=monitor.destinations,
-                labels=monitor.labels,
-                incident_group=monitor.incident_group,
-                url=watch_url(self._console_base(), info),
-            )
-            transaction.book.fire(firer, title=_title(monitor, key, point), data=data)
+        firer = Firer(
+            watch_number=info.number,
+            group_key=key,
+            affected=affected_of(transaction, info, monitor, key, point),
+            description=monitor.description,
+            destinations=monitor.destinations,
+            labels=monitor.labels,
+            incident_group=monitor.incident_group,
+            url=watch_url(self._console_base(), info),
+        )
+        data = MonitorValues(windows=(_window(monitor, bucket, key, point),))
+        transaction.book.fire(firer, title=_title(monitor, key, point), data=data)
 
     def _transaction(self) -> AbstractContextManager[WatchTransaction]:
         return self._control.watching(now_s=self._clock.wall(), console_base=self._console_base())
+
+
+def _is_firing(bucket: Bucket, key: str) -> bool:
+    point = bucket.groups.get(key)
+    return point is not None and point.is_firing
 
 
 def _last_before(kept: Mapping[int, Bucket], bucket: int) -> Bucket:
@@ -317,7 +369,7 @@ def affected_of(
             kind, path, table = "LOG_COUNT", "logs", "logs"
             if service is not None:
                 services, path = (service,), f"logs.{environment or '*'}.{service}"
-                feeding = feeders(connection, services=[(service, environment or "")])
+                feeding = feeders(connection, services=[(service, environment)])
         case EventTarget():
             source = {**_equalities(target.lql, "events"), **named}.get("source")
             kind, path, table = "EVENT_COUNT", "events", "events"
@@ -327,7 +379,8 @@ def affected_of(
             kind = "ROW_COUNT" if isinstance(target, RowTarget) else "FRESHNESS"
             path = table = target.table
         case SqlTarget():
-            path = "sql"
+            table = table_of(target.query)
+            path = table or "sql"
     return AffectedMonitor(
         id="",
         monitor_id=info.id,

@@ -177,7 +177,7 @@ def _check_monitor(monitor: Monitor) -> None:
         raise InvalidField("datapoints", f"datapoints: {m} of {n} windows can never breach")
     if (monitor.operator is None) != (monitor.threshold is None):
         field = "operator" if monitor.operator is None else "threshold"
-        raise InvalidField(field, "operator and threshold belong together")
+        raise InvalidField(field, f"{field}: operator and threshold belong together; name both")
     if monitor.operator is None and monitor.no_data != "alert":
         raise InvalidField(
             "operator", "operator: name one with a threshold, or set no_data to alert"

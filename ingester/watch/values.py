@@ -31,8 +31,15 @@ from .settings import (
     RowTarget,
     SqlTarget,
 )
+from .tables import tables_of
 
-__all__ = ["bucket_of", "group_key", "late_bucket", "monitor_values", "window_of"]
+__all__ = [
+    "bucket_of",
+    "group_key",
+    "late_bucket",
+    "monitor_values",
+    "window_of",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUP_CHARACTERS_MAX = 256
@@ -95,32 +102,56 @@ def monitor_values(
 def late_bucket(
     reading: Reading, monitor: Monitor, *, after_commit: int, first: int, last: int
 ) -> int | None:
-    """The first bucket within that a commit behind `after_commit` has brought rows for."""
-    if isinstance(monitor.target, SqlTarget | FreshnessTarget) or first > last:
+    """The first bucket within that a commit behind `after_commit` has brought rows for. Of a SELECT
+    by their own time and by their arrival, in the tables that it names.
+    """
+    batch_ids = _batches_behind(reading, after_commit) if first <= last else []
+    if not batch_ids:
         return None
-    subject, query, _, time = _asked(monitor)
-    union = " UNION ALL ".join(
-        f"SELECT batch_id, commit_number, row_count FROM {part}.applied "
-        "WHERE lane NOT IN ('carry', 'wide')"
-        for part in reading.snapshot.parts
-    )
-    ids = [
-        batch_id
-        for (batch_id,) in reading.rows(
-            f"SELECT batch_id FROM ({union}) WHERE commit_number > ? AND commit_number <= ? "
-            "AND row_count > 0",
-            [after_commit, reading.snapshot.commit_number],
+    target = monitor.target
+    asked: list[tuple[Subject, Query, str]]
+    begin = first
+    if isinstance(target, SqlTarget):
+        asked = [
+            (subject, Query(), time)
+            for subject in map(SUBJECTS.__getitem__, tables_of(target.query))
+            for time in dict.fromkeys((subject.schema.time, "received_at"))
+        ]
+    elif isinstance(target, FreshnessTarget):
+        subject = SUBJECTS[target.table]
+        asked = [(subject, _query(target.lql, subject.schema), "received_at")]
+        # Also what arrived before them makes them fresher than they were.
+        begin -= math.ceil(_FRESHNESS_SPAN.total_seconds() / monitor.window_s)
+    else:
+        subject, query, _, time = _asked(monitor)
+        asked = [(subject, query, time)]
+    found: list[int] = []
+    for subject, query, time in asked:
+        where, params = _within(reading, monitor, subject, query, time, begin, last)
+        ((bucket,),) = reading.rows(
+            f"SELECT min(epoch_us({time}) // ?) FROM {where} "
+            "AND batch_id >= ? AND list_contains(?::BIGINT[], batch_id)",
+            [monitor.window_s * 1_000_000, *params, min(batch_ids), batch_ids],
         )
-    ]
-    if not ids:
-        return None
-    where, params = _within(reading, monitor, subject, query, time, first, last)
-    ((found,),) = reading.rows(
-        f"SELECT min(epoch_us({time}) // ?) FROM {where} "
-        "AND batch_id >= ? AND list_contains(?::BIGINT[], batch_id)",
-        [monitor.window_s * 1_000_000, *params, min(cast(list[int], ids)), ids],
+        if bucket is not None:
+            found.append(max(first, cast(int, bucket)))
+    return min(found, default=None)
+
+
+def _batches_behind(reading: Reading, after_commit: int) -> list[int]:
+    """Those with rows, in parts that are sealed by now too."""
+    sources, _ = reading.snapshot.ledgers_from(after_commit)
+    union = " UNION ALL ".join(
+        f"SELECT batch_id, commit_number, row_count FROM {source} "
+        "WHERE lane NOT IN ('carry', 'wide')"
+        for source in sources
     )
-    return cast(int | None, found)
+    found = reading.rows(
+        f"SELECT batch_id FROM ({union}) WHERE commit_number > ? AND commit_number <= ? "
+        "AND row_count > 0",
+        [after_commit, reading.snapshot.commit_number],
+    )
+    return [cast(int, batch_id) for (batch_id,) in found]
 
 
 def _asked(monitor: Monitor) -> tuple[Subject, Query, Fragment, str]:

@@ -103,6 +103,8 @@ def firing(*, is_alert: bool = True, step: int = 0, rows: tuple[bytes, ...] = ()
         url="https://ingester.example/alerts/alr_1",
         fired_at_ms=CREATED_MS + step,
         data=data,
+        monitor_id="alr_1",
         services=("web",),
+        table="logs",
         labels=(Label(id="1", name="urgent"),),
     )

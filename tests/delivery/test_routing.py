@@ -72,10 +72,10 @@ def test_one_allow_rule_suffices_and_one_ignore_rule_too() -> None:
     assert not passes(allow=(web,), ignore=(db, sev1))
 
 
-def test_facts_of_a_firing_are_its_services_name_and_labels() -> None:
+def test_facts_of_a_firing_are_those_of_what_fired() -> None:
     assert firing_facts(firing()) == {
         "service": {"web"},
-        "monitor": {"Too slow"},
-        "table": set(),
+        "monitor": {"Too slow", "alr_1"},
+        "table": {"logs"},
         "label": {"urgent"},
     }

@@ -62,6 +62,7 @@ class Server:
     log_path: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: Sequence[str] = ()
+    module: str = "ingester"
     process: subprocess.Popen[bytes] | None = None
     ready: dict[str, str] = field(default_factory=dict)
     start_seconds: list[float] = field(default_factory=list)
@@ -69,7 +70,7 @@ class Server:
     def launch(self) -> None:
         """Start the process without waiting for it."""
         assert self.process is None
-        command = [sys.executable, "-m", "ingester", "serve", "--data-dir", str(self.data_dir)]
+        command = [sys.executable, "-m", self.module, "serve", "--data-dir", str(self.data_dir)]
         command += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

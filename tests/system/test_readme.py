@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from tests.system.doors import Doors, open_doors
 from tests.system.server import REPOSITORY
+from tests.system.webhooks import webhooks
 
 # What each door's samples must print, and where the rows must lie.
 _DOORS = {
@@ -22,11 +24,13 @@ _DOORS = {
     "Honest door": (r"accepted['\"]?: ?2", "logs"),
 }
 _LANGUAGES = ("sh", "python", "js")
+_RECEIVER = "https://example.org/hook"
 
 
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    with open_doors(tmp_path_factory.mktemp("readme")) as doors:
+    loopback = {"INGESTER_DELIVERY_ALLOW_NETWORKS": "127.0.0.0/8"}
+    with open_doors(tmp_path_factory.mktemp("readme"), loopback) as doors:
         yield doors
 
 
@@ -39,8 +43,15 @@ def samples(door: str, language: str) -> list[str]:
 
 def filled_in(doors: Doors, sample: str) -> str:
     auth, api = doors.settle_path.removesuffix("?wait=query").split("/")[2:]
-    words = {"AUTH": auth, "API": api, "TOKEN": doors.token, "APIKEY": doors.api_key}
-    filled = re.sub(r"\b(AUTH|API|TOKEN|APIKEY)\b", lambda match: words[match[1]], sample)
+    words = {
+        "AUTH": auth,
+        "API": api,
+        "TOKEN": doors.token,
+        "APIKEY": doors.api_key,
+        "ADMIN": doors.admin,
+    }
+    filled = re.sub(r"\b(AUTH|API|TOKEN|APIKEY|ADMIN)\b", lambda match: words[match[1]], sample)
+    filled = filled.replace("http://127.0.0.1:8081", doors.server.ready["console"])
     return filled.replace("http://127.0.0.1:8080", doors.server.ready["intake"])
 
 
@@ -50,7 +61,9 @@ def run(language: str, sample: str) -> subprocess.CompletedProcess[str]:
         "python": [sys.executable, "-W", "ignore::ResourceWarning", "-c", sample],
         "js": ["node", "--input-type=module", "-e", sample],
     }[language]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize("language", _LANGUAGES)
@@ -72,3 +85,25 @@ def test_the_samples_of_a_door_run_as_pasted(doors: Doors, door: str, language: 
     assert done.returncode == 0, done
     assert re.search(expected, done.stdout), done
     assert count() > before
+
+
+def test_an_incident_is_told_by_the_samples_of_watching(doors: Doors) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not here")
+    by_command, by_api, *_ = samples("Watching", "sh")
+    with webhooks() as hooks:
+        program = f'ingester() {{ {sys.executable} -m ingester "$@"'
+        program += f" --data-dir {doors.server.data_dir}; }}\n"
+        done = run("sh", program + filled_in(doors, by_command).replace(_RECEIVER, hooks.url))
+        assert done.returncode == 0, done
+        assert re.search(r"inc_1  opened  .*  disk  #storage", done.stdout), done
+        assert re.search(r"dlv_1  .*  delivered  opened of inc_1 to ops", done.stdout), done
+        assert [json.loads(one.body)["id"][:6] for one in hooks.received] == ["sample", "inc_1"]
+        done = run("sh", filled_in(doors, by_api).replace(_RECEIVER, hooks.url))
+    assert done.returncode == 0, done
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one.get("id", "")[:4] for one in answers] == [
+        *("dst_", "rte_", "", "rul_", "mon_", "alr_", "")
+    ]
+    assert [one["name"] for one in answers[2]["destinations"]] == ["ops"]
+    assert [one["id"] for one in answers[-1]["incidents"]] == ["inc_1"]

@@ -87,6 +87,16 @@ def test_a_matching_log_is_told_at_once(doors: Doors) -> None:
         assert doors.api("DELETE", f"destinations/{made['id']}")
 
 
+def test_a_rule_on_events_sees_those_of_the_event_door(doors: Doors) -> None:
+    made = doors.api("POST", "rules", {"name": "on", "lql": "account_id:settle", "on": "events"})
+    doors.rows("SELECT 1")  # which sends such an event
+    wait_until(lambda: incidents(doors, "on"), 10, "the rule matches")
+    (found,) = incidents(doors, "on")
+    assert found["affected"][0]["absolute_path"] == "events.settle"
+    assert (found["acknowledged"], found["acknowledged_at"]) == (False, None)
+    doors.api("DELETE", f"rules/{made['id']}")
+
+
 def test_sql_and_lql_alerts_can_be_tested_before_they_are_saved(doors: Doors) -> None:
     doors.log({"message": "an alerting line"})
     assert doors.row("SELECT count(*) FROM logs WHERE message = 'an alerting line'") == (1,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from ingester.watch.clock import Clock, Gap, Timeline
 from ingester.watch.cron import Cron
 from ingester.watch.settings import Alert, decode_settings
 from tests.search.rows import NOW, log
+from tests.store.sealing_rows import seal_all
 from tests.watch.rig import BASE, START_S, Rig, rigged
 
 ROW = Outcome(rows=(b'{"n":1}',), count=1)
@@ -118,10 +120,13 @@ class Runner:
             state, window = due
             ran = outcome
             if ran is None:
-                ran = self.book.lql_rows(self.alert, after_commit=state.commit_number, stop=Stop())
+                ran = self.book.lql_rows(self.info, self.alert, state, stop=Stop())
             self.book.settle(self.info, self.alert, state, window, ran)
             ends.append(f"{window.end:%d %H:%M}")
         return ends
+
+    def look_ahead(self) -> None:
+        self.book.look_ahead(self.info, self.alert, stop=Stop())
 
 
 @pytest.fixture
@@ -172,6 +177,47 @@ def test_rows_of_lql_alerts_are_in_exactly_one_window(rig: Rig) -> None:
     assert found == added
 
 
+def test_a_long_window_is_looked_at_as_it_goes_and_holds_no_part(rig: Rig) -> None:
+    runner = Runner(rig, language="lql", query="needle", on="logs", cron="0 0 * * *")
+    messages = []
+    for turn in range(8):
+        messages.append(f"needle {turn}")
+        rig.rows.add("logs", [log(NOW, messages[-1]), log(NOW, "other")], as_file=bool(turn % 2))
+        rig.passes(400)
+        runner.look_ahead()
+        if turn == 4:
+            rig.store.rotate()
+            assert seal_all(rig.store) == 1
+        if turn == 5:
+            runner.restart(alive_at=rig.wall_s)
+    state = rig.control.watch_state(runner.info.number) or ""
+    assert '"ahead"' in state
+    rig.passes(12 * 3600)
+    assert runner.run() == ["22 00:00"]
+    (run,) = rig.control.alert_runs(runner.info.number)
+    assert run.row_count == 8
+    assert rig.select("SELECT count(*) FROM alert_rows") == [(0,)]
+    ((body,),) = rig.select("SELECT rows FROM incident_rows")
+    assert [row["message"] for row in json.loads(body)] == messages
+    rig.passes(86_400)
+    assert runner.run() == ["23 00:00"]
+    assert rig.statuses() == ["resolved"]
+
+
+def test_what_was_found_ahead_by_other_settings_is_found_anew(rig: Rig) -> None:
+    runner = Runner(rig, language="lql", query="needle", on="logs", cron="0 0 * * *")
+    runner.look_ahead()
+    rig.rows.add("logs", [log(NOW, "needle"), log(NOW, "other"), log(NOW, "other")])
+    rig.passes(301)
+    runner.look_ahead()
+    settings = runner.info.settings.replace('"needle"', '"other"').encode()
+    runner.info = rig.control.change_watch("alert", runner.info.id, "alert", settings, actor="test")
+    runner.alert = decode_settings(runner.info.settings, Alert)
+    rig.passes(12 * 3600)
+    runner.run()
+    assert [run.row_count for run in rig.control.alert_runs(runner.info.number)] == [2]
+
+
 def test_a_failed_window_is_run_again_and_then_given_up(rig: Rig) -> None:
     runner = Runner(rig)
     rig.passes(66)
@@ -206,7 +252,7 @@ def test_a_jump_forward_makes_one_window_of_those_it_skips(rig: Rig, jump_s: int
     assert all(a[1] == b[0] for a, b in pairwise(edges))
 
 
-@pytest.mark.parametrize("jump_s", [3600, 86_400])
+@pytest.mark.parametrize("jump_s", [30, 3600, 86_400])
 def test_a_clock_set_back_goes_on_and_the_same_rows_fire_once(rig: Rig, jump_s: int) -> None:
     runner = Runner(rig, cron="*/30 * * * *")
     rig.passes(1830)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from ingester.cli import main
+from ingester.delivery.settings import DestinationSettings
+from ingester.delivery.signing import new_secret
 from ingester.errors import ConfigError, Conflict
 from ingester.store.control import ControlStore
 from ingester.watch.files import read_files, sync_files
 from tests.watch.rig import rigged
 from tests.watch.test_incidents import fire, firer
 
+SETTINGS = DestinationSettings(url="https://example.org/hook")
 RULE = """
 [[rules]]
 name = "disk"
@@ -124,11 +132,90 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         read_files([str(tmp_path / "none.toml")])
 
 
-def test_destinations_are_made_and_changed(control: ControlStore, tmp_path: Path) -> None:
-    text = "[[destinations]]\nname='ops'\ntype='webhook'\nurl='https://example.org/a'\n"
-    path = write(tmp_path, text)
+OPS = """
+[[destinations]]
+name = "ops"
+url = "https://example.org/a"
+"""
+
+
+def test_destinations_follow_the_file_and_are_closed_to_other_changes(
+    control: ControlStore, tmp_path: Path
+) -> None:
+    mine = control.create_destination("mine", "webhook", SETTINGS).id
+    path = write(tmp_path, OPS + "gzip = true\n")
     assert sync(control, path) == 1
-    write(tmp_path, text.replace("/a", "/b"))
+    assert sync(control, path) == 0
+    ops = control.list_destinations()[1]
+    assert (ops.name, ops.file) == ("ops", path)
+    for change in (
+        lambda: control.patch_destination(ops.id, {"url": "https://example.org/other"}),
+        lambda: control.patch_destination(ops.id, {"name": "other"}),
+        lambda: control.rotate_destination_secret(ops.id, new_secret(), overlap_seconds=0),
+        lambda: control.delete_destination(ops.id),
+    ):
+        with pytest.raises(Conflict, match=r"'ops' is declared in .*watch\.toml: change it there"):
+            change()
+    assert control.patch_destination(ops.id, {"enabled": False}).disabled_at is not None
+    assert control.patch_destination(ops.id, {"enabled": True}).disabled_at is None
+    write(tmp_path, OPS.replace("/a", "/b"))
     assert sync(control, path) == 1
-    (info,) = control.list_destinations()
-    assert control.destination_settings(info.id).url == "https://example.org/b"
+    settings = control.destination_settings(ops.id)
+    assert (settings.url, settings.gzip) == ("https://example.org/b", False)
+    write(tmp_path, "")
+    assert sync(control, path) == 1
+    assert [info.id for info in control.list_destinations()] == [mine]
+
+
+def test_a_destination_made_in_the_console_is_not_taken_over(
+    control: ControlStore, tmp_path: Path
+) -> None:
+    control.create_destination("ops", "webhook", SETTINGS)
+    path = write(tmp_path, OPS)
+    with pytest.raises(ConfigError, match="'ops' already that no file declares"):
+        sync(control, path)
+    # With the same settings nothing is changed by it; from now on it is the file's.
+    write(tmp_path, OPS.replace("https://example.org/a", str(SETTINGS.url)))
+    assert sync(control, path) == 1
+    assert control.list_destinations()[0].file == path
+
+
+def test_a_secret_that_a_file_changes_signs_for_another_day(
+    control: ControlStore, tmp_path: Path
+) -> None:
+    old, new = new_secret(), new_secret()
+    path = write(tmp_path, f"{OPS}secret = {old!r}\n")
+    sync(control, path)
+    write(tmp_path, f"{OPS}secret = {new!r}\n")
+    sync(control, path)
+    assert sync(control, path) == 0
+    settings = control.destination_settings("dst_1")
+    assert settings.secrets(time.time()) == [new, old]
+    assert settings.secrets(time.time() + 90_000) == [new]
+
+
+def test_what_names_a_destination_that_leaves_the_file_is_refused(
+    control: ControlStore, tmp_path: Path
+) -> None:
+    named = RULE + 'destinations = ["ops"]\n'
+    path = write(tmp_path, OPS + named)
+    assert sync(control, path) == 2
+    write(tmp_path, named)
+    with pytest.raises(ConfigError, match=r"rules 1 \('disk'\)\.destinations: .* 'ops'"):
+        sync(control, path)
+    assert [info.name for info in control.list_destinations()] == ["ops"]
+
+
+def test_config_check_reads_the_watch_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(path: str) -> tuple[int, dict[str, Any]]:
+        monkeypatch.setenv("INGESTER_WATCH_FILES", path)
+        done = CliRunner().invoke(main, ["config", "check", "--json"])
+        return done.exit_code, json.loads(done.stdout)
+
+    monkeypatch.chdir(tmp_path)
+    assert check(write(tmp_path, RULE)) == (0, {"ok": True, "problems": []})
+    code, found = check(write(tmp_path, RULE + "colour = 1\n"))
+    assert code == 1
+    assert "rules 1 ('disk')" in found["problems"][0]

@@ -191,6 +191,16 @@ def test_a_silence_ends_by_itself_and_a_preview_shows_what_it_would_cover(rig: R
     assert rig.control.list_silences()[0].reason == "maintenance"
 
 
+def test_a_preview_shows_no_incident_that_would_be_told_all_the_same(rig: Rig) -> None:
+    fire(rig, firer(incident_group="g"), firer("mem", incident_group="g"))
+    one = RouteRule(field="monitor", value="cpu")
+    assert rig.control.preview_silence([one]) == []
+    silence(rig, RouteRule(field="monitor", value="mem"))
+    assert [info.incident.id for info in rig.control.preview_silence([one])] == ["inc_1"]
+    silence(rig, one)
+    assert rig.control.preview_silence([one]) == []  # it is silenced already
+
+
 def test_nothing_of_a_transaction_that_fails_is_there(rig: Rig) -> None:
     def fail() -> None:
         with rig.control.watching(now_s=rig.wall_s, console_base=BASE) as transaction:

@@ -3,68 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingester.search.reading import Reading, Stop
-from ingester.store.control import WatchInfo
 from ingester.watch.backtest import backtest, span_of
-from ingester.watch.clock import Timeline
-from ingester.watch.monitors import MonitorEngine
 from ingester.watch.settings import Monitor, decode_settings
 from ingester.watch.values import group_key, monitor_values
 from tests.search.rows import event, log, metric
-from tests.watch.rig import BASE, START_S, Rig, rigged
-
-LOG_COUNT = {"target": {"kind": "logs", "lql": "needle"}, "operator": ">=", "threshold": 3}
-
-
-def time_at(seconds: float) -> datetime:
-    return datetime.fromtimestamp(START_S + seconds, UTC)
-
-
-class Runner:
-    """One monitor over a rig, looked at by hand."""
-
-    def __init__(self, rig: Rig, **fields: Any) -> None:
-        self.rig = rig
-        self.info: WatchInfo = rig.add("monitor", "mon", **{"window_s": 60, **fields})
-        self.monitor = decode_settings(self.info.settings, Monitor)
-        self.restart()
-        self.look()
-
-    def restart(self, alive_at: float | None = None) -> None:
-        self.timeline = Timeline(self.rig.clock, alive_at)
-        self.engine = MonitorEngine(
-            self.rig.store,
-            self.rig.control,
-            self.timeline,
-            console_base=lambda: BASE,
-            clock=self.rig.clock,
-            delay_s=5,
-            late_s=3600,
-            groups_max=3,
-        )
-
-    def look(self) -> list[int]:
-        """Buckets judged, counted from the start."""
-        self.timeline.look()
-        back = self.timeline.take_back()
-        judged: list[int] = []
-        for _ in range(10):
-            due = self.engine.due(self.info, self.monitor, went_back_to=back, stop=Stop())
-            back = None
-            if due is None:
-                break
-            self.engine.write(due, self.engine.read(due, Stop()))
-            judged += range(due.first - int(START_S) // 60, due.last + 1 - int(START_S) // 60)
-        return judged
-
-    def logs(self, *seconds: float, **fields: Any) -> None:
-        self.rig.rows.add("logs", [log(time_at(at), "a needle", **fields) for at in seconds])
+from tests.watch.monitor_runner import LOG_COUNT, Runner, time_at
+from tests.watch.rig import START_S, Rig, rigged
 
 
 @pytest.fixture
@@ -106,41 +57,18 @@ def test_a_monitor_tells_its_window_and_what_feeds_it(rig: Rig) -> None:
     assert affected.group is None
 
 
-def test_late_rows_make_a_bucket_be_judged_again(rig: Rig) -> None:
-    runner = Runner(rig, **LOG_COUNT)
-    runner.logs(1, 2)
-    rig.passes(130)
-    runner.look()
-    assert rig.statuses() == []
-    runner.logs(3)  # for the first bucket
-    rig.passes(10)
-    assert runner.look() == [0, 1]
-    # It fired in that bucket and had recovered in the next.
-    assert rig.revisions() == [(1, "opened"), (1, "resolved")]
-    rig.passes(20)
-    assert 0 not in runner.look()
-    assert rig.statuses() == ["resolved"]
-
-
-def test_late_rows_take_a_verdict_back(rig: Rig) -> None:
-    runner = Runner(rig, **{**LOG_COUNT, "operator": "<", "threshold": 1})
+def test_a_service_of_any_environment_is_fed_by_all_of_its_tokens(rig: Rig) -> None:
+    for environment in ("prod", "dev"):
+        rig.control.create_token(service="web", environment=environment)
+    rig.control.create_token(service="api", environment="prod")
+    runner = Runner(rig, **LOG_COUNT, group_by=["service"])
+    runner.logs(1, 2, 3)
     rig.passes(65)
     runner.look()
-    assert rig.statuses() == ["opened"]
-    runner.logs(5)
-    rig.passes(10)
-    runner.look()
-    assert rig.statuses() == ["resolved"]
-
-
-def test_rows_that_are_too_late_change_nothing(rig: Rig) -> None:
-    runner = Runner(rig, **LOG_COUNT)
-    rig.passes(7200)
-    runner.look()
-    runner.logs(1, 2, 3)
-    rig.passes(60)
-    assert 0 not in runner.look()
-    assert rig.statuses() == []
+    with rig.control.watching(now_s=0, console_base="") as transaction:
+        (affected,) = transaction.book.incident(1).affected_monitors
+    assert affected.absolute_path == "logs.*.web"
+    assert [one.name for one in affected.connections] == ["web/prod", "web/dev"]
 
 
 def test_each_group_has_its_own_incident(rig: Rig) -> None:
@@ -264,6 +192,19 @@ def test_a_clock_set_back_fires_nothing_twice(rig: Rig, jump_s: int) -> None:
     for _ in range(min(jump_s // 60, 70) + 3):
         rig.passes(60)
         runner.look()
+    assert rig.revisions() == [(1, "opened"), (1, "resolved")]
+
+
+def test_what_was_open_when_the_clock_was_set_back_ends_when_it_no_longer_fires(rig: Rig) -> None:
+    runner = Runner(rig, **LOG_COUNT)
+    runner.logs(1, 2, 3)
+    rig.passes(65)
+    runner.look()
+    assert rig.statuses() == ["opened"]
+    rig.wall_s -= 3600
+    runner.look()
+    rig.passes(180)
+    runner.look()
     assert rig.revisions() == [(1, "opened"), (1, "resolved")]
 
 

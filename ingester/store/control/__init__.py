@@ -42,7 +42,7 @@ from ingester.store.control.delivery_list import (
     DeliveryList,
     DeliveryState,
 )
-from ingester.store.control.destinations import DestinationInfo, Destinations, RouteInfo
+from ingester.store.control.destinations import DestinationInfo, Destinations
 from ingester.store.control.incident_list import (
     IncidentInfo,
     IncidentList,
@@ -69,6 +69,7 @@ from ingester.store.control.members import (
 )
 from ingester.store.control.quotas import Quotas
 from ingester.store.control.replays import ReplayCount, ReplayMark, Replays, ReplaySubject
+from ingester.store.control.routes import RouteInfo, Routes
 from ingester.store.control.sealed_files import SealedFile, SealedFiles, SealedPart
 from ingester.store.control.secret_box import NotRetrievable
 from ingester.store.control.sources import (
@@ -156,6 +157,7 @@ class ControlStore(
     SealedFiles,
     Tables,
     Destinations,
+    Routes,
     Deliveries,
     DeliveryList,
     Watches,

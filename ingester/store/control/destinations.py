@@ -1,9 +1,11 @@
-"""Destinations and routes: where incidents are told, and which of them.
+"""Destinations: where incidents are told.
 
 1. A destination's settings lie sealed whole; beside them, in plain text, what may be shown. Bodies
    are made of the latter alone, so that appending to the outbox needs no `secret.key`.
 2. Disabling, by a person or by the receiver, makes what was pending dead letters: shown, and sent
    when somebody asks for it, not all at once when the receiver is back.
+3. One that a file declares is changed there only, and goes when the file no longer has it; enabling
+   and disabling stay a matter of the moment.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import msgspec
 from msgspec import Struct
 
 from ingester.delivery.bodies import DestinationType
-from ingester.delivery.routing import Facts, RouteRule
 from ingester.delivery.settings import (
     DestinationSettings,
     OldSecret,
@@ -27,42 +28,56 @@ from ingester.delivery.settings import (
 )
 from ingester.errors import Conflict, InvalidField, NotFound
 from ingester.store.control.file import ControlFile
-from ingester.store.control.matchers import check_matchers
 from ingester.store.control.outbox import (
     DESTINATION_ID_PREFIX,
     DISABLED,
     instance_id,
-    routed_destinations,
 )
 from ingester.store.control.secret_box import NotRetrievable, SecretBox
 from ingester.store.control.sources import check_overlap
 from ingester.store.control.tokens import id_number
 
 __all__ = [
+    "DeclaredDestination",
     "DestinationInfo",
     "Destinations",
-    "RouteInfo",
+    "checked_destination",
+    "destination_infos",
     "destination_number",
     "disable_destination",
+    "find_destination",
     "opened_settings",
 ]
 
-ROUTE_ID_PREFIX = "rte_"
-
 _TYPES: tuple[DestinationType, ...] = get_args(DestinationType)
-_RULES_MAX = 200
 _NAME_MAX = 256
+# How long a signing secret that a file no longer has signs beside the new one.
+_OVERLAP_S = 86_400
 
 _SELECT = (
     "SELECT destination_id, name, type, settings, created_at, disabled_at, disabled_reason,"
-    " failing_since, last_success_at,"
+    " failing_since, last_success_at, file,"
     " (SELECT count(*) FROM deliveries WHERE deliveries.destination_id ="
     " destinations.destination_id AND state = 'pending') FROM destinations"
 )
 
 
+class DeclaredDestination(Struct, frozen=True, kw_only=True):
+    """One that a file declares; `settings` are checked, and have no secret to keep."""
+
+    name: str
+    type: DestinationType
+    settings: DestinationSettings
+    file: str
+
+    def __repr__(self) -> str:
+        return f"DeclaredDestination({self.name})"
+
+
 class DestinationInfo(Struct, frozen=True, kw_only=True):
-    """A destination as it may be shown; times are epoch seconds."""
+    """A destination as it may be shown; times are epoch seconds. `file`: the one it is declared
+    in, None for one made here.
+    """
 
     id: str
     name: str
@@ -73,53 +88,56 @@ class DestinationInfo(Struct, frozen=True, kw_only=True):
     disabled_reason: str | None
     failing_since: float | None
     last_success_at: float | None
+    file: str | None
     pending_count: int
 
 
-class RouteInfo(Struct, frozen=True, kw_only=True):
-    """A route and its rules."""
-
-    id: str
-    destination: str
-    allow: tuple[RouteRule, ...]
-    ignore: tuple[RouteRule, ...]
-    created_at: float
-
-
 class Destinations(ControlFile):
-    """The part of the control store that keeps destinations and routes."""
+    """The part of the control store that keeps destinations."""
 
     def create_destination(
         self, name: str, type_: str, settings: DestinationSettings, *, actor: str = "local"
     ) -> DestinationInfo:
-        kind = _checked_type(type_)
-        _check_name(name)
-        settings = checked(kind, merged(DestinationSettings(), _given(settings)))
+        kind, settings = checked_destination(name, type_, settings)
         with self._transaction() as connection:
             _refuse_taken(connection, name, None)
-            cursor = connection.execute(
-                "INSERT INTO destinations (name, type, settings, created_at) VALUES (?, ?, '', ?)",
-                (name, kind, time.time()),
-            )
-            assert cursor.lastrowid is not None
-            self._store_settings(connection, cursor.lastrowid, settings)
-            info = _find(connection, cursor.lastrowid)
-            self._note(connection, actor, "destination created", info.id, name=name, type=kind)
-            return info
+            return self._insert(connection, name, kind, settings, file=None, actor=actor)
+
+    def declare_destinations(self, declared: Sequence[DeclaredDestination]) -> int:
+        """Hold these and none that was declared before; how many were changed. Raises Conflict."""
+        changed = 0
+        with self._transaction() as connection:
+            before = {
+                info.name: info for info in destination_infos(connection, "WHERE file IS NOT NULL")
+            }
+            for one in declared:
+                info = before.pop(one.name, None) or _maybe_named(connection, one.name)
+                if info is None:
+                    self._insert(
+                        connection, one.name, one.type, one.settings, file=one.file, actor="files"
+                    )
+                    changed += 1
+                else:
+                    changed += self._declare(connection, info, one)
+            for info in before.values():
+                _remove(connection, info)
+                self._note(connection, "files", "destination deleted", info.id, name=info.name)
+                changed += 1
+        return changed
 
     def list_destinations(self) -> list[DestinationInfo]:
         with self._reading() as connection:
-            return _infos(connection, "ORDER BY destination_id")
+            return destination_infos(connection, "ORDER BY destination_id")
 
     def destination(self, destination_id: str) -> DestinationInfo:
         with self._reading() as connection:
-            return _find(connection, destination_number(destination_id))
+            return find_destination(connection, destination_number(destination_id))
 
     def destination_settings(self, destination_id: str) -> DestinationSettings:
         """With their secrets, to send. Raises NotRetrievable."""
         with self._reading() as connection:
             number = destination_number(destination_id)
-            _find(connection, number)
+            find_destination(connection, number)
             return self._settings(connection, number)
 
     def patch_destination(
@@ -131,7 +149,9 @@ class Destinations(ControlFile):
         name, enabled = sent.pop("name", None), sent.pop("enabled", None)
         type_ = sent.pop("type", None)
         with self._transaction() as connection:
-            info = _find(connection, number)
+            info = find_destination(connection, number)
+            if sent or name not in (None, info.name):
+                _refuse_declared(info)
             if type_ not in (None, info.type):
                 raise InvalidField("type", "the type of a destination cannot be changed")
             if isinstance(name, str):
@@ -152,7 +172,7 @@ class Destinations(ControlFile):
             elif enabled is False and info.disabled_at is None:
                 disable_destination(connection, number, f"disabled by {actor}", time.time())
             self._note(connection, actor, "destination changed", info.id, fields=sorted(changes))
-            return _find(connection, number)
+            return find_destination(connection, number)
 
     def rotate_destination_secret(
         self,
@@ -167,7 +187,8 @@ class Destinations(ControlFile):
         number = destination_number(destination_id)
         now_s = time.time()
         with self._transaction() as connection:
-            info = _find(connection, number)
+            info = find_destination(connection, number)
+            _refuse_declared(info)
             stored = self._settings(connection, number)
             kept = [old for old in stored.old_secrets if old.until_s > now_s]
             if stored.secret is not None and overlap_seconds:
@@ -179,94 +200,74 @@ class Destinations(ControlFile):
                 connection, actor, "destination secret rotated", info.id,
                 overlap_seconds=overlap_seconds,
             )  # fmt: skip
-            return _find(connection, number)
+            return find_destination(connection, number)
 
     def delete_destination(self, destination_id: str, *, actor: str = "local") -> None:
         """Its routes and deliveries go with it."""
         number = destination_number(destination_id)
         with self._transaction() as connection:
-            info = _find(connection, number)
-            connection.execute("DELETE FROM destinations WHERE destination_id = ?", (number,))
+            info = find_destination(connection, number)
+            _refuse_declared(info)
+            _remove(connection, info)
             self._note(connection, actor, "destination deleted", info.id, name=info.name)
-
-    def create_route(
-        self,
-        destination_id: str,
-        *,
-        allow: Sequence[RouteRule],
-        ignore: Sequence[RouteRule],
-        actor: str = "local",
-    ) -> RouteInfo:
-        _check_rules(allow, ignore)
-        with self._transaction() as connection:
-            try:
-                _find(connection, destination_number(destination_id))
-            except NotFound as error:
-                raise InvalidField("destination", str(error)) from None
-            cursor = connection.execute(
-                "INSERT INTO routes (destination_id, allow, ignore, created_at)"
-                " VALUES (?, ?, ?, ?)",
-                (
-                    destination_number(destination_id),
-                    msgspec.json.encode(allow).decode(),
-                    msgspec.json.encode(ignore).decode(),
-                    time.time(),
-                ),
-            )
-            assert cursor.lastrowid is not None
-            route = _route(connection, cursor.lastrowid)
-            self._note(connection, actor, "route created", route.id, destination=destination_id)
-            return route
-
-    def list_routes(self) -> list[RouteInfo]:
-        with self._reading() as connection:
-            return _routes(connection, "ORDER BY route_id")
-
-    def route(self, route_id: str) -> RouteInfo:
-        with self._reading() as connection:
-            return _route(connection, _route_number(route_id))
-
-    def patch_route(
-        self,
-        route_id: str,
-        *,
-        allow: Sequence[RouteRule] | None,
-        ignore: Sequence[RouteRule] | None,
-        actor: str = "local",
-    ) -> RouteInfo:
-        """None leaves a list as it is."""
-        _check_rules(allow or (), ignore or ())
-        number = _route_number(route_id)
-        with self._transaction() as connection:
-            _route(connection, number)
-            for column, rules in (("allow", allow), ("ignore", ignore)):
-                if rules is not None:
-                    connection.execute(
-                        f"UPDATE routes SET {column} = ? WHERE route_id = ?",
-                        (msgspec.json.encode(rules).decode(), number),
-                    )
-            self._note(connection, actor, "route changed", route_id)
-            return _route(connection, number)
-
-    def delete_route(self, route_id: str, *, actor: str = "local") -> None:
-        with self._transaction() as connection:
-            _route(connection, _route_number(route_id))
-            connection.execute("DELETE FROM routes WHERE route_id = ?", (_route_number(route_id),))
-            self._note(connection, actor, "route deleted", route_id)
-
-    def would_reach(self, facts: Facts) -> list[DestinationInfo]:
-        """Dry run: the destinations that a route would add."""
-        with self._reading() as connection:
-            numbers = routed_destinations(connection, facts)
-            return [
-                info
-                for info in _infos(connection, "ORDER BY destination_id")
-                if destination_number(info.id) in numbers
-            ]
 
     def instance_id(self) -> str:
         with self._reading() as connection:
             return instance_id(connection)
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        name: str,
+        kind: DestinationType,
+        settings: DestinationSettings,
+        *,
+        file: str | None,
+        actor: str,
+    ) -> DestinationInfo:
+        number = connection.execute(
+            "INSERT INTO destinations (name, type, settings, file, created_at)"
+            " VALUES (?, ?, '', ?, ?)",
+            (name, kind, file, time.time()),
+        ).lastrowid
+        assert number is not None
+        self._store_settings(connection, number, settings)
+        info = find_destination(connection, number)
+        self._note(connection, actor, "destination created", info.id, name=name, type=kind)
+        return info
+
+    def _declare(
+        self, connection: sqlite3.Connection, info: DestinationInfo, one: DeclaredDestination
+    ) -> bool:
+        """Let one that is there be as a file declares it; whether that is a change."""
+        number = destination_number(info.id)
+        stored = self._settings(connection, number)
+        is_same = one.type == info.type and one.settings == msgspec.structs.replace(
+            stored, old_secrets=()
+        )
+        if info.file is None and not is_same:
+            raise Conflict(
+                f"there is a destination {one.name!r} already that no file declares, with other"
+                " settings"
+            )
+        if one.type != info.type:
+            raise Conflict(
+                f"destination {one.name!r} is of type {info.type}, which cannot be changed: give"
+                " the new one another name"
+            )
+        if not is_same:
+            kept = [old for old in stored.old_secrets if old.until_s > time.time()]
+            if stored.secret is not None and one.settings.secret != stored.secret:
+                kept = [OldSecret(secret=stored.secret, until_s=time.time() + _OVERLAP_S)]
+            settings = msgspec.structs.replace(one.settings, old_secrets=tuple(kept))
+            self._store_settings(connection, number, settings)
+        if is_same and info.file == one.file:
+            return False
+        connection.execute(
+            "UPDATE destinations SET file = ? WHERE destination_id = ?", (one.file, number)
+        )
+        self._note(connection, "files", "destination changed", info.id, file=one.file)
+        return True
 
     def _settings(self, connection: sqlite3.Connection, number: int) -> DestinationSettings:
         (sealed,) = connection.execute(
@@ -314,12 +315,17 @@ def disable_destination(
     )
 
 
+def checked_destination(
+    name: str, type_: str, settings: DestinationSettings
+) -> tuple[DestinationType, DestinationSettings]:
+    """What may be stored of a new one. Raises InvalidField."""
+    kind = _checked_type(type_)
+    _check_name(name)
+    return kind, checked(kind, merged(DestinationSettings(), _given(settings)))
+
+
 def destination_number(destination_id: str) -> int:
     return id_number(destination_id, DESTINATION_ID_PREFIX, "destination")
-
-
-def _route_number(route_id: str) -> int:
-    return id_number(route_id, ROUTE_ID_PREFIX, "route")
 
 
 def _context(number: int) -> bytes:
@@ -343,6 +349,24 @@ def _check_name(name: str) -> None:
         raise InvalidField("name", f"name must be 1 to {_NAME_MAX} printable characters")
 
 
+def _refuse_declared(info: DestinationInfo) -> None:
+    if info.file is not None:
+        raise Conflict(
+            f"destination '{info.name}' is declared in {info.file}: change it there and reload"
+        )
+
+
+def _remove(connection: sqlite3.Connection, info: DestinationInfo) -> None:
+    connection.execute(
+        "DELETE FROM destinations WHERE destination_id = ?", (destination_number(info.id),)
+    )
+
+
+def _maybe_named(connection: sqlite3.Connection, name: str) -> DestinationInfo | None:
+    found = destination_infos(connection, "WHERE name = ?", name)
+    return found[0] if found else None
+
+
 def _refuse_taken(connection: sqlite3.Connection, name: str, number: int | None) -> None:
     taken = connection.execute(
         "SELECT 1 FROM destinations WHERE name = ? AND destination_id IS NOT ?", (name, number)
@@ -351,21 +375,16 @@ def _refuse_taken(connection: sqlite3.Connection, name: str, number: int | None)
         raise Conflict(f"a destination named {name!r} exists already")
 
 
-def _check_rules(allow: Sequence[RouteRule], ignore: Sequence[RouteRule]) -> None:
-    for field, rules in (("allow", allow), ("ignore", ignore)):
-        if len(rules) > _RULES_MAX:
-            raise InvalidField(field, f"{field} has more than {_RULES_MAX} rules")
-        check_matchers(field, rules)
-
-
-def _find(connection: sqlite3.Connection, number: int) -> DestinationInfo:
-    found = _infos(connection, "WHERE destination_id = ?", number)
+def find_destination(connection: sqlite3.Connection, number: int) -> DestinationInfo:
+    found = destination_infos(connection, "WHERE destination_id = ?", number)
     if not found:
         raise NotFound(f"there is no destination '{DESTINATION_ID_PREFIX}{number}'")
     return found[0]
 
 
-def _infos(connection: sqlite3.Connection, where: str, *values: object) -> list[DestinationInfo]:
+def destination_infos(
+    connection: sqlite3.Connection, where: str, *values: object
+) -> list[DestinationInfo]:
     return [
         DestinationInfo(
             id=f"{DESTINATION_ID_PREFIX}{row[0]}",
@@ -377,30 +396,8 @@ def _infos(connection: sqlite3.Connection, where: str, *values: object) -> list[
             disabled_reason=row[6],
             failing_since=row[7],
             last_success_at=row[8],
-            pending_count=row[9],
+            file=row[9],
+            pending_count=row[10],
         )
         for row in connection.execute(f"{_SELECT} {where}", values)
-    ]
-
-
-def _route(connection: sqlite3.Connection, number: int) -> RouteInfo:
-    found = _routes(connection, "WHERE route_id = ?", number)
-    if not found:
-        raise NotFound(f"there is no route '{ROUTE_ID_PREFIX}{number}'")
-    return found[0]
-
-
-def _routes(connection: sqlite3.Connection, where: str, *values: object) -> list[RouteInfo]:
-    return [
-        RouteInfo(
-            id=f"{ROUTE_ID_PREFIX}{row[0]}",
-            destination=f"{DESTINATION_ID_PREFIX}{row[1]}",
-            allow=msgspec.json.decode(row[2], type=tuple[RouteRule, ...]),
-            ignore=msgspec.json.decode(row[3], type=tuple[RouteRule, ...]),
-            created_at=row[4],
-        )
-        for row in connection.execute(
-            f"SELECT route_id, destination_id, allow, ignore, created_at FROM routes {where}",
-            values,
-        )
     ]

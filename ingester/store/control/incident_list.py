@@ -17,7 +17,6 @@ from ingester.store.control.incidents import (
     INCIDENT_ID_PREFIX,
     LABEL_ID_PREFIX,
     IncidentBook,
-    covers,
     is_silenced,
     label_of,
 )
@@ -257,24 +256,23 @@ class IncidentList(ControlFile):
             self._note(connection, actor, "silence deleted", silence_id)
 
     def preview_silence(self, matchers: Sequence[RouteRule]) -> list[IncidentInfo]:
-        """Open incidents with an entry that such a silence would cover. Raises InvalidField."""
+        """Open incidents that it would keep from being told now, with the silences in force.
+        Raises InvalidField.
+        """
         check_matchers("matchers", matchers)
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT incident_id FROM incidents WHERE status = 'opened'"
                 f" ORDER BY incident_id DESC LIMIT {_PREVIEW_MAX}"
             ).fetchall()
-            found = []
-            for (number,) in rows:
-                info = _info(connection, number)
-                affected = info.incident.affected_monitors
-                if any(
-                    covers(matchers, info.incident, one)
-                    for one in affected
-                    if one.resolved_at_ms is None
-                ):
-                    found.append(info)
-            return found
+            infos = (_info(connection, number) for (number,) in rows)
+            now_s = time.time()
+            return [
+                info
+                for info in infos
+                if not is_silenced(connection, info.incident, now_s)
+                and is_silenced(connection, info.incident, now_s, planned=matchers)
+            ]
 
 
 def _info(connection: sqlite3.Connection, number: int) -> IncidentInfo:

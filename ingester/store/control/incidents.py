@@ -254,7 +254,9 @@ class IncidentBook:
             url=firer.url,
             fired_at_ms=self._now_ms,
             data=data,
+            monitor_id=firer.affected.monitor_id,
             services=firer.affected.services,
+            table=firer.affected.table,
             labels=incident.labels,
         )
         self.told_count += len(
@@ -286,14 +288,23 @@ class IncidentBook:
         return number
 
 
-def is_silenced(connection: sqlite3.Connection, incident: Incident, now_s: float) -> bool:
-    """Whether a silence in force covers every entry of the incident that is still affected."""
+def is_silenced(
+    connection: sqlite3.Connection,
+    incident: Incident,
+    now_s: float,
+    *,
+    planned: Collection[RouteRule] = (),
+) -> bool:
+    """Whether silences in force, and one that is planned, cover every entry of the incident that is
+    still affected.
+    """
     rows = connection.execute(
         "SELECT matchers FROM silences WHERE starts_at <= ?1 AND ends_at > ?1", (now_s,)
     ).fetchall()
-    if not rows:
+    silences: list[Collection[RouteRule]] = [_MATCHERS.decode(text) for (text,) in rows]
+    silences += [planned] if planned else []
+    if not silences:
         return False
-    silences = [_MATCHERS.decode(text) for (text,) in rows]
     affected = [one for one in incident.affected_monitors if one.resolved_at_ms is None]
     return bool(affected) and all(
         any(covers(matchers, incident, one) for matchers in silences) for one in affected
@@ -318,18 +329,21 @@ def label_of(connection: sqlite3.Connection, name: str, now_s: float) -> int:
 def feeders(
     connection: sqlite3.Connection,
     *,
-    services: Collection[tuple[str, str]] = (),
+    services: Collection[tuple[str, str | None]] = (),
     sources: Collection[str] = (),
     projects: Collection[str] = (),
 ) -> tuple[Connection, ...]:
-    """The tokens, sources and connections that fed rows of these, as an incident tells them."""
+    """The tokens, sources and connections that fed rows of these, as an incident tells them.
+    `services` with their environment, None for any.
+    """
     found: list[Connection] = []
-    for service, environment in sorted(services):
+    for service, environment in sorted(services, key=lambda pair: (pair[0], pair[1] or "")):
         found += [
-            Connection(id=f"tok_{number}", name=f"{service}/{environment}", type="log")
-            for (number,) in connection.execute(
-                "SELECT token_id FROM tokens WHERE service = ? AND environment = ?"
-                " AND scopes LIKE '%ingest%' LIMIT 20",
+            Connection(id=f"tok_{number}", name=f"{service}/{its}", type="log")
+            for number, its in connection.execute(
+                "SELECT token_id, environment FROM tokens WHERE service = ?1"
+                " AND (?2 IS NULL OR environment = ?2) AND scopes LIKE '%ingest%'"
+                " ORDER BY token_id LIMIT 20",
                 (service, environment),
             )
         ]

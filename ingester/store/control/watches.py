@@ -103,6 +103,16 @@ class WatchTransaction:
             (number, state.decode()),
         )
 
+    def save_alert_rows(self, number: int, rows: bytes | None) -> None:
+        """What an alert has found before its window is over, a JSON array; None: nothing."""
+        if rows is None:
+            self.connection.execute("DELETE FROM alert_rows WHERE watch_id = ?", (number,))
+            return
+        self.connection.execute(
+            "INSERT INTO alert_rows VALUES (?, ?) ON CONFLICT DO UPDATE SET rows = excluded.rows",
+            (number, rows),
+        )
+
     def is_current(self, info: WatchInfo) -> bool:
         """Whether it is still there as it was evaluated."""
         row = self.connection.execute(
@@ -312,6 +322,14 @@ class Watches(ControlFile):
                 "SELECT state FROM watch_states WHERE watch_id = ?", (number,)
             ).fetchone()
             return None if row is None else str(row[0])
+
+    def alert_rows(self, number: int) -> bytes:
+        """What `save_alert_rows` has kept; an empty array when there is nothing."""
+        with self._reading() as connection:
+            row = connection.execute(
+                "SELECT rows FROM alert_rows WHERE watch_id = ?", (number,)
+            ).fetchone()
+            return b"[]" if row is None else bytes(row[0])
 
     def alert_runs(self, number: int, *, limit: int = 50) -> list[AlertRun]:
         """Newest first."""
