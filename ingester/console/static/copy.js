@@ -33,7 +33,8 @@ export function CopyButton({ text, load, label = "Copy", children, kind = "btn b
       toast(error, "error");
     }
   };
-  return html`<button type="button" class=${kind} aria-label=${label} onClick=${copy}>
+  return html`<button type="button" class=${kind} aria-label=${isDone ? "Copied" : label}
+    onClick=${copy}>
     ${isDone ? "Copied" : (children ?? "Copy")}
   </button>`;
 }

@@ -43,7 +43,8 @@ export function ago(iso, now = Date.now()) {
   const ms = now - Date.parse(iso);
   if (Number.isNaN(ms)) return String(iso);
   if (Math.abs(ms) < 5000) return "just now";
-  return ms > 0 ? `${duration(ms)} ago` : `in ${duration(-ms)}`;
+  const whole = duration(Math.round(Math.abs(ms) / 1000) * 1000).replace(".0 s", " s");
+  return ms > 0 ? `${whole} ago` : `in ${whole}`;
 }
 
 const formats = new Map();

@@ -33,7 +33,7 @@ export function Table({ columns, rows, rowKey, detail, actions, empty, label, on
               onClick=${(event) => act && !isControl(event) && act()}>
               ${columns.map((column, at) => html`<td class=${cellClass(column)}>
                 ${detail && at === 0
-                  ? html`<button class="link" type="button" aria-expanded=${isOpen}
+                  ? html`<button class="link disclose" type="button" aria-expanded=${isOpen}
                       aria-label=${isOpen ? "Close" : "Open"}
                       onClick=${() => toggle(key)}>${isOpen ? "▾" : "▸"}</button> `
                   : null}${column.cell(row)}

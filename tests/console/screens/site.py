@@ -16,11 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
 
 from tests.system.server import Server
 
-__all__ = ["ADMIN", "PASSWORD", "VIEWER", "Site", "Theme", "assert_accessible", "assert_fits"]
+__all__ = [
+    "ADMIN",
+    "PASSWORD",
+    "VIEWER",
+    "Site",
+    "Theme",
+    "assert_accessible",
+    "assert_fits",
+    "copied",
+]
 
 Theme = Literal["light", "dark"]
 
@@ -134,7 +143,7 @@ def assert_accessible(page: Page) -> None:
         for one in found["violations"]
         if one["impact"] in _IMPACTS
     ]
-    assert bad == []
+    assert not bad, "\n".join(bad)
 
 
 def assert_fits(page: Page) -> None:
@@ -143,6 +152,15 @@ def assert_fits(page: Page) -> None:
         "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
     assert width <= shown, f"{page.url} is {width} px wide in a window of {shown}"
+
+
+def copied(page: Page, button: Locator) -> str:
+    """What a copy button has put into the clipboard."""
+    page.evaluate("() => navigator.clipboard.writeText('')")
+    button.click()
+    expect(page.get_by_role("button", name="Copied").first).to_be_visible()
+    page.wait_for_function("async () => (await navigator.clipboard.readText()) !== ''")
+    return str(page.evaluate("() => navigator.clipboard.readText()"))
 
 
 def _note(message: ConsoleMessage, faults: list[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import expect
 
-from ingester.console.screens import SCREENS
+from ingester.console.screens import SCREENS, Screen
 from tests.console.screens.site import ADMIN, PASSWORD, VIEWER, Site, assert_accessible, assert_fits
 
 
@@ -39,15 +40,33 @@ def test_a_viewer_is_told_why_a_page_is_not_theirs(site: Site) -> None:
         )
 
 
-def test_every_screen_is_sound_fits_and_says_where_it_is(site: Site) -> None:
-    for screen in SCREENS:
-        path = screen.path.replace("{id}", "none").replace("{path}", "none")
-        with site.page(path, width=375) as page:
-            expect(page.locator("#screen > *:not(.loading)").first).to_be_visible()
-            expect(page).to_have_title(f"{screen.title} · ingester")
-            assert page.locator("h1").count() >= 1, path
-            assert_accessible(page)
-            assert_fits(page)
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.name)
+def test_a_screen_without_data_is_sound_fits_and_says_where_it_is(
+    site: Site, screen: Screen
+) -> None:
+    path = screen.path.replace("{id}", "none").replace("{path}", "none")
+    with site.page(path, width=375) as page:
+        expect(page.locator("#screen > *:not(.loading)").first).to_be_visible()
+        expect(page).to_have_title(f"{screen.title} · ingester")
+        assert page.locator("h1").count() >= 1, path
+        assert_accessible(page)
+        assert_fits(page)
+
+
+def test_a_link_from_another_site_comes_with_the_session(site: Site) -> None:
+    """The cookie is strict: the first request comes without it."""
+    with site.page("/login") as page:
+        link = f'<a href="{site.url}/incidents/7?a=1">an incident</a>'
+        page.route(
+            "http://mail.example/**",
+            lambda route: route.fulfill(
+                body=f"<!doctype html><title>Mail</title>{link}", content_type="text/html"
+            ),
+        )
+        page.goto("http://mail.example/")
+        page.get_by_role("link").click()
+        expect(page).to_have_title("Incident · ingester")
+        expect(page).to_have_url(f"{site.url}/incidents/7?a=1")
 
 
 def test_the_theme_follows_the_system_until_it_is_chosen(site: Site) -> None:

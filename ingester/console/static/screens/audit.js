@@ -48,6 +48,7 @@ const COLUMNS = [
   {
     name: "detail", label: "Detail", kind: "mono small breaks muted",
     cell: (row) => Object.entries(row.detail)
+      .filter(([, value]) => value !== null && value !== "")
       .map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`)
       .join(", "),
   },

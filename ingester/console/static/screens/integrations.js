@@ -34,40 +34,27 @@ function Integrations() {
 
 function Cards({ data }) {
   return html`
-    <section class="stack">
-      <h2>Logs</h2>
-      <div class="grid">
-        <${Card} title="Event Ingestion" href="/settings/events" rows=${data?.tokens} noun="token"
-          add="Add Token" endpoint="/api/v1/webhook/event/log"
-          text="Any JSON becomes a log with level, message, service and environment." />
-        <${Card} title="Honest door" href="/settings/events" rows=${data?.tokens} noun="token"
-          add="Add Token" endpoint="/ingest/{source}"
-          text="NDJSON or arrays of any shape. The answer accounts for every line." />
-      </div>
-    </section>
-    <section class="stack">
-      <h2>Custom</h2>
-      <div class="grid">
-        <${Card} title="Custom Webhooks" href="/settings/webhooks" rows=${data?.connections}
-          noun="connection" add="Connect" endpoint="/api/webhooks/custom"
-          text="Metrics of your own from scripts, cron jobs, Zapier, Make or n8n." />
-      </div>
-    </section>
-    <section class="stack">
-      <h2>Product usage</h2>
-      <div class="grid">
-        <${Card} title="Product events" href="/settings/sources" rows=${data?.sources} noun="source"
-          add="Add Source" endpoint="/v1/{authKey}/{apiKey}"
-          text="What users do in your product, line by line, in bulk or one by one." />
-      </div>
-    </section>`;
+    <div class="grid integrations">
+      <${Card} of="Logs" title="Event Ingestion" href="/settings/events" rows=${data?.tokens}
+        noun="token" add="Add Token" endpoint="/api/v1/webhook/event/log"
+        text="Any JSON becomes a log with level, message, service and environment." />
+      <${Card} of="Logs" title="Honest door" href="/settings/events" rows=${data?.tokens}
+        noun="token" add="Add Token" endpoint="/ingest/{source}"
+        text="NDJSON or arrays of any shape. The answer accounts for every line." />
+      <${Card} of="Custom" title="Custom Webhooks" href="/settings/webhooks"
+        rows=${data?.connections} noun="connection" add="Connect" endpoint="/api/webhooks/custom"
+        text="Metrics of your own from scripts, cron jobs, Zapier, Make or n8n." />
+      <${Card} of="Product usage" title="Product events" href="/settings/sources"
+        rows=${data?.sources} noun="source" add="Add Source" endpoint="/v1/{authKey}/{apiKey}"
+        text="What users do in your product, line by line, in bulk or one by one." />
+    </div>`;
 }
 
-function Card({ title, text, href, rows, noun, add, endpoint }) {
+function Card({ of, title, text, href, rows, noun, add, endpoint }) {
   const used = rows && newest(rows);
   return html`<article class="card stack integration">
     <div class="row spread">
-      <h3>${title}</h3>
+      <div><p class="small muted">${of}</p><h2>${title}</h2></div>
       ${rows &&
       html`<span class=${`badge ${used ? "badge-good" : ""}`}>
         ${rows.length ? plural(rows.length, noun) : "not set up"}

@@ -69,7 +69,9 @@ const nameOf = (row) => [row.service, row.environment].filter(Boolean).join(" ·
 const COLUMNS = [
   {
     name: "service", label: "Service Name", sort: (row) => row.service, kind: "breaks",
-    cell: (row) => html`<strong>${row.service || "–"}</strong>`,
+    cell: (row) => row.service
+      ? html`<strong>${row.service}</strong>`
+      : html`<span class="muted">${row.id}</span>`,
   },
   {
     name: "environment", label: "Environment", sort: (row) => row.environment, kind: "breaks",

@@ -122,7 +122,9 @@ function Send({ kind, row }) {
       <h2>2. Send</h2>
       <${Failure} error=${key.error} retry=${key.reload} />
       ${key.data && kind.commands(key.data).map(
-        ([title, text]) => html`<div><h3>${title}</h3><${Code} text=${text} label=${`Copy: ${title}`} /></div>`,
+        ([title, text]) => html`<div>
+          <h3>${title}</h3><${Code} text=${text} label=${`Copy: ${title}`} />
+        </div>`,
       )}
     </li>
     <li class="card stack">
