@@ -125,7 +125,7 @@ export function JudgedPlot({ answer, monitor, group, height = 230 }) {
       ${lines.length > 0 && html`<span><span class="dash dash-bad"></span>
         ${monitor.operator} ${figure(monitor.threshold)}</span>`}
       ${lines.length > 1 && html`<span><span class="dash dash-good"></span>
-        recovers beyond ${figure(monitor.recovery)}</span>`}
+        recovers at ${figure(monitor.recovery)}</span>`}
       ${bands.length > 0 && html`<span><span class="band-key"></span> firing</span>`}
       ${left > 0 && html`<span>${plural(left, "more group")} judged, not plotted</span>`}
     </p>

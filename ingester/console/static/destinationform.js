@@ -50,7 +50,9 @@ function headersOf(text) {
   for (const line of text.split("\n")) {
     if (!line.trim()) continue;
     const at = line.indexOf(":");
-    if (at < 1) throw Object.assign(new Error(`“${line.trim()}” is no Name: value`), { field: "headers" });
+    if (at < 1) {
+      throw Object.assign(new Error(`“${line.trim()}” is no Name: value`), { field: "headers" });
+    }
     found[line.slice(0, at).trim()] = line.slice(at + 1).trim();
   }
   return found;
@@ -163,8 +165,8 @@ function IncidentIo({ field, values }) {
 function Preview({ text }) {
   let shown;
   try {
-    shown = JSON.stringify({ metadata: { ...metadataOf(text), data: ["…"] } }, null, 2)
-      .replace('"…"', "…");
+    shown = JSON.stringify({ metadata: { ...metadataOf(text), data: "" } }, null, 2)
+      .replace(/""\n  }\n}$/, "[…]\n  }\n}");
   } catch (error) {
     return html`<p class="field-error" role="alert">${error.message}</p>`;
   }

@@ -135,7 +135,7 @@ function Fields({ values, set, errorOf, metrics }) {
         required value=${values.threshold} error=${told("threshold")}
         onValue=${(threshold) => set({ threshold })} />`}
       ${isJudged && !["==", "!="].includes(values.operator) && html`<${Field} name="recovery"
-        label="Recovers beyond" kind="number" step="any" placeholder="threshold"
+        label="Recovers at" kind="number" step="any" placeholder="threshold"
         value=${values.recovery} error=${told("recovery")}
         onValue=${(recovery) => set({ recovery })} />`}
     </div>
@@ -219,11 +219,11 @@ function Datapoints({ values, set, error }) {
   const box = (name, label) => html`<input class="inline narrow" type="number" min="1" max="1440"
     aria-label=${label} value=${values[name]} required
     onInput=${(event) => set({ [name]: event.currentTarget.value })} />`;
-  return html`<div class="field" role="group" aria-label="Datapoints">
-    <span class="legend">Datapoints</span>
+  return html`<div class="field" role="group" aria-label="Windows that breach">
+    <span class="legend">Windows that breach</span>
     <div class="row nowrap-row">
-      ${box("m", "Windows that breach")}<span class="muted">of</span>
-      ${box("n", "Windows looked at")}<span class="muted">windows</span>
+      ${box("m", "How many of them")}<span class="muted">of</span>
+      ${box("n", "Windows looked at")}
     </div>
     ${error && html`<p class="field-error" role="alert">${error}</p>`}
   </div>`;

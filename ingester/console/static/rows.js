@@ -17,9 +17,9 @@ export function Rows({ rows, label }) {
   const columns = names.map((name) => {
     const isNumber = rows.every((row) => ["number", "undefined"].includes(typeof (row[name] ?? undefined)));
     return {
-      name, label: name, num: isNumber, kind: isNumber ? "" : "mono excerpt",
+      name, label: name, num: isNumber, kind: isNumber ? "" : "excerpt",
       sort: (row) => row.row[name],
-      cell: (row) => html`<span class="excerpt-text" title=${cellText(row.row[name])}>
+      cell: (row) => html`<span class="excerpt-text mono" title=${cellText(row.row[name])}>
         ${cellText(row.row[name])}
       </span>`,
     };

@@ -1,5 +1,5 @@
 // What rules, alerts and monitors have in common: lists, marks, and the page that edits one.
-import { Fragment, Head, html, screen, useMemo, useState } from "./ui.js";
+import { Fragment, Head, html, screen, useId, useMemo, useState } from "./ui.js";
 import { del, get, patch, post, useResource } from "./api.js";
 import { Editor } from "./editor.js";
 import { toast } from "./feedback.js";
@@ -18,7 +18,7 @@ export function Declared({ file }) {
   </span>`;
 }
 
-/** Firing, quiet or turned off, in a word and a mark. */
+/** Firing, quiet, off, or not judged yet: a word and a mark, not a colour alone. */
 export function State({ row }) {
   const open = row.open_incidents ?? (row.open_incident ? [row.open_incident] : []);
   if (open.length) {
@@ -28,6 +28,7 @@ export function State({ row }) {
   }
   if (!row.enabled) return html`<span class="badge">Off</span>`;
   if (row.error) return html`<span class="badge badge-warn" title=${row.error}>! Failing</span>`;
+  if (row.judged_until === null) return html`<span class="badge">… Waiting</span>`;
   return html`<span class="badge badge-good">✓ Quiet</span>`;
 }
 
@@ -43,6 +44,10 @@ export function Told({ ids, destinations }) {
     (id) => html`<span class="chip"><span class="clip">${names.get(id) ?? id}</span></span>`,
   )}</span>`;
 }
+
+/** Text that is cut where there is no room, whole when pointed at. */
+export const Clip = ({ text, kind = "" }) => html`<span class=${`clip wide-clip ${kind}`}
+  title=${text}>${text}</span>`;
 
 export const Chips = ({ texts }) => html`<span class="chips">${texts.map(
   (text) => html`<span class="chip"><span class="clip">${text}</span></span>`,
@@ -122,19 +127,25 @@ export function DurationField({ name, label, hint, error, value, onValue, option
   const [unit, setUnit] = useState(fitting);
   const shown = value === "" || value === null ? "" : String(value / unit);
   const typed = (text) => onValue(text === "" ? "" : Math.round(Number(text) * unit));
-  return html`<div class="duration">
-    <${Field} name=${name} label=${label} kind="number" min="0" step="any" value=${shown}
-      onValue=${typed} error=${error} hint=${hint} required=${!optional} />
-    <select class="duration-unit" aria-label=${`Unit of ${label}`} value=${unit}
-      onChange=${(event) => {
+  const id = useId();
+  return html`<div class="field">
+    <label for=${id}>${label}</label>
+    <div class="duration">
+      <input id=${id} name=${name} type="number" min="0" step="any" value=${shown}
+        required=${!optional} aria-invalid=${error ? "true" : null}
+        onInput=${(event) => typed(event.currentTarget.value)} />
+      <select aria-label=${`Unit of ${label}`} value=${unit} onChange=${(event) => {
         const next = Number(event.currentTarget.value);
         setUnit(next);
         if (value !== "" && value !== null) onValue(Math.round((value / unit) * next));
       }}>
-      ${UNITS.map((one) => html`<option value=${one.value} selected=${one.value === unit}>
-        ${one.label}
-      </option>`)}
-    </select>
+        ${UNITS.map((one) => html`<option value=${one.value} selected=${one.value === unit}>
+          ${one.label}
+        </option>`)}
+      </select>
+    </div>
+    ${hint && html`<p class="hint">${hint}</p>`}
+    ${error && html`<p class="field-error" role="alert">${error}</p>`}
   </div>`;
 }
 

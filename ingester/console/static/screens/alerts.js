@@ -8,7 +8,7 @@ import { Table } from "../table.js";
 import { count, plural, time } from "../format.js";
 import { setParams, urlParam } from "../url.js";
 import {
-  Declared, QueryField, State, Told, WatchEditor, When, commonBody, commonStart, useDestinations,
+  Clip, Declared, QueryField, State, Told, WatchEditor, When, commonBody, commonStart, useDestinations,
   watchItems,
 } from "../watch.js";
 
@@ -75,7 +75,7 @@ function List({ found }) {
 
 const columns = (destinations) => [
   {
-    name: "state", label: "State",
+    name: "state", label: "State", kind: "nowrap",
     cell: (row) => html`<${State} row=${{ ...row, error: row.last_run?.error }} />`,
   },
   {
@@ -84,11 +84,9 @@ const columns = (destinations) => [
   },
   {
     name: "query", label: "Query",
-    cell: (row) => html`<code class="clip wide-clip" title=${row.query}>
-      ${row.query.replace(/\s+/g, " ")}
-    </code>`,
+    cell: (row) => html`<${Clip} kind="mono" text=${row.query.replace(/\s+/g, " ")} />`,
   },
-  { name: "cron", label: "Runs", kind: "nowrap", cell: (row) => html`<code>${row.cron}</code>` },
+  { name: "cron", label: "Runs", kind: "nowrap", cell: (row) => html`<span class="mono">${row.cron}</span>` },
   {
     name: "last", label: "Last run", sort: (row) => row.last_run?.ran_at ?? "",
     cell: (row) => html`<${When} at=${row.last_run?.ran_at} />`,

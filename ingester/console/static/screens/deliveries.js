@@ -33,8 +33,7 @@ function Deliveries() {
     param.value = value;
   };
   return html`
-    <${Head} text="Every message to every destination, with all attempts. What fails is tried again for
-      four days.">
+    <${Head} text="Every message to every destination. What fails is tried again, for days.">
       ${screen.isAdmin && html`<button class="btn" type="button" onClick=${() => setResending(true)}>
         Resend failed…</button>`}
     <//>
@@ -117,14 +116,20 @@ function ResendDialog({ destinations, chosen, onClose, done }) {
 }
 
 const COLUMNS = [
-  { name: "state", label: "State", cell: (row) => html`<${DeliveryState} row=${row} />` },
-  { name: "to", label: "Destination", kind: "breaks", sort: (row) => row.destination_name, cell: (row) => row.destination_name },
+  { name: "state", label: "State", kind: "nowrap", cell: (row) => html`<${DeliveryState} row=${row} />` },
+  {
+    name: "to", label: "Destination", kind: "breaks", sort: (row) => row.destination_name,
+    cell: (row) => row.destination_name,
+  },
   {
     name: "incident", label: "Incident",
     cell: (row) => html`<a href=${`/incidents/${row.incident_id}`}>${row.incident_id}</a>`,
   },
   { name: "kind", label: "Revision", cell: (row) => row.kind },
-  { name: "attempts", label: "Attempts", num: true, sort: (row) => row.attempts, cell: (row) => count(row.attempts) },
+  {
+    name: "attempts", label: "Attempts", num: true, sort: (row) => row.attempts,
+    cell: (row) => count(row.attempts),
+  },
   { name: "status", label: "Status", num: true, cell: (row) => row.status ?? "–" },
   {
     name: "error", label: "Last error",

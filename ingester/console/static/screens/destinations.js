@@ -12,7 +12,7 @@ import { DryRun, Routes } from "../routes.js";
 import { Table } from "../table.js";
 import { count, duration, time } from "../format.js";
 import { urlParam } from "../url.js";
-import { Declared, When } from "../watch.js";
+import { Clip, Declared, When } from "../watch.js";
 
 const adding = urlParam("add", "", { push: true });
 
@@ -58,10 +58,13 @@ const COLUMNS = [
   { name: "type", label: "Type", kind: "nowrap", cell: (row) => TYPES[row.type].label },
   {
     name: "to", label: "Address",
-    cell: (row) => html`<code class="clip wide-clip" title=${addressOf(row)}>${addressOf(row)}</code>`,
+    cell: (row) => html`<${Clip} kind="mono" text=${addressOf(row)} />`,
   },
   { name: "state", label: "State", cell: (row) => html`<${State} row=${row} />` },
-  { name: "pending", label: "Pending", num: true, sort: (row) => row.pending, cell: (row) => count(row.pending) },
+  {
+    name: "pending", label: "Pending", num: true, sort: (row) => row.pending,
+    cell: (row) => count(row.pending),
+  },
   {
     name: "last", label: "Last success", sort: (row) => row.last_success_at ?? "",
     cell: (row) => html`<${When} at=${row.last_success_at} />`,
@@ -72,7 +75,9 @@ const addressOf = (row) => (row.type === "incident_io"
   ? `${row.base_url ?? "https://api.incident.io"} · ${row.alert_source_config_id}` : row.url ?? "");
 
 function State({ row }) {
-  if (!row.enabled) return html`<span class="badge badge-bad" title=${row.disabled_reason}>✕ Disabled</span>`;
+  if (!row.enabled) {
+    return html`<span class="badge badge-bad" title=${row.disabled_reason}>✕ Disabled</span>`;
+  }
   if (row.failing_since) {
     return html`<span class="badge badge-warn" title=${`since ${time(row.failing_since)}`}>! Failing</span>`;
   }
@@ -84,7 +89,9 @@ function About({ row }) {
   return html`<dl class="kv">
     <dt>Address</dt><dd class="mono">${addressOf(row)}</dd>
     ${row.headers && Object.keys(row.headers).length > 0 && html`<dt>Headers</dt>
-      <dd class="mono">${Object.entries(row.headers).map(([name, value]) => html`<div>${name}: ${value}</div>`)}</dd>`}
+      <dd class="mono">${Object.entries(row.headers).map(
+        ([name, value]) => html`<div>${name}: ${value}</div>`,
+      )}</dd>`}
     ${row.type !== "incident_io" && html`<dt>Signed</dt><dd>${row.secret ? "yes" : "no"}</dd>
       <dt>Compressed</dt><dd>${row.gzip ? "gzip" : "no"}</dd>`}
     ${row.type === "incident_io" && html`<dt>Deduplication</dt><dd>${row.key_mode}</dd>
@@ -215,13 +222,17 @@ function RotateDialog({ row, onClose, done }) {
       <p>Keep it now: it is shown only here.${made.old_until
         ? ` The one before signs beside it until ${time(made.old_until)}.` : ""}</p>
       <${Secret} text=${made.secret} label="signing secret" />
-      <div class="dialog-foot"><button class="btn btn-primary" type="button" onClick=${done}>Done</button></div>
+      <div class="dialog-foot">
+        <button class="btn btn-primary" type="button" onClick=${done}>Done</button>
+      </div>
     <//>`;
   }
   return html`<${Dialog} title=${`Rotate the secret of ${row.name}`} onClose=${onClose}>
     <p>A new secret is made. ${row.secret ? "The one before keeps signing beside it for a while." : ""}</p>
     <${Form} submit=${submit} cancel=${onClose} action="Rotate" initial=${{ overlap: "86400" }}
-      fields=${[{ name: "overlap", label: "Old secret keeps signing for", kind: "select", options: OVERLAPS }]} />
+      fields=${[{
+        name: "overlap", label: "Old secret keeps signing for", kind: "select", options: OVERLAPS,
+      }]} />
   <//>`;
 }
 

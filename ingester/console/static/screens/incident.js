@@ -10,7 +10,7 @@ import { IncidentStatus, lastsMs, resolveAfterAsking } from "../incident.js";
 import { SilenceDialog, matchersOf } from "../silence.js";
 import { Table } from "../table.js";
 import { count, duration, plural, time } from "../format.js";
-import { Chips, words } from "../watch.js";
+import { Chips, When, words } from "../watch.js";
 
 const ID = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const PATH = `/incidents/${encodeURIComponent(ID)}`;
@@ -48,7 +48,7 @@ function Page({ row, revisions, deliveries, reload }) {
       text=${html`<span class="row"><${IncidentStatus} row=${row} />
         <span>${row.id} · opened ${time(row.created_at)} ·
         ${row.resolved_at ? " lasted" : " for"} ${duration(lastsMs(row))}</span></span>`}>
-      <${CopyButton} text=${row.url} label="Copy the link" kind="btn">Copy link<//>
+      <${CopyButton} text=${row.url} label="Copy link" kind="btn">Copy link<//>
       ${screen.isAdmin && html`<${Fragment}>
         <button class="btn" type="button" onClick=${() => setShown("silence")}>Silence…</button>
         ${row.status === "opened" && html`<button class="btn btn-primary" type="button"
@@ -80,7 +80,8 @@ function Page({ row, revisions, deliveries, reload }) {
     ${shown === "silence" && html`<${SilenceDialog} matchers=${matchersOf(row)} onClose=${close}
       done=${reload} />`}
     ${shown === "labels" && html`<${Dialog} title="Labels" onClose=${close}>
-      <${Form} action="Save" cancel=${close} initial=${{ labels: row.labels.map((one) => one.name).join(", ") }}
+      <${Form} action="Save" cancel=${close}
+        initial=${{ labels: row.labels.map((one) => one.name).join(", ") }}
         submit=${({ labels }) => change({ labels: words(labels) })}
         fields=${[{
           name: "labels", label: "Labels", autofocus: true, placeholder: "storage, known",
@@ -106,7 +107,8 @@ function About({ row, edit }) {
   return html`<dl class="kv">
     <dt>Status</dt><dd><${IncidentStatus} row=${row} /></dd>
     <dt>Owner</dt><dd>${row.owner ?? "nobody"} ${button("owner", "Change")}</dd>
-    <dt>Labels</dt><dd>${row.labels.length ? html`<${Chips} texts=${row.labels.map((one) => one.name)} /> ` : "none "}
+    <dt>Labels</dt><dd>${row.labels.length
+      ? html`<${Chips} texts=${row.labels.map((one) => one.name)} /> ` : "none "}
       ${button("labels", "Change")}</dd>
     <dt>Opened</dt><dd>${time(row.created_at, "ms")}</dd>
     <dt>Last change</dt><dd>${time(row.updated_at, "ms")}</dd>
@@ -124,13 +126,13 @@ const AFFECTED = [
   {
     name: "name", label: "Name", kind: "breaks",
     cell: (one) => html`<a href=${pageOf(one)}>${one.name}</a>
-      ${one.group && html`<div class="small mono">${groupText(one.group)}</div>`}`,
+      ${one.group && html`<div class="small mono">${groupText(one.group)}</div>`}
+      <div class="small muted mono">${one.absolute_path}</div>`,
   },
   { name: "type", label: "Type", cell: (one) => html`<span class="badge">${one.type}</span>` },
-  { name: "path", label: "Path", kind: "breaks mono", cell: (one) => one.absolute_path },
   { name: "firings", label: "Firings", num: true, cell: (one) => count(one.firings) },
   { name: "matches", label: "Matches", num: true, cell: (one) => count(one.matches) },
-  { name: "last", label: "Last fired", kind: "nowrap", cell: (one) => time(one.last_fired_at) },
+  { name: "last", label: "Last fired", cell: (one) => html`<${When} at=${one.last_fired_at} />` },
   {
     name: "state", label: "State", kind: "nowrap",
     cell: (one) => (one.resolved_at ? html`<span title=${time(one.resolved_at)}>✓ recovered</span>`

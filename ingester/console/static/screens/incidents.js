@@ -7,7 +7,7 @@ import { count, duration, plural, time } from "../format.js";
 import { IncidentStatus, lastsMs, resolveAfterAsking } from "../incident.js";
 import { SilenceDialog, matchersOf } from "../silence.js";
 import { urlParam } from "../url.js";
-import { Chips, When } from "../watch.js";
+import { Chips, Clip, When } from "../watch.js";
 
 const PAGE = 100;
 const status = urlParam("status", "", { push: true });
@@ -86,7 +86,7 @@ const wordsOf = (row) => [row.id, row.title, row.owner ?? "", ...row.labels.map(
 
 const COLUMNS = [
   {
-    name: "status", label: "Status", sort: (row) => row.status,
+    name: "status", label: "Status", kind: "nowrap", sort: (row) => row.status,
     cell: (row) => html`<${IncidentStatus} row=${row} />`,
   },
   {
@@ -97,13 +97,19 @@ const COLUMNS = [
       <span class="small muted">${row.id}</span>`,
   },
   {
-    name: "affected", label: "Affected", kind: "breaks",
-    cell: (row) => html`<span class="small">${row.affected[0]?.absolute_path ?? "–"}
-      ${row.affected.length > 1 && html` <span class="muted">and ${row.affected.length - 1} more</span>`}
-    </span>`,
+    name: "affected", label: "Affected",
+    cell: (row) => html`<${Clip} kind="mono path-clip" text=${row.affected[0]?.absolute_path ?? "–"} />
+      ${row.affected.length > 1 && html`<span class="small muted">
+        and ${row.affected.length - 1} more</span>`}`,
   },
-  { name: "labels", label: "Labels", cell: (row) => html`<${Chips} texts=${row.labels.map((one) => one.name)} />` },
-  { name: "owner", label: "Owner", kind: "breaks", sort: (row) => row.owner ?? "", cell: (row) => row.owner ?? "–" },
+  {
+    name: "labels", label: "Labels",
+    cell: (row) => html`<${Chips} texts=${row.labels.map((one) => one.name)} />`,
+  },
+  {
+    name: "owner", label: "Owner", sort: (row) => row.owner ?? "",
+    cell: (row) => html`<${Clip} kind="owner-clip" text=${row.owner ?? "–"} />`,
+  },
   {
     name: "matches", label: "Matches", num: true, sort: (row) => matches(row),
     cell: (row) => html`<span title=${plural(firings(row), "firing")}>${count(matches(row))}</span>`,

@@ -8,7 +8,7 @@ import { Menu } from "../menu.js";
 import { MonitorForm, conditionText, targetText } from "../monitorform.js";
 import { Table } from "../table.js";
 import { setParams, urlParam } from "../url.js";
-import { Declared, State, Told, When, useDestinations, watchItems } from "../watch.js";
+import { Clip, Declared, State, Told, When, useDestinations, watchItems } from "../watch.js";
 
 // `?new&kind=logs&query=…` is how other screens open the form ("+ monitor").
 const asksNew = urlParam("new", null, { push: true });
@@ -81,20 +81,18 @@ function List({ found }) {
 }
 
 const columns = (destinations) => [
-  { name: "state", label: "State", cell: (row) => html`<${State} row=${row} />` },
+  { name: "state", label: "State", kind: "nowrap", cell: (row) => html`<${State} row=${row} />` },
   {
     name: "name", label: "Name", kind: "breaks", sort: (row) => row.name,
     cell: (row) => html`<strong>${row.name}</strong> <${Declared} file=${row.file} />`,
   },
   {
     name: "target", label: "Watches",
-    cell: (row) => html`<code class="clip wide-clip" title=${targetText(row.target)}>
-      ${targetText(row.target)}
-    </code>`,
+    cell: (row) => html`<${Clip} kind="mono" text=${targetText(row.target)} />`,
   },
   {
     name: "condition", label: "Fires when", kind: "nowrap",
-    cell: (row) => html`<code>${conditionText(row)}</code>`,
+    cell: (row) => html`<span class="mono">${conditionText(row)}</span>`,
   },
   { name: "value", label: "Last value", num: true, cell: (row) => lastValue(row) },
   {
@@ -111,7 +109,7 @@ function lastValue(row) {
   if (row.groups.length === 1 && !row.group_by.length) return figure(row.groups[0].value);
   if (!row.group_by.length) return "–";
   const firing = row.groups.filter((one) => one.firing).length;
-  return `${firing} of ${plural(row.groups.length, "group")}`;
+  return html`<span class="nowrap">${firing} of ${plural(row.groups.length, "group")}</span>`;
 }
 
 function Groups({ row }) {

@@ -8,7 +8,7 @@ import { Table } from "../table.js";
 import { count, duration, plural, time } from "../format.js";
 import { setParams, urlParam } from "../url.js";
 import {
-  Declared, DurationField, QueryField, State, Told, WatchEditor, commonBody, commonStart,
+  Clip, Declared, DurationField, QueryField, State, Told, WatchEditor, commonBody, commonStart,
   useDestinations, watchItems,
 } from "../watch.js";
 
@@ -70,7 +70,7 @@ const searchHref = (row) =>
   `/${row.on === "events" ? "explorer" : "logs"}?q=${encodeURIComponent(row.lql)}`;
 
 const columns = (destinations) => [
-  { name: "state", label: "State", cell: (row) => html`<${State} row=${row} />` },
+  { name: "state", label: "State", kind: "nowrap", cell: (row) => html`<${State} row=${row} />` },
   {
     name: "name", label: "Name", kind: "breaks", sort: (row) => row.name,
     cell: (row) => html`<strong>${row.name}</strong> <${Declared} file=${row.file} />`,
@@ -78,7 +78,7 @@ const columns = (destinations) => [
   { name: "on", label: "Over", sort: (row) => row.on, cell: (row) => row.on },
   {
     name: "lql", label: "Query",
-    cell: (row) => html`<code class="clip wide-clip" title=${row.lql}>${row.lql}</code>`,
+    cell: (row) => html`<${Clip} kind="mono" text=${row.lql} />`,
   },
   {
     name: "resolves", label: "Resolves after", num: true, sort: (row) => row.resolve_after_s,
@@ -185,8 +185,8 @@ const LOGS = [
     cell: (row) => html`<span class=${`level level-${row.level}`}>${row.level}</span>`,
   },
   {
-    name: "message", label: "Message", kind: "mono",
-    cell: (row) => html`<span class="excerpt-text wide-clip">${row.message}</span>`,
+    name: "message", label: "Message",
+    cell: (row) => html`<${Clip} kind="mono" text=${row.message} />`,
   },
 ];
 
