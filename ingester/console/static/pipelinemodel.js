@@ -26,6 +26,7 @@ function sum(found) {
   return Object.values(found).reduce((total, one) => total + sum(one), 0);
 }
 
+const commits = (number) => `${count(number)} behind`;
 const perSecond = (rate, what) => `${rate === null ? "–" : compact(rate)} ${what}/s`;
 
 /** Where a channel has no room: the share of the time that somebody waited, over all waiters. */
@@ -94,7 +95,7 @@ export function nodesOf({ value, rate, actors }) {
     ], value("delivery.in_flight") > 0 || rate("delivery.attempts_total") > 0,
       failing("delivery.unreadable_destinations", "secrets cannot be read")
         || (value("delivery.deliveries.by_state.dead") ? "some were given up" : "")),
-    node("queries", "Searches, SQL", [
+    node("queries", "Queries", [
       `${count(value("search.running") + value("queries.running"))} running`,
       `${count(value("search.waiting") + value("queries.waiting"))} waiting`,
       `${count(value("search.tails"))} live tails`,
@@ -121,8 +122,9 @@ const ACTORS = {
 };
 
 /**
- * The channels between them: `{from, to, name, depth, capacity, share, blocked, blockedTotal}`;
- * `share` of the capacity that is used, `blocked` of the time that somebody waited.
+ * The channels between them: `{from, to, name, depth, capacity, share, blocked, blockedTotal, label}`;
+ * `share` of the capacity that is used, `blocked` of the time that somebody waited; `label` stands at
+ * the arrow instead of "depth of capacity".
  */
 export function edgesOf({ value, rate }) {
   const waited = (edge) => ({
@@ -133,7 +135,7 @@ export function edgesOf({ value, rate }) {
   const backlog = value("journal.backlog_bytes");
   const used = value("admission.budget_used_bytes") + value("admission.whole_budget_used_bytes");
   const memory = value("admission.budget_total_bytes") + value("admission.whole_budget_total_bytes");
-  const held = value("delivery.in_flight");
+  const waiting = value("channels.depth.by_edge.door-bulk");
   const capacity = (edge) => value(`channels.capacity.by_edge.${edge}`);
   return [
     {
@@ -148,8 +150,8 @@ export function edgesOf({ value, rate }) {
     { from: "loader", to: "store", name: "one transaction a batch", share: 0, ...none },
     {
       from: "intake", to: "decode", name: "uploads for a worker",
-      depth: count(value("channels.depth.by_edge.door-bulk")),
-      capacity: count(capacity("door-bulk")), share: 0, ...waited("door-bulk"),
+      depth: count(waiting), capacity: count(capacity("door-bulk")), share: 0,
+      label: `${count(waiting)} wait`, ...waited("door-bulk"),
     },
     {
       from: "decode", to: "insert", name: "slices of an upload",
@@ -158,18 +160,23 @@ export function edgesOf({ value, rate }) {
     { from: "insert", to: "store", name: "one transaction an upload", share: 0, ...none },
     {
       from: "store", to: "rollups", name: "commits behind", share: 0, ...none,
-      depth: count(value("rollups.lag_commits")),
+      depth: count(value("rollups.lag_commits")), label: commits(value("rollups.lag_commits")),
     },
     {
       from: "store", to: "sealer", name: "parts to be sealed", share: 0, ...none,
-      depth: count(value("sealer.parts_waiting")),
+      depth: count(value("sealer.parts_waiting")), label: "",
     },
     { from: "store", to: "watch", name: "committed batches", share: 0, ...none },
     {
-      from: "watch", to: "delivery", name: "outbox", depth: count(held),
-      capacity: `${count(capacity("outbox-lane"))} a destination`, share: 0, ...none,
+      from: "watch", to: "delivery", name: "outbox", share: 0, ...none, label: "outbox",
+      depth: count(value("delivery.deliveries.by_state.pending")), capacity: "none",
     },
     { from: "store", to: "queries", name: "reads", share: 0, ...none },
+    // Not in the picture: what a lane has taken out of the outbox.
+    {
+      from: "outbox", to: "lane", name: "held by lanes", share: 0, ...none,
+      depth: count(value("delivery.in_flight")), capacity: `${count(capacity("outbox-lane"))} each`,
+    },
   ].map((one) => ({ ...one, told: blockedText(one.blocked) }));
 }
 

@@ -41,7 +41,7 @@ function Drawn({ nodes, edges, width }) {
     aria-label=${`The pipeline. ${told.join("; ")}. The tables below say the same.`}>
     <defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
       orient="auto-start-reverse"><path class="arrow-head" d="M0 0.5 8 4 0 7.5z" /></marker></defs>
-    ${edges.map((edge) => html`<${Edge} key=${`${edge.from}${edge.to}`} edge=${edge} isSlim=${isSlim}
+    ${edges.filter((edge) => boxes[edge.from] && boxes[edge.to]).map((edge) => html`<${Edge} key=${`${edge.from}${edge.to}`} edge=${edge} isSlim=${isSlim}
       from=${boxes[edge.from]} to=${boxes[edge.to]} />`)}
     ${nodes.map((node) => html`<${Box} key=${node.id} node=${node} box=${boxes[node.id]} />`)}
   </svg>`;
@@ -89,11 +89,8 @@ function Box({ node, box: { x, y, w, h } }) {
 function Edge({ edge, from, to, isSlim }) {
   const { d, x, y, isUpright } = isSlim ? upright(from, to) : route(from, to);
   const isTight = edge.share > 0.5 || edge.blocked > 0.05;
-  const texts = [
-    edge.depth !== undefined && (edge.capacity !== undefined
-      ? `${edge.depth} of ${edge.capacity}` : edge.depth),
-    edge.told,
-  ].filter(Boolean);
+  const fill = edge.capacity === undefined ? edge.depth : `${edge.depth} of ${edge.capacity}`;
+  const texts = [edge.depth === undefined ? "" : (edge.label ?? fill), edge.told].filter(Boolean);
   const lines = isUpright ? [texts.join(" · ")] : texts.flatMap((one) => one.split(/ (?=of )/));
   return html`<g class=${`edge ${isTight ? "edge-tight" : ""}`}>
     <title>${edge.name}</title>

@@ -21,6 +21,13 @@ from playwright.sync_api import sync_playwright
 from tests.console.screens.site import ADMIN, PASSWORD, VIEWER, Site
 from tests.system.server import Server, running
 
+# What a file declares is shown, and not to be changed there.
+_WATCH_FILE = """
+[[rules]]
+name = "declared rule"
+lql = "level:emergency service:nobody"
+"""
+
 _ABSENT = "chromium is not here (apt-get install chromium)"
 
 
@@ -43,13 +50,24 @@ def site(
         Path(shots).mkdir(parents=True, exist_ok=True)
     arguments = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with (
-        running(folder) as server,
+        running(folder, _environment(folder)) as server,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=niced, args=arguments) as browser,
     ):
         site = Site(server, browser, None if shots is None else Path(shots))
         set_up(site)
         yield site
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Receivers of the tests are on loopback; windows are judged without much delay."""
+    declared = folder / "watch.toml"
+    declared.write_text(_WATCH_FILE)
+    return {
+        "INGESTER_DELIVERY_ALLOW_NETWORKS": "127.0.0.0/8",
+        "INGESTER_WATCH_DELAY_SECONDS": "1",
+        "INGESTER_WATCH_FILES": str(declared),
+    }
 
 
 def set_up(site: Site) -> None:

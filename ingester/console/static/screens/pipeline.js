@@ -44,17 +44,18 @@ function Now({ past, kept }) {
       </p>
     </section>
     <div class="pair">
-      <section class="card card-flush">
-        <div class="card-head"><h2>Channels</h2></div>
+      <div class="stack"><section class="card card-flush">
+        <div class="card-head"><h2>Channels</h2>
+          <span class="small muted">how full, and how long senders wait</span></div>
         <${Table} label="Channels" columns=${CHANNELS} rowKey=${(row) => `${row.from}${row.to}`}
           rows=${[...innerEdges(read), ...edges].filter((one) => one.depth ?? one.capacity)} />
       </section>
-      <section class="card card-flush">
+      <${Purges} kept=${kept} /></div>
+      <div class="stack"><section class="card card-flush">
         <div class="card-head"><h2>Storage</h2></div>
         <${Table} label="Storage" columns=${STORAGE} rows=${storageOf(read)} rowKey=${(row) => row.what} />
       </section>
-      <${Purges} kept=${kept} />
-      <${Actors} nodes=${nodes} restarts=${now.actors.restarts?.total?.by_actor ?? {}} />
+      <${Actors} nodes=${nodes} restarts=${now.actors.restarts?.total?.by_actor ?? {}} /></div>
     </div>`;
 }
 
@@ -74,7 +75,7 @@ function Figures({ read: { value, rate }, trend, kept }) {
       `${bytes(value("disk.reserve_bytes"))} kept in reserve`],
     ["Stored", bytes(kept?.stored_bytes ?? NaN),
       kept?.store_bytes_max ? `of ${bytes(kept.store_bytes_max)} at most` : "no limit by size"],
-    ["Next purge", purge ? html`<${When} at=${purge.at} />` : "none due",
+    ["Next purge", purge ? html`<${When} at=${purge.at} />` : "none",
       purge ? `${count(purge.items.reduce((sum, one) => sum + one.rows, 0))} rows by ${purge.reason}`
         : "nothing is about to be removed"],
   ];
@@ -98,16 +99,18 @@ const Figure = ({ title, value, text, children }) => html`<div class="card stat 
 </div>`;
 
 const CHANNELS = [
-  { name: "edge", label: "Channel", cell: (row) => html`${row.name}
-    <div class="small muted">${row.from} → ${row.to}</div>` },
-  { name: "depth", label: "Holds", num: true, cell: (row) => row.depth ?? "–" },
-  { name: "capacity", label: "At most", num: true, cell: (row) => row.capacity ?? "–" },
   {
-    name: "blocked", label: "Senders wait", num: true, sort: (row) => row.blocked ?? -1,
+    name: "edge", label: "Channel",
+    cell: (row) => html`<span title=${`${row.from} → ${row.to}`}>${row.name}</span>`,
+  },
+  { name: "depth", label: "Holds", num: true, kind: "nowrap", cell: (row) => row.depth ?? "–" },
+  { name: "capacity", label: "At most", num: true, kind: "nowrap", cell: (row) => row.capacity ?? "–" },
+  {
+    name: "blocked", label: "Wait now", num: true, sort: (row) => row.blocked ?? -1,
     cell: (row) => (row.blocked === null ? "–" : `${Math.round(row.blocked * 100)} %`),
   },
   {
-    name: "total", label: "Since the start", num: true, sort: (row) => row.blockedTotal ?? -1,
+    name: "total", label: "In all", num: true, sort: (row) => row.blockedTotal ?? -1,
     cell: (row) => (row.blockedTotal === null ? "–" : duration(row.blockedTotal * 1000)),
   },
 ];
