@@ -1,22 +1,66 @@
-"""Backpressure and wake-ups: byte budgets, doorbells, a rising mark that tasks wait for.
+"""Backpressure and wake-ups: byte budgets, doorbells, a rising mark that tasks wait for, and how
+long they wait.
 
 1. A `ByteBudget` is reserved whole and never grown (partial holders would deadlock), but it may
    shrink; waiters are served in order.
 2. A `Doorbell` may be lost or rung for nothing: whoever waits looks at the truth afterwards.
 3. A `Mark` only rises; `wait_reached(n)` returns once it is at least n.
+4. `WaitClock.seconds` only rises, and counts those who still wait.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import TypeVar
 
 import trio
 
-__all__ = ["ByteBudget", "Doorbell", "Mark", "Reservation"]
+__all__ = ["ByteBudget", "Doorbell", "Mark", "Reservation", "WaitClock", "send_counted"]
+
+T = TypeVar("T")
+
+
+class WaitClock:
+    """Seconds that tasks have waited at one place, summed over the tasks."""
+
+    def __init__(self) -> None:
+        # Of those who wait the moment they began is taken off already.
+        self._settled_s = 0.0
+        self._waiting_count = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self._settled_s -= time.monotonic()
+        self._waiting_count += 1
+        try:
+            yield
+        finally:
+            self._waiting_count -= 1
+            self._settled_s += time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        if not self._waiting_count:
+            return max(0.0, self._settled_s)
+        return max(0.0, self._settled_s + self._waiting_count * time.monotonic())
+
+
+async def send_counted(channel: trio.MemorySendChannel[T], value: T, waits: WaitClock) -> None:
+    """`channel.send(value)`; the time that it had no room is counted."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        channel.send_nowait(value)
+    except trio.WouldBlock:
+        with waits.waiting():
+            await channel.send(value)
+    else:
+        # As trio's own: what was sent is not taken back by a cancellation.
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 class ByteBudget:
@@ -25,6 +69,7 @@ class ByteBudget:
     def __init__(self, total_bytes: int) -> None:
         self.total_bytes = total_bytes
         self.used_bytes = 0
+        self.waits = WaitClock()
         self._waiters: deque[tuple[int, trio.Event]] = deque()
 
     def reserve_nowait(self, byte_count: int) -> bool:
@@ -41,7 +86,8 @@ class ByteBudget:
         entry = (byte_count, trio.Event())
         self._waiters.append(entry)
         try:
-            await entry[1].wait()
+            with self.waits.waiting():
+                await entry[1].wait()
         except BaseException:
             if entry[1].is_set():
                 self.release(byte_count)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import trio
 
-from .actors.bulk.worker import BulkCounters
-from .actors.delivery import DeliveryCounters
+from .actors.bulk.worker import SLICES_CAPACITY, BulkCounters
+from .actors.delivery import HELD_MAX, DeliveryCounters
 from .actors.intake import IntakeServer
 from .actors.sealer import Load, SealerCounters
 from .actors.tls import Certificates
@@ -21,7 +21,7 @@ from .actors.watch import WatchCounters
 from .config import Config
 from .console.connection import ConsoleCounters
 from .doors.admission import Admission, KeyRing
-from .doors.bulk_lane import BulkLane, BulkUpload
+from .doors.bulk_lane import PIECES_CAPACITY, BulkLane, BulkUpload
 from .doors.disk import DiskWatch
 from .doors.router import make_handler
 from .doors.shortcut import make_shortcut
@@ -147,9 +147,13 @@ class Process:
                     0, self.opened.writer.statistics().next_seq - 1 - self.opened.applied.value
                 ),
                 "lag_bytes": self.gate.backlog_bytes,
+                "backlog_bytes_max": self.gate.backlog_bytes_max,
             },
             "loader": self.opened.loader_counters.statistics(),
-            "bulk": self.bulk_counters.statistics(),
+            "bulk": {
+                **self.bulk_counters.statistics(),
+                "workers": self.config.intake.bulk_uploads_max,
+            },
             "channels": {
                 "depth": {
                     "by_edge": {
@@ -161,6 +165,24 @@ class Process:
                     "by_edge": {
                         "journal-loader": groups.tasks_waiting_receive,
                         "door-bulk": uploads.tasks_waiting_receive,
+                    }
+                },
+                # Of `journal-loader` there is none: the gate bounds its bytes.
+                "capacity": {
+                    "by_edge": {
+                        "door-bulk": UPLOADS_CAPACITY,
+                        "socket-decode": PIECES_CAPACITY,
+                        "decode-insert": SLICES_CAPACITY,
+                        "outbox-lane": HELD_MAX,
+                    }
+                },
+                "blocked_seconds_total": {
+                    "by_edge": {
+                        "door-bulk": self.admission.bulk.worker_waits.seconds,
+                        "socket-decode": self.admission.bulk.piece_waits.seconds,
+                        "decode-insert": self.bulk_counters.slice_waits.seconds,
+                        "door-memory": self.admission.budget.waits.seconds
+                        + self.admission.whole_budget.waits.seconds,
                     }
                 },
             },

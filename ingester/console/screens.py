@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ingester.management.calls import NeededRole
 
-__all__ = ["SCREENS", "SECTIONS", "SETTINGS", "Entry", "Screen", "Section"]
+__all__ = ["ALERTS", "SCREENS", "SECTIONS", "SETTINGS", "Entry", "Screen", "Section"]
 
 Section = Literal[
     "logs",
@@ -78,6 +78,18 @@ SETTINGS: tuple[Entry, ...] = (
 )
 
 
+# The tabs of the section alerts.
+ALERTS: tuple[Entry, ...] = (
+    Entry(path="/alerts", title="Incidents", name="incidents"),
+    Entry(path="/alerts/monitors", title="Monitors", name="monitors"),
+    Entry(path="/alerts/alerts", title="Alerts", name="alerts"),
+    Entry(path="/alerts/rules", title="Rules", name="rules"),
+    Entry(path="/alerts/silences", title="Silences", name="silences"),
+    Entry(path="/alerts/deliveries", title="Deliveries", name="deliveries"),
+    Entry(path="/alerts/settings", title="Alert settings", name="destinations"),
+)
+
+
 def _settings(entry: Entry) -> Screen:
     return Screen(
         path=entry.path,
@@ -89,6 +101,17 @@ def _settings(entry: Entry) -> Screen:
     )
 
 
+def _alerts(entry: Entry) -> Screen:
+    return Screen(
+        path=entry.path,
+        name=entry.name,
+        title=entry.title,
+        section="alerts",
+        role=entry.role,
+        template="alerts",
+    )
+
+
 SCREENS: tuple[Screen, ...] = (
     Screen(path="/logs", name="logs", title="Logs", section="logs"),
     Screen(path="/explorer", name="explorer", title="Data Explorer", section="explorer"),
@@ -97,9 +120,15 @@ SCREENS: tuple[Screen, ...] = (
     Screen(path="/custom-metrics", name="metrics", title="Metrics", section="metrics"),
     Screen(path="/custom-metrics/{path}", name="metric", title="Metric", section="metrics"),
     Screen(path="/accounts", name="accounts", title="Accounts and users", section="accounts"),
-    Screen(path="/alerts", name="alerts", title="Alerts", section="alerts"),
+    *(_alerts(entry) for entry in ALERTS),
     # Sent out in every incident (`delivery/incident.py`).
-    Screen(path="/incidents/{id}", name="incident", title="Incident", section="alerts"),
+    Screen(
+        path="/incidents/{id}",
+        name="incident",
+        title="Incident",
+        section="alerts",
+        template="alerts",
+    ),
     Screen(path="/pipeline", name="pipeline", title="Pipeline", section="pipeline"),
     *(_settings(entry) for entry in SETTINGS),
 )

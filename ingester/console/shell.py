@@ -18,7 +18,7 @@ import jinja2
 
 import ingester
 from ingester.console.assets import Assets
-from ingester.console.screens import SECTIONS, SETTINGS, Entry, Screen
+from ingester.console.screens import ALERTS, SECTIONS, SETTINGS, Entry, Screen
 from ingester.management import Actor
 from ingester.management.calls import NeededRole
 
@@ -69,6 +69,7 @@ class Pages:
             title=screen.title,
             module=f"screens/{screen.name}.js",
             settings=_entries(SETTINGS, actor.role),
+            alerts=_entries(ALERTS, actor.role),
             **self._about(actor, screen.section, nonce, theme, intake_url),
         )
 

@@ -14,6 +14,7 @@ import trio
 from msgspec import Struct
 
 from ..errors import IngesterError, RequestError
+from ..flow import WaitClock, send_counted
 from ..messages import LineReject, RequestRecord
 from ..protocol.forms import Decoder, Origin, RowTarget
 from ..protocol.inflate import Inflater
@@ -104,6 +105,9 @@ class BulkLane:
 
     def __init__(self, uploads: trio.MemorySendChannel[BulkUpload]) -> None:
         self._uploads = uploads
+        # For a worker; for room in the channel of pieces.
+        self.worker_waits = WaitClock()
+        self.piece_waits = WaitClock()
 
     async def send(
         self,
@@ -119,17 +123,17 @@ class BulkLane:
         """
         async with pieces:
             try:
-                await self._uploads.send(upload)
+                await send_counted(self._uploads, upload, self.worker_waits)
             except BaseException:  # no worker has it
                 if upload.dedup is not None:
                     upload.dedup.settle(is_durable=False)
                 raise
             try:
                 for piece in prefix:
-                    await pieces.send(piece)
+                    await send_counted(pieces, piece, self.piece_waits)
                 while piece := await body.receive():
-                    await pieces.send(piece)
-                await pieces.send(b"")
+                    await send_counted(pieces, piece, self.piece_waits)
+                await send_counted(pieces, b"", self.piece_waits)
             except trio.BrokenResourceError:
                 pass  # the worker has refused it already, and says why
             except IngesterError:

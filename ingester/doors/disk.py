@@ -36,6 +36,7 @@ class DiskWatch:
         self._is_full = False
         self._is_half_gone = False
         self.free_bytes = 0
+        self.reserve_bytes = 0
         self.refused_count = 0
 
     @property
@@ -59,6 +60,7 @@ class DiskWatch:
     def statistics(self) -> dict[str, int]:
         return {
             "free_bytes": self.free_bytes,
+            "reserve_bytes": self.reserve_bytes,
             "is_full": int(self._is_full),
             "refused_total": self.refused_count,
         }
@@ -67,14 +69,15 @@ class DiskWatch:
         """Measure now. `is_full` does so when it was a while ago."""
         self._looked_at = time.monotonic()
         is_full = is_half_gone = False
-        free_bytes = -1
+        free_bytes, most = -1, 0
         for directory in self._directories:
             status = os.statvfs(directory)
             free = status.f_bavail * status.f_frsize
             total = status.f_blocks * status.f_frsize
             reserve = self._reserve_bytes or min(max(_GIB, total // 20), total // 4)
+            most = max(most, reserve)
             is_full = is_full or free < reserve
             is_half_gone = is_half_gone or free < reserve // 2
             free_bytes = free if free_bytes < 0 else min(free_bytes, free)
-        self.free_bytes = free_bytes
+        self.free_bytes, self.reserve_bytes = free_bytes, most
         self._is_full, self._is_half_gone = is_full, is_half_gone

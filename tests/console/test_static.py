@@ -11,7 +11,7 @@ import pytest
 
 import ingester
 from ingester.console.assets import Assets
-from ingester.console.screens import SCREENS, SECTIONS, SETTINGS
+from ingester.console.screens import ALERTS, SCREENS, SECTIONS, SETTINGS
 
 CONSOLE = Path(ingester.__file__).parent / "console"
 MODULES = sorted((CONSOLE / "static").rglob("*.js"))
@@ -64,7 +64,7 @@ def test_every_screen_has_its_files_and_every_entry_its_screen() -> None:
         assert (CONSOLE / "templates" / f"{screen.template}.html").is_file(), screen
     paths = {screen.path: screen for screen in SCREENS}
     assert len(paths) == len(SCREENS)
-    for entry in (*SECTIONS, *SETTINGS):
+    for entry in (*SECTIONS, *SETTINGS, *ALERTS):
         assert paths[entry.path].role == entry.role
     used = {f"screens/{screen.name}.js" for screen in SCREENS}
     there = {

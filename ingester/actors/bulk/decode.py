@@ -22,6 +22,7 @@ from msgspec import Struct
 from ...doors.bulk_lane import FIRST_REJECTS_MAX, BulkUpload
 from ...doors.dedup import Claim
 from ...errors import IngesterError
+from ...flow import WaitClock, send_counted
 from ...messages import LineReject
 from ...protocol.json_views import kept_rows
 
@@ -59,9 +60,14 @@ class _Abandoned(IngesterError):
 
 
 async def decode_pieces(
-    upload: BulkUpload, slices: trio.MemorySendChannel[Slice], turn: trio.CapacityLimiter
+    upload: BulkUpload,
+    slices: trio.MemorySendChannel[Slice],
+    turn: trio.CapacityLimiter,
+    waits: WaitClock,
 ) -> None:
-    """Pull pieces, decode them by turns, and hand on slices. Owns `slices`."""
+    """Pull pieces, decode them by turns, and hand on slices. Owns `slices`; `waits` counts how long
+    they had no room.
+    """
     bytes_min = _PLAIN_PIECE_BYTES if upload.is_plain else 0
     pieces = _Pieces(upload.pieces, bytes_min)
     decode = _Decode(upload)
@@ -74,7 +80,7 @@ async def decode_pieces(
             ) is not None:
                 if isinstance(found, Slice):
                     try:
-                        await slices.send(found)
+                        await send_counted(slices, found, waits)
                     except trio.BrokenResourceError:
                         return  # inserting has failed and raises why
                 elif isinstance(found, Claim):

@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from ...doors.bulk_lane import BulkUpload
 from ...errors import IngesterError, Overloaded, StoreBusy, StoreFailed
+from ...flow import WaitClock
 from ...messages import RequestRecord, request_id_text
 from ...store.database import StoreBroken
 from ...store.rejects import RejectBudget
@@ -34,9 +35,12 @@ from ...store.store import Store
 from .decode import Slice, decode_pieces
 from .insert import BulkInsert
 
-__all__ = ["BulkCounters", "BulkWorkerContext", "run"]
+__all__ = ["SLICES_CAPACITY", "BulkCounters", "BulkWorkerContext", "run"]
 
 _log = structlog.get_logger()
+
+# One is inserted while the next waits and the one after is decoded.
+SLICES_CAPACITY = 1
 
 # Python's own, and what is set while an upload is under way (seconds).
 DEFAULT_SWITCH_INTERVAL_S = 0.005
@@ -51,6 +55,8 @@ class BulkCounters:
         self.fault_count = 0
         self.row_count = 0
         self.slice_count = 0
+        # Decoders for whom inserting was too slow.
+        self.slice_waits = WaitClock()
 
     def statistics(self) -> dict[str, int]:
         return {
@@ -173,11 +179,12 @@ async def _receive_upload(upload: BulkUpload, context: BulkWorkerContext) -> Req
     )
     try:
         await trio.to_thread.run_sync(insert.prepare, limiter=limiter)
-        slices_send, slices = trio.open_memory_channel[Slice](1)
+        slices_send, slices = trio.open_memory_channel[Slice](SLICES_CAPACITY)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_insert_slices, slices, insert, context)
-                await decode_pieces(upload, slices_send, context.decode_turn)
+                waits = context.counters.slice_waits
+                await decode_pieces(upload, slices_send, context.decode_turn, waits)
         except BaseExceptionGroup as group:
             _raise_ours(group)
         return await trio.to_thread.run_sync(insert.commit, limiter=limiter)

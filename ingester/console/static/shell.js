@@ -9,6 +9,12 @@ toggle?.addEventListener("click", () => {
   toggle.setAttribute("aria-expanded", String(isOpen));
 });
 
+// Where there is no room for all tabs, the one that is open is seen.
+for (const tab of document.querySelectorAll(".tabs > [aria-current], .subnav [aria-current]")) {
+  const row = tab.closest(".tabs, .subnav");
+  row.scrollLeft = tab.offsetLeft - row.offsetLeft - 16;
+}
+
 const themeSwitch = document.getElementById("theme-switch");
 if (themeSwitch) {
   themeSwitch.hidden = false;

@@ -22,6 +22,13 @@ from playwright.sync_api import sync_playwright
 from tests.console.screens.site import ADMIN, PASSWORD, VIEWER, Site
 from tests.system.server import Server
 
+# What a file declares is shown, and not to be changed there.
+_WATCH_FILE = """
+[[rules]]
+name = "declared rule"
+lql = "level:emergency service:nobody"
+"""
+
 _ABSENT = "chromium is not here (apt-get install chromium)"
 
 
@@ -56,12 +63,23 @@ def site(
 @contextlib.contextmanager
 def started(folder: Path) -> Iterator[Server]:
     """A server with more time to start: a browser and others start beside it."""
-    server = Server(folder / "data", folder / "data.log")
+    server = Server(folder / "data", folder / "data.log", _environment(folder))
     try:
         server.start(90)
         yield server
     finally:
         server.kill()
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Receivers of the tests are on loopback; windows are judged without much delay."""
+    declared = folder / "watch.toml"
+    declared.write_text(_WATCH_FILE)
+    return {
+        "INGESTER_DELIVERY_ALLOW_NETWORKS": "127.0.0.0/8",
+        "INGESTER_WATCH_DELAY_SECONDS": "1",
+        "INGESTER_WATCH_FILES": str(declared),
+    }
 
 
 def set_up(site: Site) -> None:
