@@ -69,6 +69,7 @@ from ingester.store.control.members import (
 )
 from ingester.store.control.quotas import Quotas
 from ingester.store.control.replays import ReplayCount, ReplayMark, Replays, ReplaySubject
+from ingester.store.control.saved_searches import SavedSearches, SavedSearchInfo
 from ingester.store.control.sealed_files import SealedFile, SealedFiles, SealedPart
 from ingester.store.control.secret_box import NotRetrievable
 from ingester.store.control.sources import (
@@ -121,6 +122,7 @@ __all__ = [
     "ReplaySubject",
     "RevisionInfo",
     "RouteInfo",
+    "SavedSearchInfo",
     "SealedFile",
     "SealedPart",
     "Session",
@@ -160,5 +162,6 @@ class ControlStore(
     DeliveryList,
     Watches,
     IncidentList,
+    SavedSearches,
 ):
     """The opened file, with what each resource's module adds. Blocking."""
