@@ -181,7 +181,7 @@ def test_a_row_opens_in_place_and_its_values_filter(site: Site) -> None:
         row = rows(page).nth(1)
         fields = row.get_by_role("list", name="Fields")
         expect(fields).to_contain_text("user.plan")
-        row.get_by_role("button", name="Copy as JSON").click()
+        row.get_by_role("button", name="Copy JSON of this log").click()
         told = json.loads(page.evaluate("navigator.clipboard.readText()"))
         assert told["service"] == "checkout"
         assert told["attributes"]["user"]["plan"] in {"free", "pro"}
@@ -243,7 +243,7 @@ def test_a_live_tail_shows_new_lines_pauses_and_goes_on(site: Site) -> None:
 def test_a_link_to_a_log_shows_it_whatever_the_span_is(site: Site) -> None:
     with site.page("/logs?since=now-1h&q=service:mailer") as page:
         rows(page).first.get_by_role("button").click()
-        rows(page).first.get_by_role("button", name="Copy a link to this log").click()
+        rows(page).first.get_by_role("button", name="Copy link to this log").click()
         link = page.evaluate("navigator.clipboard.readText()")
         told = rows(page).first.locator(".log-message").inner_text()
         page.goto(link.replace("since=now-1h", "since=2020-01-01&until=2020-01-02"))

@@ -25,8 +25,8 @@ export function Detail({ row }) {
   }
   return html`<div class="stack">
     <div class="row">
-      <${CopyButton} text=${jsonOf(shown)} label="Copy as JSON">Copy JSON<//>
-      <${CopyButton} text=${linkTo(row)} label="Copy a link to this log">Copy link<//>
+      <${CopyButton} text=${jsonOf(shown)} label="Copy JSON of this log">Copy JSON<//>
+      <${CopyButton} text=${linkTo(row)} label="Copy link to this log">Copy link<//>
       <button type="button" class="btn btn-small" aria-pressed=${around > 0}
         onClick=${() => setAround(around ? 0 : AROUND)}>Surrounding lines</button>
       <span class="grow"></span>
