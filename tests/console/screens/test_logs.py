@@ -117,7 +117,7 @@ def test_an_error_of_the_query_is_underlined_at_its_column(site: Site) -> None:
     with site.page("/logs?since=now-1h") as page:
         expect(rows(page).first).to_be_visible()
         asked(page, "🚀 service:checkout level:>")
-        expect(page.get_by_role("alert")).to_contain_text("column 26: expected a value")
+        expect(page.get_by_role("alert")).to_contain_text("column 27: expected a value")
         asked(page, '🚀 (level:error "x"')
         expect(page.get_by_role("alert")).to_contain_text("never closed")
         marked = page.locator(".cm-lintRange-error")

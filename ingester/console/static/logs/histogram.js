@@ -13,7 +13,7 @@ const LEVELS = [
 ];
 const ROWS_FIRST_MS = 400;
 const LIVE_EVERY_MS = 15_000;
-const HEIGHT = 96;
+const HEIGHT = 128;
 
 export const total = signal(null);
 
