@@ -37,7 +37,9 @@ export function useOverview(load, enabled, everyMs = 0) {
       const data = await latest.current(mine.signal);
       if (!mine.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
-      if (!mine.signal.aborted) setState({ data: null, error, loading: false });
+      // A query that is refused is told of where it stands.
+      const isTold = error.status === 400 || error.status === 422;
+      if (!mine.signal.aborted) setState({ data: null, error: isTold ? null : error, loading: false });
     }
   };
   useEffect(() => {

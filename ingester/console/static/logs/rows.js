@@ -23,12 +23,13 @@ export function Rows({ onOpen }) {
   if (!rowCount.value) {
     return isLoading.value || !answer.value ? html`<${Skeleton} />` : html`<${Nothing} />`;
   }
-  return html`<div class=${`loglist ${wraps.value ? "loglist-wrap" : ""} ${isLoading.value ? "stale" : ""}`}>
+  return html`<div class=${`loglist ${wraps.value ? "loglist-wrap" : ""} ${isLoading.value ? "stale" : ""}`}
+    style=${{ "--columns": gridOf(shown) }}>
     ${shown.length > 0 && html`<div class="log-head" aria-hidden="true">
       <span></span><span>Time</span><span>Level</span>
       ${shown.map((name) => html`<span class="clip" title=${name}>${name}</span>`)}<span>Message</span>
     </div>`}
-    <ol class="log" ref=${list} aria-label="Logs" style=${{ "--columns": gridOf(shown) }}>
+    <ol class="log" ref=${list} aria-label="Logs">
       ${chunks.value.map((chunk) => html`<${Chunk} key=${chunk.id}
         ...${{ chunk, shown, timeZone, onOpen }} isFirst=${chunk === chunks.value[0]} />`)}
     </ol>

@@ -3,7 +3,10 @@ import { Failure, html, signal, useState } from "../ui.js";
 import { get } from "../api.js";
 import { Field } from "../forms.js";
 import { count } from "../format.js";
-import { asked as askedName, clause, fieldName, hasClause, stepsOf, withClause } from "./lql.js";
+import {
+  asked as askedName, clause, fieldName, hasClause, isColumn as isColumnName, stepsOf,
+  withClause,
+} from "./lql.js";
 import { oneLine, shownValue } from "./text.js";
 import { ask, asks, columns, query, toggleColumn } from "./state.js";
 import { useOverview } from "./histogram.js";
@@ -14,15 +17,15 @@ const wanted = signal("");
 export function Sidebar() {
   const found = useOverview((signal) => get("/logs/fields", asks(), { signal }), true);
   const { data } = found;
-  return html`<aside class=${`card card-flush fields ${found.loading && data ? "stale" : ""}`}
+  return html`<aside class=${`card card-flush facets ${found.loading && data ? "stale" : ""}`}
     aria-label="Fields">
-    <div class="fields-head">
+    <div class="facets-head">
       <${Field} name="field" label=${html`<span class="sr-only">Find a field</span>`} value=${wanted.value}
         onValue=${(value) => (wanted.value = value)} placeholder="Find a field" />
     </div>
     ${found.error ? html`<div class="card-body"><${Failure} error=${found.error} retry=${found.reload} /></div>`
       : data ? html`<${List} data=${data} />`
-        : html`<p class="fields-note muted" role="status">Loading fields…</p>`}
+        : html`<p class="facets-note muted" role="status">Loading fields…</p>`}
   </aside>`;
 }
 
@@ -32,11 +35,11 @@ function List({ data }) {
   const first = (one) => (columns.value.includes(nameOf(one)) ? 0 : OPEN_AT_FIRST.has(one.name) ? 1 : 2);
   const sorted = shown.toSorted((left, right) => first(left) - first(right));
   return html`
-    <ul class="fields-list" tabindex="0" aria-label="Fields and their values">
+    <ul class="facets-list" tabindex="0" aria-label="Fields and their values">
       ${sorted.map((one) => html`<${One} key=${one.name} field=${one} sampled=${data.sampled} />`)}
     </ul>
-    ${!sorted.length && html`<p class="fields-note muted small">No such field.</p>`}
-    <p class="fields-note muted small">${data.sampled < data.sample_max
+    ${!sorted.length && html`<p class="facets-note muted small">No such field.</p>`}
+    <p class="facets-note muted small">${data.sampled < data.sample_max
       ? `of ${count(data.sampled)} logs` : `of the newest ${count(data.sampled)} logs`}</p>`;
 }
 
@@ -49,7 +52,9 @@ function One({ field, sampled }) {
   const [isToggled, setToggled] = useState(false);
   const isOpen = isToggled !== OPEN_AT_FIRST.has(field.name);
   const name = nameOf(field);
-  const shownName = oneLine(field.name.replace(/^metadata\./, ""));
+  const bare = field.name.replace(/^metadata\./, "");
+  // The payload's own level is not that of the log.
+  const shownName = oneLine(bare !== field.name && isColumnName(bare) ? `m.${bare}` : bare);
   const isColumn = columns.value.includes(name);
   const most = Math.max(...field.values.map((one) => one.count), 1);
   return html`<li>
