@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import cast
 
 from quart import Request, Response, request
@@ -16,8 +17,9 @@ from ingester.console.auth import actor_of
 from ingester.console.services import Services
 from ingester.errors import InvalidField, RequestError
 from ingester.management.dispatch import decode_query
+from ingester.sandbox.messages import CONTENT_TYPES
 from ingester.search import ROUTES, SearchRoute
-from ingester.search.requests import TailQuery
+from ingester.search.requests import ExportQuery, TailQuery
 
 __all__ = ["add_search_routes"]
 
@@ -40,11 +42,26 @@ def add_search_routes(app: QuartTrio, services: Services) -> None:
             stream, content_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
         )
 
+    async def _export(route: SearchRoute, query: ExportQuery) -> Response:
+        stream = await services.searches.export(route, query)
+        made = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        name = f"{route.table}-{made}.{query.format}"
+        answer = Response(
+            stream,
+            content_type=CONTENT_TYPES[query.format],
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+        # A file is as long as it is: each page has a deadline of its own.
+        answer.timeout = None
+        return answer
+
     def add(route: SearchRoute) -> None:
         async def search(**names: str) -> Response:
             query = decode_query(_parameters(), route.query)
             if isinstance(query, TailQuery):
                 return _tail(route, query)
+            if isinstance(query, ExportQuery):
+                return await _export(route, query)
             body = await services.searches.answer(route, query, names)
             return Response(body, content_type="application/json")
 

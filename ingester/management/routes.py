@@ -9,6 +9,7 @@ from __future__ import annotations
 from ingester.management import answers, keys, people, records, rejects, requests, trials
 from ingester.management.delivery_routes import DELIVERY_ROUTES
 from ingester.management.route import Route, change, get, key_change
+from ingester.management.searches import SEARCH_ROUTES
 from ingester.management.watch_routes import WATCH_ROUTES
 
 __all__ = ["ROUTES", "Route"]
@@ -348,4 +349,5 @@ ROUTES: tuple[Route, ...] = (
     *_REJECTS,
     *DELIVERY_ROUTES,
     *WATCH_ROUTES,
+    *SEARCH_ROUTES,
 )

@@ -25,7 +25,7 @@ from .tail import end_of
 from .times import DEFAULT_SPAN, bounded, maybe_spelled, window_for
 from .walk import Direction, asked_of, count_rows, walk
 
-__all__ = ["context", "cost_of", "page"]
+__all__ = ["context", "cost_of", "found_key", "page"]
 
 CHART_ROWS_MAX = 10_000
 
@@ -100,7 +100,7 @@ def context(
     reading: Reading, subject: Subject, row_id: str, request: ContextQuery
 ) -> answers.Context:
     """A row by its id and its neighbours. Raises NotFound."""
-    key, shared = _find(reading, subject, row_id)
+    key, shared = found_key(reading, subject, row_id)
     items = [equals(name, value) for name, value in zip(subject.context, shared, strict=True)]
     query = narrowed(Query(), items)
     at = key.time.replace(tzinfo=UTC)
@@ -127,7 +127,7 @@ def cost_of(reading: Reading) -> answers.Cost:
     )
 
 
-def _find(reading: Reading, subject: Subject, row_id: str) -> tuple[Key, list[str | None]]:
+def found_key(reading: Reading, subject: Subject, row_id: str) -> tuple[Key, list[str | None]]:
     request_number, line_number = key_of_id(row_id)
     files = reading.snapshot.files_within(
         subject.table, "request_number", request_number, request_number

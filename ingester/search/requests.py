@@ -10,6 +10,7 @@ __all__ = [
     "AccountsQuery",
     "CompleteQuery",
     "ContextQuery",
+    "ExportQuery",
     "Interval",
     "MetricSeriesQuery",
     "MetricsQuery",
@@ -50,6 +51,14 @@ class RowsQuery(RangeQuery, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 100
     cursor: Annotated[str, Meta(max_length=400)] | None = None
+
+
+class ExportQuery(RangeQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All rows of a search as a file. In CSV a text that a spreadsheet would take for a formula
+    has an apostrophe in front.
+    """
+
+    format: Literal["ndjson", "csv"] = "ndjson"
 
 
 class ContextQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,8 +30,9 @@ Answerer = Callable[[Reading, Any, dict[str, str]], Struct]
 class SearchRoute(Struct, frozen=True, kw_only=True):
     """One GET route that a viewer may ask. `{name}` in the pattern is one path segment.
 
-    `answer` describes what is encoded; of a tail, one event. `function` None: the console answers
-    by other means (`complete`, `tail`). `is_overview`: it goes over a whole range.
+    `answer` describes what is encoded; of a tail one event, of an export one line. `function` None:
+    the console answers by other means (`complete`, `tail`, `export`). `is_overview`: it goes
+    over a whole range.
     """
 
     pattern: str
@@ -39,7 +40,7 @@ class SearchRoute(Struct, frozen=True, kw_only=True):
     answer: type[Struct]
     query: type[Struct]
     function: Answerer | None
-    name: Literal["read", "complete", "tail"] = "read"
+    name: Literal["read", "complete", "tail", "export"] = "read"
     table: str = ""
     is_overview: bool = False
     operation: str
@@ -115,6 +116,16 @@ def _of_rows(subject: Subject, what: str) -> tuple[SearchRoute, ...]:
             query=requests.TailQuery,
             function=None,
             name="tail",
+            table=subject.table,
+        ),
+        SearchRoute(
+            pattern=f"{base}/export",
+            operation=f"export_{subject.table}",
+            summary=f"All {what} that a query finds, newest first, as a file.",
+            answer=answers.LogRow if is_logs else answers.EventRow,
+            query=requests.ExportQuery,
+            function=None,
+            name="export",
             table=subject.table,
         ),
         one(

@@ -19,9 +19,10 @@ from ..store.database import StoreBroken
 from ..store.rollups import Rollups
 from ..store.store import Store
 from . import answers
+from .export import ExportPage, ExportStream, export_page, parse_export
 from .fields import fields
 from .reading import MetricWarning, Reading, Stop
-from .requests import CompleteQuery, RangeQuery, TailQuery
+from .requests import CompleteQuery, ExportQuery, RangeQuery, TailQuery
 from .routes import SearchRoute
 from .stream import TailStream
 from .subjects import SUBJECTS
@@ -125,6 +126,25 @@ class Searches:
             raise Overloaded("too many searches wait; try again shortly", _RETRY_AFTER_S)
         async with self._overviews:
             return await self._run(read)
+
+    async def export(self, route: SearchRoute, query: ExportQuery) -> ExportStream:
+        """A file to be sent. One export takes one of the searches' threads at most, and the turns
+        of overviews, so that rows never wait for two. Raises as `answer`.
+        """
+        subject = SUBJECTS[route.table]
+        parse_export(query.q, subject)
+
+        async def more(cursor: str | None) -> ExportPage:
+            def read(stop: Stop) -> ExportPage:
+                with Reading.open(
+                    self._store, seconds_max=self._seconds_max(), stop=stop
+                ) as reading:
+                    return export_page(reading, subject, query, cursor)
+
+            async with self._overviews:
+                return await self._run(read)
+
+        return ExportStream(await more(None), more)
 
     def tail(
         self,

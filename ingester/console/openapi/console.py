@@ -30,7 +30,9 @@ from ingester.management import ROUTES, Route
 from ingester.management import requests as sent
 from ingester.management import watch_requests as watch_sent
 from ingester.management.calls import NeededRole, Nothing
+from ingester.management.searches import CreateSavedSearch
 from ingester.messages import ErrorBody
+from ingester.sandbox.messages import CONTENT_TYPES
 from ingester.search import ROUTES as SEARCH_ROUTES
 from ingester.search import SearchRoute
 from ingester.watch.settings import Alert, MetricTarget, Monitor, Rule
@@ -56,6 +58,9 @@ EXAMPLES: dict[type[Struct], Struct] = {
     sent.CreateMember: sent.CreateMember(email="ada@example.org", role="viewer"),
     sent.PatchMember: sent.PatchMember(role="admin"),
     sent.Rotate: sent.Rotate(overlap_seconds=3600),
+    CreateSavedSearch: CreateSavedSearch(
+        name="slow checkouts", query="service:checkout m.ms:>500", since="now-1h"
+    ),
     Rule: Rule(name="disk full", lql='level:>=error "disk full"', labels=("storage",)),
     Alert: Alert(
         name="errors",
@@ -199,6 +204,10 @@ def search_operation(route: SearchRoute, schemas: Schemas) -> Json:
         schema = {"type": "string"}
         content = {EVENTS: {"schema": schema, "x-itemSchema": schemas.of(route.answer)}}
         operation["description"] = _TAIL_TEXT
+    if route.name == "export":
+        line = {"type": "string", "x-itemSchema": schemas.of(route.answer)}
+        content = {CONTENT_TYPES["ndjson"]: {"schema": line}}
+        content[CONTENT_TYPES["csv"]] = {"schema": {"type": "string"}}
     answer = {"description": "Found.", "content": content}
     operation["responses"] = {"200": answer, **_errors(statuses)}
     if parameters := _parameters(route.pattern, route.query, schemas):

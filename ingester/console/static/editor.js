@@ -117,6 +117,8 @@ function make(cm, parent, { value, now, language, placeholder, label, multiline,
     cm.autocompletion({
       override: language === "sql" ? undefined : [(context) => suggestions(context, now)],
       icons: false,
+      // Enter runs a query; what nobody has chosen is not put into it.
+      selectOnOpen: language === "sql",
     }),
   ];
   if (language === "sql") {

@@ -70,6 +70,7 @@ from ingester.store.control.members import (
 from ingester.store.control.quotas import Quotas
 from ingester.store.control.replays import ReplayCount, ReplayMark, Replays, ReplaySubject
 from ingester.store.control.routes import RouteInfo, Routes
+from ingester.store.control.saved_searches import SavedSearches, SavedSearchInfo
 from ingester.store.control.sealed_files import SealedFile, SealedFiles, SealedPart
 from ingester.store.control.secret_box import NotRetrievable
 from ingester.store.control.sources import (
@@ -122,6 +123,7 @@ __all__ = [
     "ReplaySubject",
     "RevisionInfo",
     "RouteInfo",
+    "SavedSearchInfo",
     "SealedFile",
     "SealedPart",
     "Session",
@@ -162,5 +164,6 @@ class ControlStore(
     DeliveryList,
     Watches,
     IncidentList,
+    SavedSearches,
 ):
     """The opened file, with what each resource's module adds. Blocking."""

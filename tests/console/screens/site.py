@@ -97,13 +97,17 @@ class Site:
         finally:
             context.close()
 
-    def shot(self, page: Page, name: str) -> None:
-        """A picture for a reader, where `--screenshots` says."""
+    def shot(self, page: Page, name: str, *, whole: bool = True) -> None:
+        """A picture for a reader, where `--screenshots` says: of the whole page, or of what the
+        window shows.
+        """
         if self.shots is not None:
             page.wait_for_timeout(150)  # uPlot draws in the next frames
-            page.screenshot(path=self.shots / f"{name}.png", full_page=True)
+            page.screenshot(path=self.shots / f"{name}.png", full_page=whole)
 
-    def looks(self, path: str, name: str, *, ready: str, who: str = ADMIN) -> None:
+    def looks(
+        self, path: str, name: str, *, ready: str, who: str = ADMIN, whole: bool = True
+    ) -> None:
         """The screen at `path` in both themes and at 375 px: sound for axe, nothing cut off, and a
         picture of each. `ready` is a selector of what must be there.
         """
@@ -112,7 +116,7 @@ class Site:
                 expect(page.locator(ready).first).to_be_visible()
                 assert_accessible(page)
                 assert_fits(page)
-                self.shot(page, f"{name}-{theme}{'' if width > NARROW else '-375'}")
+                self.shot(page, f"{name}-{theme}{'' if width > NARROW else '-375'}", whole=whole)
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """The JSON API as an administrator."""

@@ -1,0 +1,140 @@
+// How many logs there are by time and level. It never holds up the rows: it is asked for when they
+// are there, or after a moment, and cancelled when another search begins.
+import { Failure, html, signal, useEffect, useMemo, useRef, useState } from "../ui.js";
+import { get } from "../api.js";
+import { Plot } from "../plot.js";
+import { count } from "../format.js";
+import { isoTime, setRange } from "../time.js";
+import { clause, hasClause, withClause, withoutClause } from "./lql.js";
+import { answer, ask, asked, asks, chart, fault, hasRows, live, query, range } from "./state.js";
+
+const LEVELS = [
+  "trace", "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency",
+];
+const ROWS_FIRST_MS = 400;
+const LIVE_EVERY_MS = 15_000;
+const HEIGHT = 128;
+
+export const total = signal(null);
+
+/** What goes over the whole range: asked for when the rows are there, or soon. */
+export function useOverview(load, enabled, everyMs = 0) {
+  const [state, setState] = useState({ data: null, error: null, loading: true });
+  const control = useRef(null);
+  const latest = useRef(load);
+  latest.current = load;
+  const turn = asked.value;
+  const isDue = enabled && turn > 0;
+  const areRowsHere = hasRows.value === turn;
+  const done = useRef(0);
+  const work = async () => {
+    control.current?.abort();
+    const mine = new AbortController();
+    control.current = mine;
+    done.current = turn;
+    setState((old) => ({ ...old, loading: true }));
+    try {
+      const data = await latest.current(mine.signal);
+      if (!mine.signal.aborted) setState({ data, error: null, loading: false });
+    } catch (error) {
+      // A query that is refused is told of where it stands.
+      const isTold = error.status === 400 || error.status === 422;
+      if (!mine.signal.aborted) setState({ data: null, error: isTold ? null : error, loading: false });
+    }
+  };
+  useEffect(() => {
+    if (!isDue || done.current === turn) return undefined;
+    control.current?.abort();
+    if (areRowsHere && fault.value) {
+      setState({ data: null, error: null, loading: false });
+      return undefined;
+    }
+    const timer = setTimeout(work, areRowsHere ? 0 : ROWS_FIRST_MS);
+    return () => clearTimeout(timer);
+  }, [isDue, turn, areRowsHere]);
+  useEffect(() => () => control.current?.abort(), []);
+  useEffect(() => {
+    if (!isDue || !everyMs) return undefined;
+    const timer = setInterval(() => document.hidden || work(), everyMs);
+    return () => clearInterval(timer);
+  }, [isDue, everyMs, turn]);
+  return { ...state, reload: work };
+}
+
+export function Histogram() {
+  const isShown = chart.value !== "0";
+  const found = useOverview(
+    (signal) => get("/logs/histogram", asks(), { signal }),
+    isShown, live.value ? LIVE_EVERY_MS : 0,
+  );
+  const { data } = found;
+  useEffect(() => {
+    total.value = data?.count ?? null;
+  }, [data]);
+  const drawn = useMemo(() => (data ? drawnOf(data) : null), [data]);
+  const zoom = (from, until) => setRange(
+    range, isoTime(Math.floor(from)), isoTime(Math.max(Math.ceil(until), Math.floor(from) + 1)),
+  );
+  if (answer.value?.chart) return null;
+  if (!isShown) return null;
+  return html`<section class=${`card card-flush histogram ${found.loading ? "stale" : ""}`}
+    aria-label="Logs by time">
+    ${found.error
+      ? html`<div class="card-body"><${Failure} error=${found.error} retry=${found.reload} /></div>`
+      : !drawn ? html`<div class="histogram-wait" style=${{ height: `${HEIGHT + 24}px` }}></div>`
+        : html`<${Levels} drawn=${drawn} data=${data} />
+          <${Plot} times=${drawn.times} series=${drawn.series} kind="stacked" height=${HEIGHT}
+            legend=${false} onZoom=${zoom} range=${drawn.range}
+            label=${`${count(data.count)} logs by time and level; drag to zoom`} />`}
+  </section>`;
+}
+
+/** How many of each level; a click asks for it alone, or no longer. */
+function Levels({ drawn, data }) {
+  const toggle = (name) => {
+    const part = clause("level", name);
+    ask(hasClause(query.value, part) ? withoutClause(query.value, part) : withClause(query.value, part));
+  };
+  return html`<div class="levels">
+    <strong class="levels-total">${count(data.count)} ${data.count === 1 ? "log" : "logs"}</strong>
+    ${drawn.series.toReversed().map((one) => html`<button type="button" class="level-chip" key=${one.label}
+      aria-pressed=${hasClause(query.value, clause("level", one.label))}
+      onClick=${() => toggle(one.label)}>
+      <span class="level-mark" data-level=${one.label}></span>${one.label}
+      <span class="muted">${count(one.total)}</span>
+    </button>`)}
+    <span class="levels-hint muted small">a bar is ${spanText(data.bucket_seconds)}</span>
+  </div>`;
+}
+
+/** Every period of the range, also those without rows. */
+function drawnOf(data) {
+  const width = data.bucket_seconds;
+  const seconds = (text) => Date.parse(text) / 1000;
+  const found = new Map(data.buckets.map((one) => [seconds(one.time), one]));
+  const known = [...found.keys()];
+  const from = data.since ? seconds(data.since) : Math.min(...known, Date.now() / 1000);
+  const until = data.until ? seconds(data.until) : Math.max(...known, Date.now() / 1000);
+  const first = Math.floor(from / width) * width;
+  const times = [];
+  for (let at = first; at < Math.max(until, from + width); at += width) times.push(at);
+  const names = [...new Set(data.buckets.flatMap((one) => Object.keys(one.groups)))];
+  const order = (name) => (LEVELS.includes(name) ? LEVELS.indexOf(name) : -1);
+  const series = names.toSorted((left, right) => order(left) - order(right)).map((name) => {
+    const values = times.map((at) => found.get(at)?.groups[name] ?? 0);
+    return {
+      label: name,
+      colour: LEVELS.includes(name) ? `--level-${name}` : "--muted",
+      values,
+      total: values.reduce((sum, value) => sum + value, 0),
+    };
+  });
+  return { times: data.count ? times : [], series, range: [first, times.at(-1) + width] };
+}
+
+function spanText(seconds) {
+  for (const [size, name] of [[86400, "d"], [3600, "h"], [60, "min"]]) {
+    if (seconds >= size && seconds % size === 0) return `${seconds / size} ${name}`;
+  }
+  return `${seconds} s`;
+}
