@@ -29,6 +29,7 @@ from ingester.store.control.connections import (
     ProjectInfo,
     Tier,
 )
+from ingester.store.control.dashboards import DashboardInfo, Dashboards
 from ingester.store.control.deliveries import (
     Attempted,
     Deliveries,
@@ -101,6 +102,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionKey",
     "ControlStore",
+    "DashboardInfo",
     "DeliveryInfo",
     "DeliveryState",
     "DestinationInfo",
@@ -160,5 +162,6 @@ class ControlStore(
     DeliveryList,
     Watches,
     IncidentList,
+    Dashboards,
 ):
     """The opened file, with what each resource's module adds. Blocking."""
