@@ -216,7 +216,7 @@ BUILT_IN: tuple[BuiltIn, ...] = (
             description="Every metric that arrives; a new one appears by itself.",
             since="now-24h",
             widgets=named_widgets((
-                Widget(kind="series", source=EveryMetric(), style="area", width=12),
+                Widget(kind="series", source=EveryMetric(), width=12),
             )),
         ),
     ),

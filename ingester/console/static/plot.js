@@ -7,6 +7,18 @@ import { zone } from "./zone.js";
 const SERIES_COLOURS = 8;
 const BAR_SHARE = 0.85;
 
+// By the distance of ticks: the text, and what is added where the year, the day or the minute changes
+// (the columns of uPlot: default, year, month, day, hour, minute, second, mode).
+const DATE = "\n{YYYY}-{MM}-{DD}";
+const TICKS = [
+  [365 * 86400, "{YYYY}", null, null, null, null, null, null, 1],
+  [28 * 86400, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+  [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+  [60, "{HH}:{mm}", DATE, null, "\n{MM}-{DD}", null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", DATE, null, "\n{MM}-{DD}", null, null, null, 1],
+  [0.001, "{ss}.{fff}", `${DATE} {HH}:{mm}`, null, null, null, "\n{HH}:{mm}", null, 1],
+];
+
 /** The colour that a custom property, such as "--level-error", has in the theme of now. */
 export function colour(name) {
   const probe = document.createElement("span");
@@ -116,10 +128,10 @@ function settings({
     },
     scales: {
       x: { time: true, range: () => range ?? [times[0], times.at(-1) + (isBars ? step : 0)] },
-      y: { range: (plot, low, high) => extent(low, high, isBars, lines) },
+      y: { range: (plot, low, high) => extent(low, high, isBars || kind === "area", lines) },
     },
     axes: [
-      { ...axis, space: 70 },
+      { ...axis, space: 70, values: TICKS },
       { ...axis, size: 56, values: (plot, ticks) => ticks.map(compact) },
     ],
     series: [
@@ -134,9 +146,10 @@ function settings({
   };
 }
 
-function extent(low, high, isBars, lines) {
+// What is filled stands on zero.
+function extent(low, high, isFilled, lines) {
   const values = lines.map((one) => one.value);
-  const least = Math.min(low ?? 0, ...values, isBars ? 0 : Infinity);
+  const least = Math.min(low ?? 0, ...values, isFilled ? 0 : Infinity);
   const most = Math.max(high ?? 1, ...values);
   if (least === most) return [Math.min(0, least), most ? most * 1.2 : 1];
   const room = (most - least) * 0.08;
@@ -190,7 +203,8 @@ export function Sparkline({ values, width = 96, height = 22, label = "" }) {
     const y = height - 2 - ((value - low) / span) * (height - 4);
     return `${x.toFixed(1)},${y.toFixed(1)}`;
   });
-  return html`<svg class="spark" width=${width} height=${height} role="img" aria-label=${label}>
+  const told = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
+  return html`<svg class="spark" width=${width} height=${height} ...${told}>
     <polyline points=${points.join(" ")} fill="none" stroke="var(--accent)" stroke-width="1.5" />
   </svg>`;
 }

@@ -144,7 +144,7 @@ function NumberView({ widget, data, height }) {
   if (data.result) {
     const { figures } = rolesOf(data.result);
     const value = data.result.rows[0]?.[figures[0] ?? 0];
-    return html`<${Figure} value=${value ?? null} unit=${widget.unit} />`;
+    return html`<div class="number"><${Figure} value=${value ?? null} unit=${widget.unit} /></div>`;
   }
   const group = data.groups[0];
   const isWhole = source.from === "logs" || isAdditive(source.value);

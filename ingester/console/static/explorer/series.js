@@ -1,6 +1,7 @@
 // Events by period: a plot, what each group comes to, and the ways on from there.
 import { Empty, html, screen, useMemo } from "../ui.js";
 import { useResource } from "../api.js";
+import { Choice, Pick } from "../choice.js";
 import { compact, count, duration, figure } from "../format.js";
 import { Plot, Sparkline, seriesColour } from "../plot.js";
 import { EVENT_VALUES, addMonitorHref, addWidgetHref } from "../queries.js";
@@ -20,7 +21,9 @@ const view = urlParam("view", "series", { push: true });
 const INTERVALS = [
   ["auto", "Auto"], ["hour", "Hour"], ["day", "Day"], ["week", "Week"], ["month", "Month"],
 ];
-const STYLES = [["bars", "Bars"], ["line", "Lines"], ["area", "Areas"]];
+const STYLES = [
+  { value: "bars", label: "Bars" }, { value: "line", label: "Lines" }, { value: "area", label: "Areas" },
+];
 
 export function SeriesTab({ range }) {
   const query = wholeQuery();
@@ -47,11 +50,11 @@ export function SeriesTab({ range }) {
       <div class="card-head">
         <div class="toolbar">
           <${Choice} label="Count" state=${value} options=${EVENT_VALUES.map((one) => [one.value, one.label])} />
-          <${Pick} label="by" state=${by} options=${groupOptions(by.value)} />
+          <${Pick} label="Group by" text="by" state=${by} options=${groupOptions(by.value)} />
           <${Choice} label="Period" state=${interval} options=${INTERVALS} />
-          <${Choice} label="Drawn as" state=${style} options=${STYLES} />
+          <${Pick} label="Drawn as" text="as" state=${style} options=${STYLES} />
         </div>
-        <div class="row">
+        <div class="row nowrap">
           ${screen.isAdmin && html`<a class="btn btn-small" href=${addMonitorHref({
             name: "", target: { kind: "events", lql: query }, operator: ">", threshold: 0,
             window_s: 3600,
@@ -135,20 +138,3 @@ function Groups({ groups, found, what }) {
 }
 
 const labelOf = (field) => groupOptions(field).find((one) => one.value === field)?.label ?? field;
-
-/** One of a few, as buttons side by side. */
-export function Choice({ label, state, options }) {
-  return html`<div class="btn-group" role="group" aria-label=${label}>
-    ${options.map(([name, text]) => html`<button type="button" class="btn btn-small"
-      aria-pressed=${state.value === name} onClick=${() => (state.value = name)}>${text}</button>`)}
-  </div>`;
-}
-
-function Pick({ label, state, options }) {
-  return html`<label class="row small muted">${label}
-    <select class="inline" aria-label="Group by" value=${state.value}
-      onChange=${(event) => (state.value = event.currentTarget.value)}>
-      ${options.map((one) => html`<option value=${one.value} selected=${one.value === state.value}>
-        ${one.label}</option>`)}
-    </select></label>`;
-}

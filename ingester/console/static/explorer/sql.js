@@ -1,6 +1,7 @@
 // SQL over the public tables: editor, what there is, result as rows and as a plot, export.
 import { Empty, html, screen, useEffect, useRef, useState } from "../ui.js";
 import { api } from "../api.js";
+import { Choice } from "../choice.js";
 import { Editor } from "../editor.js";
 import { toast } from "../feedback.js";
 import { count, duration, plural } from "../format.js";
@@ -8,7 +9,6 @@ import { Menu } from "../menu.js";
 import { addWidgetHref } from "../queries.js";
 import { ResultPlot, ResultTable, SCHEMA, plotted, runSql, withSpan } from "../sqlresult.js";
 import { urlParam } from "../url.js";
-import { Choice } from "./series.js";
 
 const FIRST = "SELECT bucket, action, sum(events) AS events\nFROM events_daily\n"
   + "WHERE bucket >= $since AND bucket < $until\nGROUP BY ALL ORDER BY bucket";

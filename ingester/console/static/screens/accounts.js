@@ -1,7 +1,7 @@
 // Accounts and users: who they are, when they were seen, what they do.
 import { Empty, Failure, Head, Loaded, html, mount, useEffect, useState } from "../ui.js";
 import { get, sqlRows, sqlText, useResource } from "../api.js";
-import { Choice } from "../explorer/series.js";
+import { Choice } from "../choice.js";
 import { ago, count, time } from "../format.js";
 import { Plot, Sparkline } from "../plot.js";
 import { clause, explorerHref, queryTurn } from "../queries.js";
@@ -55,7 +55,7 @@ function Accounts() {
   return html`
     <${Head} text="Who the events are of. Details are what identifyAccount and identifyUser said last." />
     <div class="row spread">
-      <div class="row">
+      <div class="row grow">
         <${Choice} label="Of" state=${view} options=${[["accounts", "Accounts"], ["users", "Users"]]} />
         <input type="search" class="inline search" aria-label="Search" data-search value=${search.value}
           placeholder="Search ids and details"

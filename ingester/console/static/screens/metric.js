@@ -1,7 +1,7 @@
 // One metric: its course, its figures over the span, its newest points.
 import { Empty, Failure, Fragment, Head, html, mount, screen, useMemo } from "../ui.js";
 import { get, useResource } from "../api.js";
-import { Choice } from "../explorer/series.js";
+import { Choice } from "../choice.js";
 import { count, duration, figure, time } from "../format.js";
 import { Plot } from "../plot.js";
 import { METRIC_VALUES, addMonitorHref, addWidgetHref, refreshed } from "../queries.js";
@@ -54,7 +54,7 @@ function Metric() {
         },
         operator: ">", threshold: metric?.last ?? 0, window_s: 300,
       })}>+ Monitor</a>
-      <a class="btn" href=${addWidgetHref({ kind: "series", style: "area", title: name, source })}>
+      <a class="btn" href=${addWidgetHref({ kind: "series", title: name, source })}>
         + Dashboard</a>`}
     <//>
     ${metric?.warning && html`<p class="notice notice-warn">${metric.warning}</p>`}
@@ -111,7 +111,7 @@ function Course({ range, found, metric, name }) {
       ${found.error && html`<p class="notice notice-error" role="alert">${found.error.message}</p>`}
       ${found.data
         ? groups.length
-          ? html`<${Plot} times=${found.data.times} series=${groups} kind=${by.value ? "line" : "area"}
+          ? html`<${Plot} times=${found.data.times} series=${groups} kind="line"
               unit=${metric.unit ?? ""} height=${260} label=${`${name} by ${found.data.interval}`}
               onZoom=${(from, until) => setRange(range, isoTime(from), isoTime(until))} />`
           : html`<p class="widget-none muted">No points in this span; the newest is of

@@ -110,7 +110,7 @@ const actions = (row) => html`<span class="row nowrap row-end actions-two">
     operator: ">", threshold: row.last, window_s: 300,
   })}>+ Monitor</a>
   <a class="btn btn-small" aria-label=${`Add ${row.metric_name} to a dashboard`} href=${addWidgetHref({
-    kind: "series", style: "area", title: row.metric_name,
+    kind: "series", title: row.metric_name,
     source: { from: "metric", metric_id: row.metric_id, project: row.project_id, value: "avg" },
   })}>+ Dashboard</a>
 </span>`;
