@@ -18,18 +18,6 @@ const TICKS = [
 ];
 const BAR_SHARE = 0.85;
 
-// By the distance of ticks: the text, and what is added where the year, the day or the minute changes
-// (the columns of uPlot: default, year, month, day, hour, minute, second, mode).
-const DATE = "\n{YYYY}-{MM}-{DD}";
-const TICKS = [
-  [365 * 86400, "{YYYY}", null, null, null, null, null, null, 1],
-  [28 * 86400, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
-  [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
-  [60, "{HH}:{mm}", DATE, null, "\n{MM}-{DD}", null, null, null, 1],
-  [1, "{HH}:{mm}:{ss}", DATE, null, "\n{MM}-{DD}", null, null, null, 1],
-  [0.001, "{ss}.{fff}", `${DATE} {HH}:{mm}`, null, null, null, "\n{HH}:{mm}", null, 1],
-];
-
 /** The colour that a custom property, such as "--level-error", has in the theme of now. */
 export function colour(name) {
   const probe = document.createElement("span");
@@ -46,11 +34,11 @@ export const seriesColour = (at) => colour(`--series-${(at % SERIES_COLOURS) + 1
  * `times`: epoch seconds, ascending; `series`: `{label, values, colour?, hidden?}`, null for a gap;
  * `kind`: "line", "area", "bars" or "stacked"; `onZoom(from, until)` gets epoch seconds after a drag;
  * plots of one `sync` share the cursor; `bands`: `{from, until, colour}` behind the lines; `lines`:
- * `{value, colour, label}` across. `label` says what is plotted, for those who do not see it.
+ * `{value, colour, label}` across; `spanGaps`: lines go on over gaps. `label` says what is plotted, for those who do not see it.
  */
 export function Plot({
   times, series, kind = "line", height = 220, unit = "", onZoom, sync, label, legend = true,
-  range, bands = [], lines = [],
+  range, bands = [], lines = [], spanGaps = false,
 }) {
   const place = useRef(null);
   const zoom = useRef(onZoom);
@@ -64,7 +52,7 @@ export function Plot({
       plot?.destroy();
       const options = settings({
         series, kind, height, unit, zoom, sync, legend, range, bands, lines, timeZone, times,
-        width: node.clientWidth,
+        spanGaps, width: node.clientWidth,
       });
       plot = new uPlot(options, data(times, series, kind), node);
     };
@@ -88,6 +76,12 @@ export function Plot({
   return html`<div class="plot" ref=${place} role="img" aria-label=${label}></div>`;
 }
 
+const SPARSE_MAX = 60;
+const isSparse = (values) => {
+  const count = values.filter((value) => value !== null && value !== undefined).length;
+  return count < SPARSE_MAX && count < values.length / 2;
+};
+
 function data(times, series, kind) {
   if (kind !== "stacked") return [times, ...series.map((one) => one.values)];
   // Each lies on the sum of those before it; drawn from the highest down.
@@ -101,7 +95,7 @@ function data(times, series, kind) {
 }
 
 function settings({
-  series, kind, height, unit, zoom, sync, legend, range, bands, lines, timeZone, width, times,
+  series, kind, height, unit, zoom, sync, legend, range, bands, lines, timeZone, width, times, spanGaps,
 }) {
   const isBars = kind === "bars" || kind === "stacked";
   const text = colour("--muted");
@@ -118,7 +112,9 @@ function settings({
       fill: isBars ? stroke : kind === "area" ? translucent(stroke) : undefined,
       width: isBars ? 0 : 1.5,
       paths: bars,
-      points: { show: !isBars && times.length < 3 },
+      spanGaps,
+      // A value between gaps is a point: a line would not show it.
+      points: { show: !isBars && (times.length < 3 || (spanGaps && isSparse(one.values))) },
       value: (plot, value, index, place) => {
         const raw = kind === "stacked" && place !== null ? one.values[place] : value;
         return raw === null || raw === undefined ? "–" : `${figure(raw)}${unit && ` ${unit}`}`;

@@ -156,12 +156,12 @@ function NumberView({ widget, data, height }) {
   const isLatest = !isWhole && source.value !== "last";
   const before = values.at(-2);
   const note = isLatest
-    ? `${PERIOD[data.interval] ?? ""}${before === undefined || before === null ? "" : `, before ${figure(before)}`}`
+    ? `${PERIOD[data.interval] ?? ""}${before === undefined || before === null ? "" : `, ${figure(before)} before`}`
     : "";
   return html`<div class="number">
     <${Figure} value=${total} unit=${widget.unit || data.unit} note=${note} />
-    ${height > 60 || values.length > 2
-      ? html`<${Sparkline} values=${values} width=${120} height=${34} label="Course over the span" />`
+    ${values.length > 2
+      ? html`<${Sparkline} values=${values} width=${height > 60 ? 120 : 96} height=${34} label="Course" />`
       : null}
   </div>`;
 }
@@ -204,7 +204,7 @@ function SeriesView({ widget, data, height, onZoom, title }) {
   return html`<${Plot} times=${found.times} series=${groups} label=${title}
     kind=${widget.source.from === "logs" && widget.style === "line" ? "stacked" : widget.style}
     height=${Math.max(90, height - 8 - rows * 24)} unit=${widget.unit || data.unit || ""}
-    onZoom=${onZoom} sync="dashboard" />`;
+    onZoom=${onZoom} sync="dashboard" spanGaps=${widget.source.from !== "events"} />`;
 }
 
 const named = (groups, title) => groups.map((group) => ({ ...group, label: group.label || title }));
@@ -260,38 +260,46 @@ function ListView({ data, widget }) {
   </ol>`;
 }
 
-function EveryMetric({ widget, range, isSeen, onComplete }) {
-  const { source } = widget;
+/** The metrics that there are, those that were seen last in front. */
+export function useMetrics(project, enabled) {
   const found = useResource(
-    (abort) => get("/metrics", { limit: 1, project: source.project }, { signal: abort }),
-    [source.project, refreshed.value],
-    { enabled: isSeen },
+    (abort) => get("/metrics", { limit: 1, project }, { signal: abort }),
+    [project, refreshed.value], { enabled, everyMs: 15_000 },
   );
-  if (found.error) return html`<${Failure} error=${found.error} retry=${found.reload} />`;
-  if (!found.data) return html`<p class="loading small" role="status">Loading…</p>`;
-  const metrics = found.data.metrics.toSorted(
-    (left, right) => right.last_time.localeCompare(left.last_time),
+  const metrics = found.data?.metrics.toSorted(
+    (left, right) => left.metric_name.localeCompare(right.metric_name),
   );
+  return { ...found, metrics };
+}
+
+/** A widget of every metric as one widget for each. */
+export function expanded(widget, metrics) {
+  return metrics.slice(0, METRICS_SHOWN_MAX).map((metric) => ({
+    id: `${widget.id} ${metric.project_id} ${metric.metric_id}`,
+    kind: "series",
+    style: widget.style,
+    title: `${metric.metric_name}${metric.unit ? ` (${metric.unit})` : ""}`,
+    unit: "",
+    source: {
+      from: "metric", metric_id: metric.metric_id, project: metric.project_id,
+      value: widget.source.value, interval: "auto",
+    },
+    width: 4,
+    height: 3,
+  }));
+}
+
+function EveryMetric({ widget, range, isSeen, onComplete }) {
+  const { metrics, error, reload } = useMetrics(widget.source.project, isSeen);
+  if (error) return html`<${Failure} error=${error} retry=${reload} />`;
+  if (!metrics) return html`<p class="loading small" role="status">Loading…</p>`;
   if (!metrics.length) {
     return html`<p class="widget-none muted">No metric has arrived yet; each will have its plot here.</p>`;
   }
-  const shown = metrics.slice(0, METRICS_SHOWN_MAX);
   return html`<div class="metric-grid">
-    ${shown.map((metric) => html`<${WidgetCard} key=${`${metric.project_id} ${metric.metric_id}`}
-      range=${range} height=${200} onComplete=${onComplete} widget=${{
-        id: `${metric.project_id} ${metric.metric_id}`,
-        kind: "series",
-        style: widget.style,
-        title: `${metric.metric_name}${metric.unit ? ` (${metric.unit})` : ""}`,
-        unit: "",
-        source: {
-          from: "metric", metric_id: metric.metric_id, project: metric.project_id,
-          value: source.value, interval: "auto",
-        },
-        width: 4,
-        height: 2,
-      }} />`)}
-    ${metrics.length > shown.length && html`<p class="muted">The ${shown.length} newest of
+    ${expanded(widget, metrics).map((one) => html`<${WidgetCard} key=${one.id} range=${range} height=${240}
+      onComplete=${onComplete} widget=${one} />`)}
+    ${metrics.length > METRICS_SHOWN_MAX && html`<p class="muted">${METRICS_SHOWN_MAX} of
       ${" "}${count(metrics.length)}; <a href="/custom-metrics">Metrics</a> has them all.</p>`}
   </div>`;
 }

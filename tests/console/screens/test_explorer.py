@@ -95,9 +95,7 @@ def test_hostile_events_are_text(site: Site) -> None:
         "sessionId": '"><script>alert(1)</script>', "createdAt": 1_763_700_000_000,
         "module": "x" * 5_000,
     }  # fmt: skip
-    site.send(
-        f"/v1/{made['auth_key']}/{made['api_key']}?wait=query", json.dumps(line).encode()
-    )
+    site.send(f"/v1/{made['auth_key']}/{made['api_key']}?wait=query", json.dumps(line).encode())
     path = "/explorer?q=source:hostile-events&since=2025-11-01&until=2025-12-01"
     with site.page(f"{path}&view=events", width=375) as page:
         rows = page.get_by_role("region", name="Events").last

@@ -81,7 +81,7 @@ function Detail({ row }) {
     </dl>
     <pre class="code sent" tabindex="0" aria-label="The event as it was sent">${text}</pre>
     <div class="row">
-      <${CopyButton} text=${text} label="Copy the event as JSON">Copy JSON<//>
+      <${CopyButton} text=${text} label="Copy JSON of the event">Copy JSON<//>
       <a class="btn btn-small" href=${`/accounts?view=users&account=${encodeURIComponent(row.account_id)}`}>
         Users of the account</a>
     </div>

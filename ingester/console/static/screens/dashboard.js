@@ -10,7 +10,7 @@ import { refreshed } from "../queries.js";
 import { TimePicker, boundsOf, isoTime, setRange, urlRange } from "../time.js";
 import { hrefWith, urlParam } from "../url.js";
 import { WidgetDialog, wholeWidget } from "../widgetform.js";
-import { CompleteUpTo, WidgetCard } from "../widgets.js";
+import { CompleteUpTo, WidgetCard, expanded, useMetrics } from "../widgets.js";
 
 const ID = decodeURIComponent(location.pathname.split("/").at(-1));
 const editing = urlParam("edit");
@@ -95,6 +95,12 @@ function Shown({ whole, reload }) {
     setOpen(null);
   };
   const tell = (id, at) => setComplete((before) => ({ ...before, [id]: at }));
+  const everyMetric = draft.widgets.find((one) => one.source.from === "metrics");
+  const { metrics } = useMetrics(everyMetric?.source.project ?? "", Boolean(everyMetric) && !isEditing);
+  // To be arranged it is one widget; to be looked at, one for each metric.
+  const shown = isEditing || !metrics?.length
+    ? draft.widgets
+    : draft.widgets.flatMap((one) => (one.source.from === "metrics" ? expanded(one, metrics) : [one]));
   const leastComplete = Object.values(complete).toSorted()[0];
 
   return html`
@@ -118,7 +124,7 @@ function Shown({ whole, reload }) {
     </div>
     ${problem && html`<${Problem} ...${{ problem, discard, overwrite }} />`}
     ${draft.widgets.length
-      ? html`<${Grid} widgets=${draft.widgets} onChange=${isEditing ? (widgets) => change({ widgets }) : null}
+      ? html`<${Grid} widgets=${shown} onChange=${isEditing ? (widgets) => change({ widgets }) : null}
           render=${(widget, handle) => html`<${WidgetCard} widget=${widget} range=${range}
             onComplete=${tell}
             onZoom=${(from, until) => setRange(range, isoTime(from), isoTime(until))}

@@ -1,7 +1,7 @@
 // One metric: its course, its figures over the span, its newest points.
 import { Empty, Failure, Fragment, Head, html, mount, screen, useMemo } from "../ui.js";
 import { get, useResource } from "../api.js";
-import { Choice } from "../choice.js";
+import { Choice, Pick } from "../choice.js";
 import { count, duration, figure, time } from "../format.js";
 import { Plot } from "../plot.js";
 import { METRIC_VALUES, addMonitorHref, addWidgetHref, refreshed } from "../queries.js";
@@ -18,6 +18,10 @@ const interval = urlParam("interval", "auto", { push: true });
 const by = urlParam("by", "", { push: true });
 const filter = urlParam("q", "", { push: true });
 const POINTS_SHOWN = 200;
+const VALUE_NAMES = {
+  avg: "Average", sum: "Sum", min: "Lowest", max: "Highest", last: "Last", count: "Count",
+  p50: "Median (p50)",
+};
 const INTERVALS = [["auto", "Auto"], ["hour", "Hour"], ["day", "Day"], ["week", "Week"], ["month", "Month"]];
 
 function Metric() {
@@ -94,7 +98,8 @@ function Course({ range, found, metric, name }) {
   return html`<section class="card card-flush" aria-label="Course">
     <div class="card-head">
       <div class="toolbar">
-        <${Choice} label="Value" state=${value} options=${METRIC_VALUES.map((one) => [one, one])} />
+        <${Pick} label="Value" state=${value}
+          options=${METRIC_VALUES.map((one) => ({ value: one, label: VALUE_NAMES[one] ?? one }))} />
         <${Choice} label="Period" state=${interval} options=${INTERVALS} />
       </div>
       <${TimePicker} range=${range} />
@@ -112,7 +117,7 @@ function Course({ range, found, metric, name }) {
       ${found.data
         ? groups.length
           ? html`<${Plot} times=${found.data.times} series=${groups} kind="line"
-              unit=${metric.unit ?? ""} height=${260} label=${`${name} by ${found.data.interval}`}
+              unit=${metric.unit ?? ""} height=${260} spanGaps label=${`${name} by ${found.data.interval}`}
               onZoom=${(from, until) => setRange(range, isoTime(from), isoTime(until))} />`
           : html`<p class="widget-none muted">No points in this span; the newest is of
               ${" "}${time(metric.last_time)}</p>`
