@@ -7,6 +7,7 @@ call, so that none of the three can differ.
 from __future__ import annotations
 
 from ingester.management import answers, keys, people, records, rejects, requests, trials
+from ingester.management.dashboards import DASHBOARD_ROUTES
 from ingester.management.delivery_routes import DELIVERY_ROUTES
 from ingester.management.route import Route, change, get, key_change
 from ingester.management.searches import SEARCH_ROUTES
@@ -350,4 +351,5 @@ ROUTES: tuple[Route, ...] = (
     *DELIVERY_ROUTES,
     *WATCH_ROUTES,
     *SEARCH_ROUTES,
+    *DASHBOARD_ROUTES,
 )

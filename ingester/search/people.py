@@ -35,6 +35,11 @@ _SEEN = {
     "WHERE {where} GROUP BY gid",
 }
 _SAID_BY = {"user": "person", "account": "gid"}
+# What was said last of each key of `details`.
+_LATEST = (
+    "SELECT {key}, key, arg_max(value, (time, request, line, place)) AS value "
+    "FROM memory.main.rollup_details WHERE {key} IS NOT NULL AND {where} GROUP BY {key}, key"
+)
 
 
 def users(reading: Reading, request: UsersQuery) -> answers.UserPage:
@@ -95,6 +100,9 @@ def _people(
         if value is not None:
             conditions.append(f"{name} = ?")
             params.append(value)
+    if request.search:
+        conditions.append(_has_text(kind, key))
+        params += [request.search.lower()] * len(key)
     if request.cursor is not None:
         conditions.append(f"({', '.join(key)}) > ({', '.join('?' * len(key))})")
         params += _parsed(request.cursor, len(key))
@@ -114,16 +122,25 @@ def _people(
     return rows, _details(reading, _SAID_BY[kind], [row[0] for row in rows]), up_to
 
 
+def _has_text(kind: str, key: Sequence[str]) -> str:
+    """A condition with a parameter for each id that is looked at, and one for the details."""
+    its = _SAID_BY[kind]
+    ids = " OR ".join(f"contains(lower({name}), ?)" for name in key[1:])
+    return (
+        f"({ids} OR {its} IN (SELECT {its} FROM ({_LATEST.format(key=its, where='true')}) "
+        "WHERE json_type(value) <> 'NULL' AND contains(lower(value::VARCHAR), ?)))"
+    )
+
+
 def _details(reading: Reading, key: str, ids: Sequence[object]) -> dict[object, object]:
     if not ids:
         return {}
     kind = "UHUGEINT" if key == "person" else "INTEGER"
     listed = ", ".join(f"'{each}'::{kind}" for each in ids)
     rows = reading.rows(
-        f"SELECT {key}, json_group_object(key, value)::VARCHAR FROM (SELECT {key}, key, "
-        "arg_max(value, (time, request, line, place)) AS value FROM memory.main.rollup_details "
-        f"WHERE {key} IN ({listed}) GROUP BY {key}, key) WHERE json_type(value) <> 'NULL' "
-        f"GROUP BY {key}"
+        f"SELECT {key}, json_group_object(key, value)::VARCHAR FROM ("
+        f"{_LATEST.format(key=key, where=f'{key} IN ({listed})')}) "
+        f"WHERE json_type(value) <> 'NULL' GROUP BY {key}"
     )
     return {row[0]: json_text(row[1]) for row in rows}
 

@@ -102,11 +102,12 @@ class MetricSeriesQuery(SeriesQuery, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class PeopleQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who was seen last within a span, in the order of source and ids; `cursor` is what the page
-    before has given.
+    """Who was seen last within a span, in the order of source and ids; `search` is a part of an id
+    or of what is known, in any case; `cursor` is what the page before has given.
     """
 
     source: _Id | None = None
+    search: Annotated[str, Meta(max_length=256)] = ""
     seen_since: _Time | None = None
     seen_until: _Time | None = None
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 100

@@ -151,6 +151,7 @@ class World:
             "alerts": {"name": new, "language": "lql", "query": "x", "cron": "0 0 1 1 *"},
             "monitors": {"name": new, "target": {"kind": "logs"}, "no_data": "alert"},
             "labels": {"name": new},
+            "dashboards": {"name": new},
             "silences": {"matchers": [{"field": "label", "value": new}]},
         }[kind]
         made = self.make(kind, body)

@@ -26,7 +26,7 @@ from ingester.console.routes import (
     Query,
 )
 from ingester.delivery.routing import RouteRule
-from ingester.management import ROUTES, Route
+from ingester.management import ROUTES, Route, dashboards, widgets
 from ingester.management import requests as sent
 from ingester.management import watch_requests as watch_sent
 from ingester.management.calls import NeededRole, Nothing
@@ -77,6 +77,18 @@ EXAMPLES: dict[type[Struct], Struct] = {
         datapoints=(2, 3),
         group_by=("metadata.host",),
     ),
+    dashboards.CreateDashboard: dashboards.CreateDashboard(
+        name="Checkout",
+        widgets=(
+            widgets.Widget(title="Orders", source=widgets.EventSource(q="action:order")),
+            widgets.Widget(
+                title="Queue",
+                kind="number",
+                source=widgets.MetricSource(metric_id="queue_length", value="last"),
+            ),
+        ),
+    ),
+    dashboards.PatchDashboard: dashboards.PatchDashboard(revision=1, refresh_seconds=30),
     watch_sent.CreateSilence: watch_sent.CreateSilence(
         matchers=(RouteRule(field="service", value="web"),), reason="new disks", seconds=7200
     ),

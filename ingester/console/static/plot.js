@@ -34,11 +34,11 @@ export const seriesColour = (at) => colour(`--series-${(at % SERIES_COLOURS) + 1
  * `times`: epoch seconds, ascending; `series`: `{label, values, colour?, hidden?}`, null for a gap;
  * `kind`: "line", "area", "bars" or "stacked"; `onZoom(from, until)` gets epoch seconds after a drag;
  * plots of one `sync` share the cursor; `bands`: `{from, until, colour}` behind the lines; `lines`:
- * `{value, colour, label}` across. `label` says what is plotted, for those who do not see it.
+ * `{value, colour, label}` across; `spanGaps`: lines go on over gaps. `label` says what is plotted, for those who do not see it.
  */
 export function Plot({
   times, series, kind = "line", height = 220, unit = "", onZoom, sync, label, legend = true,
-  range, bands = [], lines = [],
+  range, bands = [], lines = [], spanGaps = false,
 }) {
   const place = useRef(null);
   const zoom = useRef(onZoom);
@@ -52,7 +52,7 @@ export function Plot({
       plot?.destroy();
       const options = settings({
         series, kind, height, unit, zoom, sync, legend, range, bands, lines, timeZone, times,
-        width: node.clientWidth,
+        spanGaps, width: node.clientWidth,
       });
       plot = new uPlot(options, data(times, series, kind), node);
     };
@@ -76,6 +76,12 @@ export function Plot({
   return html`<div class="plot" ref=${place} role="img" aria-label=${label}></div>`;
 }
 
+const SPARSE_MAX = 60;
+const isSparse = (values) => {
+  const count = values.filter((value) => value !== null && value !== undefined).length;
+  return count < SPARSE_MAX && count < values.length / 2;
+};
+
 function data(times, series, kind) {
   if (kind !== "stacked") return [times, ...series.map((one) => one.values)];
   // Each lies on the sum of those before it; drawn from the highest down.
@@ -89,7 +95,7 @@ function data(times, series, kind) {
 }
 
 function settings({
-  series, kind, height, unit, zoom, sync, legend, range, bands, lines, timeZone, width, times,
+  series, kind, height, unit, zoom, sync, legend, range, bands, lines, timeZone, width, times, spanGaps,
 }) {
   const isBars = kind === "bars" || kind === "stacked";
   const text = colour("--muted");
@@ -106,7 +112,9 @@ function settings({
       fill: isBars ? stroke : kind === "area" ? translucent(stroke) : undefined,
       width: isBars ? 0 : 1.5,
       paths: bars,
-      points: { show: !isBars && times.length < 3 },
+      spanGaps,
+      // A value between gaps is a point: a line would not show it.
+      points: { show: !isBars && (times.length < 3 || (spanGaps && isSparse(one.values))) },
       value: (plot, value, index, place) => {
         const raw = kind === "stacked" && place !== null ? one.values[place] : value;
         return raw === null || raw === undefined ? "–" : `${figure(raw)}${unit && ` ${unit}`}`;
@@ -127,7 +135,7 @@ function settings({
     },
     scales: {
       x: { time: true, range: () => range ?? [times[0], times.at(-1) + (isBars ? step : 0)] },
-      y: { range: (plot, low, high) => extent(low, high, isBars, lines) },
+      y: { range: (plot, low, high) => extent(low, high, isBars || kind === "area", lines) },
     },
     axes: [
       { ...axis, space: 70, values: TICKS },
@@ -146,9 +154,10 @@ function settings({
   };
 }
 
-function extent(low, high, isBars, lines) {
+// What is filled stands on zero.
+function extent(low, high, isFilled, lines) {
   const values = lines.map((one) => one.value);
-  const least = Math.min(low ?? 0, ...values, isBars ? 0 : Infinity);
+  const least = Math.min(low ?? 0, ...values, isFilled ? 0 : Infinity);
   const most = Math.max(high ?? 1, ...values);
   if (least === most) return [Math.min(0, least), most ? most * 1.2 : 1];
   const room = (most - least) * 0.08;
@@ -205,7 +214,8 @@ export function Sparkline({ values, width = 96, height = 22, label = "" }) {
     const y = height - 2 - ((value - low) / span) * (height - 4);
     return `${x.toFixed(1)},${y.toFixed(1)}`;
   });
-  return html`<svg class="spark" width=${width} height=${height} role="img" aria-label=${label}>
+  const told = label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" };
+  return html`<svg class="spark" width=${width} height=${height} ...${told}>
     <polyline points=${points.join(" ")} fill="none" stroke="var(--accent)" stroke-width="1.5" />
   </svg>`;
 }

@@ -29,6 +29,7 @@ from ingester.store.control.connections import (
     ProjectInfo,
     Tier,
 )
+from ingester.store.control.dashboards import DashboardInfo, Dashboards
 from ingester.store.control.deliveries import (
     Attempted,
     Deliveries,
@@ -103,6 +104,7 @@ __all__ = [
     "ConnectionInfo",
     "ConnectionKey",
     "ControlStore",
+    "DashboardInfo",
     "DeliveryInfo",
     "DeliveryState",
     "DestinationInfo",
@@ -165,5 +167,6 @@ class ControlStore(
     Watches,
     IncidentList,
     SavedSearches,
+    Dashboards,
 ):
     """The opened file, with what each resource's module adds. Blocking."""

@@ -1,0 +1,89 @@
+// The events themselves, newest first.
+import { Empty, Failure, html, screen, useEffect, useState } from "../ui.js";
+import { get, useResource } from "../api.js";
+import { CopyButton } from "../copy.js";
+import { Table } from "../table.js";
+import { ago, count, time } from "../format.js";
+import { addWidgetHref } from "../queries.js";
+import { FilterBar, narrowTo, wholeQuery } from "./filter.js";
+
+const PAGE_ROWS = 100;
+
+export function EventsTab({ range }) {
+  const query = wholeQuery();
+  const [more, setMore] = useState({ rows: [], cursor: undefined, error: null });
+  const asked = {
+    q: query, since: range.since.value, limit: PAGE_ROWS,
+    until: range.until.value === "now" ? "" : range.until.value,
+  };
+  const found = useResource((abort) => get("/events", asked, { signal: abort }), [JSON.stringify(asked)]);
+  useEffect(() => setMore({ rows: [], cursor: found.data?.cursor, error: null }), [found.data]);
+  const rows = [...(found.data?.rows ?? []), ...more.rows];
+  const load = async () => {
+    try {
+      const page = await get("/events", { ...asked, cursor: more.cursor });
+      setMore({ rows: [...more.rows, ...page.rows], cursor: page.cursor, error: null });
+    } catch (error) {
+      setMore({ ...more, error });
+    }
+  };
+  return html`
+    <${FilterBar} range=${range} fault=${found.error} />
+    <section class="card card-flush" aria-label="Events">
+      <div class="card-head">
+        <span class="small muted">${found.data
+          ? `${count(rows.length)} events${more.cursor ? ", newest first; there are more" : ""}`
+          : "Loading…"}</span>
+        ${screen.isAdmin && html`<a class="btn btn-small" href=${addWidgetHref({
+          kind: "logs", source: { from: "events", q: query },
+        })}>+ Dashboard</a>`}
+      </div>
+      ${found.data && html`<${Table} label="Events" rows=${rows} rowKey=${(row) => row.id} columns=${COLUMNS}
+        detail=${(row) => html`<${Detail} row=${row} />`}
+        empty=${html`<${Empty} title="No events in this span">
+          Widen the span, or clear the filter.<//>`}
+        more=${more.cursor && html`<div class="row table-note">
+          <button class="btn" type="button" onClick=${load}>More</button>
+          <${Failure} error=${more.error} /></div>`} />`}
+    </section>`;
+}
+
+const COLUMNS = [
+  {
+    name: "time", label: "Time", kind: "nowrap mono",
+    cell: (row) => html`<span title=${ago(row.created_at)}>${time(row.created_at, "ms")}</span>`,
+  },
+  { name: "action", label: "Action", kind: "breaks", cell: (row) => html`<strong>${row.action}</strong>` },
+  { name: "account", label: "Account", kind: "breaks", cell: (row) => row.account_id },
+  { name: "user", label: "User", kind: "breaks", cell: (row) => row.user_id },
+  { name: "session", label: "Session", kind: "breaks mono muted", cell: (row) => row.session_id },
+  { name: "source", label: "Source", kind: "breaks", cell: (row) => row.source },
+];
+
+const MAIN = [["account_id", "Account"], ["user_id", "User"], ["action", "Action"],
+  ["session_id", "Session"], ["source", "Source"]];
+
+function Detail({ row }) {
+  const whole = useResource(
+    (abort) => get(`/events/${row.id}`, { before: 0, after: 0 }, { signal: abort }), [row.id],
+    { enabled: Boolean(row.cut) },
+  );
+  const body = whole.data?.row.body ?? row.body;
+  const text = typeof body === "string" ? body : JSON.stringify(body, null, 2);
+  return html`<div class="stack">
+    <dl class="kv">
+      ${MAIN.map(([field, label]) => html`<dt>${label}</dt>
+        <dd>${row[field]} <button class="link small" type="button"
+          onClick=${() => narrowTo(field, row[field])}>only this</button></dd>`)}
+      <dt>Happened</dt><dd>${time(row.created_at, "ms")}</dd>
+      <dt>Arrived</dt><dd>${time(row.received_at, "ms")}</dd>
+      <dt>Id</dt><dd class="mono">${row.id}</dd>
+    </dl>
+    <pre class="code sent" tabindex="0" aria-label="The event as it was sent">${text}</pre>
+    <div class="row">
+      <${CopyButton} text=${text} label="Copy JSON of the event">Copy JSON<//>
+      <a class="btn btn-small" href=${`/accounts?view=users&account=${encodeURIComponent(row.account_id)}`}>
+        Users of the account</a>
+    </div>
+  </div>`;
+}
