@@ -89,7 +89,7 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     batch_rows_max: int = 65_536
     batch_bytes_max: int = 16 * MiB
     upload_file_bytes_min: int = 8 * MiB
-    memory_bytes_max: int = 256 * MiB
+    memory_bytes_max: int = 192 * MiB
     threads: int = 1
     part_bytes_max: int = 16 * GiB
     part_hours_max: int = 24

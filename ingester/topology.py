@@ -338,6 +338,7 @@ async def _rollups(process: Process) -> None:
         store=process.opened.store,
         config=lambda: process.config.store,
         has_room=lambda: not process.disk.is_half_gone,
+        is_crowded=lambda: process.bulk_counters.active_count > 1,
     )
 
 

@@ -8,6 +8,8 @@ file and the end of old buckets come when nothing waits.
    without a break a nice thread would get no processor, and lag without bound.
 2. Intake never waits for a step; a step that fails is tried again, it has done nothing.
 3. With half of the disk reserve gone no step is made: rows come first.
+4. While several uploads are under way steps wait, until they lag by `_CROWDED_LAG_S_MAX`: beside 64
+   uploads they made these take 29 s instead of 19, and the process 150 MB larger (2026-11-21).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import trio
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
 from ..flow import Doorbell
+from ..store.allocator import give_back
 from ..store.database import StoreBroken
 from ..store.rollups import Rollups, Step
 from ..store.store import Store
@@ -45,6 +48,10 @@ _ROUND_S = 5.0
 _PURGE_EVERY_S = 3600.0
 _CHECKPOINT_EVERY_S = 60.0
 _BUSY_WAIT_S = 1.0
+_CROWDED_LAG_S_MAX = 60.0
+_CROWDED_ROUND_S = 0.2
+# A step of so many rows leaves memory behind that is worth giving back.
+_LARGE_STEP_ROWS = 65_536
 # What is wrong with data or statement is so again.
 _FAILED_WAIT_S = 15.0
 
@@ -55,9 +62,16 @@ async def run(
     store: Store,
     config: Callable[[], StoreConfig],
     has_room: Callable[[], bool] = lambda: True,
+    is_crowded: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Ends by cancellation. Raises StoreFailed when the store is lost."""
+    """Ends by cancellation. Raises StoreFailed when the store is lost. `is_crowded` tells whether
+    several uploads are under way.
+    """
     bell = Doorbell()
+
+    def must_wait() -> bool:
+        return is_crowded() and rollups.lag_seconds() < _CROWDED_LAG_S_MAX
+
     with (
         _rung_by_commits(store, rollups, bell),
         WorkerThread("rollups", nice=_NICE) as nice,
@@ -72,7 +86,7 @@ async def run(
                 await trio.sleep(_ROUND_S)
                 continue
             try:
-                pause_s = await _catch_up(rollups, nice, late)
+                pause_s = await _catch_up(rollups, nice, late, must_wait)
                 now = trio.current_time()
                 if now - checkpointed_at > _CHECKPOINT_EVERY_S:
                     await _call(nice, lambda: rollups.maybe_checkpoint(bytes_min=1))
@@ -88,14 +102,28 @@ async def run(
             await trio.sleep(pause_s)
 
 
-async def _catch_up(rollups: Rollups, nice: WorkerThread, late: WorkerThread) -> float:
+async def _wait_out(must_wait: Callable[[], bool], thread: WorkerThread) -> None:
+    """What the uploads have left in memory goes before the steps need theirs."""
+    # How far it lags is no event.
+    while must_wait():  # noqa: ASYNC110
+        await trio.sleep(_CROWDED_ROUND_S)
+    await _call(thread, give_back)
+
+
+async def _catch_up(
+    rollups: Rollups, nice: WorkerThread, late: WorkerThread, must_wait: Callable[[], bool]
+) -> float:
     """Steps until nothing waits, and merges in between; how long to pause then."""
     step = Step(0, 0)
     while True:
+        if must_wait():
+            await _wait_out(must_wait, nice)
         began = trio.current_time()
         thread = late if step.waiting_row_count > _LATE_ROWS else nice
         step = await _call(thread, rollups.step)
         took_s = trio.current_time() - began
+        if step.row_count >= _LARGE_STEP_ROWS:
+            await _call(nice, give_back)
         # Also in the midst of a long backlog: a start replays the whole WAL.
         await _call(nice, rollups.maybe_checkpoint)
         if step.waiting_row_count:

@@ -253,18 +253,15 @@ def _read_payloads(cursor: Cursor, rows: str) -> None:
         "WHEN 'sessionSync' THEN "
         "json_extract_string(body, ['$.activeDuration', '$.active_duration']) END"
     )
-    said = (
-        "CASE WHEN action IN ('identifyUser', 'identifyAccount') THEN "
-        "{'time': created_at, 'request': request_number, 'line': line_number, "
-        "'details': json_extract(body, '$.details')} END"
-    )
-    amount = "try_cast(coalesce(found[1], found[2]) AS DOUBLE)"
+    # Plain columns and not a struct: half of the time of this statement.
     cursor.execute(
         f"CREATE OR REPLACE TEMP TABLE step_said AS SELECT {_DAY.format('created_at')} AS bucket, "
         "source, account_id, user_id, action, found[3] AS module, found[4] AS product, "
-        f"found[5] AS feature, CASE WHEN isfinite({amount}) THEN {amount} END AS amount, said "
-        "FROM (SELECT source, account_id, user_id, action, created_at, "
-        f"{found} AS found, {said} AS said FROM {rows} WHERE action IN {_ACTIONS})"
+        "found[5] AS feature, try_cast(coalesce(found[1], found[2]) AS DOUBLE) AS amount, "
+        "created_at, request_number, line_number, said "
+        "FROM (SELECT source, account_id, user_id, action, created_at, request_number, "
+        f"line_number, {found} AS found, CASE WHEN action IN ('identifyUser', 'identifyAccount') "
+        f"THEN body END AS said FROM {rows} WHERE action IN {_ACTIONS})"
     )
 
 
@@ -272,13 +269,13 @@ def _add_properties(cursor: Cursor, tables: StepTables) -> None:
     """Modules and durations."""
     cursor.execute(
         f"INSERT INTO {tables['event_days']} SELECT bucket, account_gid, 0, 0, 0, duration FROM ("
-        "SELECT bucket, source, account_id, sum(amount) AS duration FROM step_said "
-        f"WHERE action = 'sessionSync' AND bucket >= {tables.horizon} GROUP BY ALL) "
+        "SELECT bucket, source, account_id, sum(amount) FILTER (isfinite(amount)) AS duration "
+        f"FROM step_said WHERE action = 'sessionSync' AND bucket >= {tables.horizon} GROUP BY ALL) "
         "JOIN step_account_numbers USING (source, account_id) WHERE duration IS NOT NULL"
     )
     cursor.execute(
         f"INSERT INTO {tables['module_days']} SELECT bucket, source, account_id, module, "
-        "coalesce(sum(amount), 0), count(*) FROM step_said "
+        "coalesce(sum(amount) FILTER (isfinite(amount)), 0), count(*) FROM step_said "
         f"WHERE action = 'moduleEnd' AND module <> '' AND bucket >= {tables.horizon} GROUP BY ALL"
     )
 
@@ -292,7 +289,7 @@ def _add_features(cursor: Cursor, tables: StepTables) -> None:
         "CREATE OR REPLACE TEMP TABLE step_features AS SELECT bucket, source, account_id, module, "
         f"product, feature, total, {_digest(tables, 'f', texts)} AS digest FROM ("
         "SELECT bucket, source, account_id, user_id, module, product, feature, "
-        "sum(amount) AS total FROM step_said "
+        "sum(amount) FILTER (isfinite(amount)) AS total FROM step_said "
         f"WHERE action = 'feature' AND feature <> '' AND bucket >= {tables.horizon} GROUP BY ALL) "
         "JOIN step_account_numbers USING (source, account_id)"
     )
@@ -316,11 +313,12 @@ def _add_details(cursor: Cursor, tables: StepTables) -> None:
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_details AS SELECT "
         f"CASE WHEN action = 'identifyUser' THEN {_digest(tables, 'u', 'user_id')} END AS person, "
-        "CASE WHEN action = 'identifyAccount' THEN account_gid END AS gid, said.time AS time, "
-        "said.request AS request, said.line AS line, said.details AS details, "
-        "len(list_distinct(json_keys(said.details))) = len(json_keys(said.details)) AS is_plain "
-        "FROM step_said JOIN step_account_numbers USING (source, account_id) "
-        "WHERE said IS NOT NULL AND json_type(said.details) = 'OBJECT'"
+        "CASE WHEN action = 'identifyAccount' THEN account_gid END AS gid, created_at AS time, "
+        "request_number AS request, line_number AS line, details, "
+        "len(list_distinct(json_keys(details))) = len(json_keys(details)) AS is_plain FROM ("
+        "SELECT *, json_extract(said, '$.details') AS details FROM step_said "
+        "WHERE said IS NOT NULL) JOIN step_account_numbers USING (source, account_id) "
+        "WHERE json_type(details) = 'OBJECT'"
     )
     # A map has NULL for a JSON null, which must stay: it removes.
     cursor.execute(

@@ -52,7 +52,7 @@ _UNMERGED_ROWS_MAX = 524_288
 _MERGE_ROWS_MAX = 262_144
 # What was appended since the last one is held in memory: after a million events 263 MB with 8 MiB
 # here, 320 without a checkpoint (measured 2026-11-21).
-_CHECKPOINT_BYTES = 16 * 1024 * 1024
+_CHECKPOINT_BYTES = 8 * 1024 * 1024
 _LONG_AGO = "-infinity"
 
 _EVENT_COLUMNS = ("source", "account_id", "user_id", "created_at", "action", "session_id", "body")
@@ -254,16 +254,19 @@ class Rollups:
         assert found is None or isinstance(found, datetime)
         return found
 
-    def statistics(self) -> dict[str, float]:
-        """A snapshot; `lag_rows` as of the last step."""
-        now = time.monotonic()
+    def lag_seconds(self) -> float:
+        """For how long the oldest commit that is not in has waited."""
         while self._seen and self._seen[0][0] <= self.commit_number:
             self._seen.popleft()
+        return time.monotonic() - self._seen[0][1] if self._seen else 0.0
+
+    def statistics(self) -> dict[str, float]:
+        """A snapshot; `lag_rows` as of the last step."""
         return {
             "cursor": self.commit_number,
             "lag_commits": max(0, self._store.ledger.commit_number - self.commit_number),
             "lag_rows": self.waiting_row_count,
-            "lag_seconds": now - self._seen[0][1] if self._seen else 0.0,
+            "lag_seconds": self.lag_seconds(),
             "steps_total": self.step_count,
             "step_failures_total": self.step_failure_count,
             "step_seconds_total": self.step_seconds,

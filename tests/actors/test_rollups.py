@@ -32,6 +32,10 @@ class _Rollups:
         self.merges = 0
         self.purged: list[int] = []
         self.noted = 0
+        self.lag_s = 0.0
+
+    def lag_seconds(self) -> float:
+        return self.lag_s
 
     def note_commit(self) -> None:
         self.noted += 1
@@ -157,6 +161,25 @@ async def test_nothing_is_written_while_the_disk_is_nearly_full(
         assert rollups.calls == []
         has_room = True
         await until(lambda: "step" in rollups.calls)
+
+
+async def test_steps_wait_while_several_uploads_are_under_way_but_not_for_ever() -> None:
+    rollups, store = _Rollups(), _Store()
+    is_crowded = True
+    async with running(rollups, store, is_crowded=lambda: is_crowded):
+        await trio.sleep(0.1)
+        assert rollups.calls == []
+        rollups.outcomes = [Step(70_000, 500_000), Step(5, 0)]
+        rollups.lag_s = 61.0
+        await until(lambda: "step" in rollups.calls)
+        rollups.lag_s = 0.0
+        steps = rollups.calls.count("step")
+        rollups.outcomes = [Step(70_000, 500_000) for _ in range(5)]
+        await trio.sleep(0.3)
+        # One may have been under way.
+        assert rollups.calls.count("step") <= steps + 1
+        is_crowded = False
+        await until(lambda: not rollups.outcomes)
 
 
 async def test_old_buckets_go_when_that_is_set() -> None:
