@@ -195,7 +195,9 @@ def test_a_query_that_is_wrong_is_underlined_at_its_column(site: Site) -> None:
         expect(page.locator(".cm-lintRange-error")).to_have_count(0)
         page.get_by_label("Name", exact=True).fill("from a form")
         page.get_by_role("button", name="Create rule").click()
-        expect(page.get_by_role("row").filter(has_text="from a form")).to_contain_text("level:error")
+        expect(page.get_by_role("row").filter(has_text="from a form")).to_contain_text(
+            "level:error"
+        )
         choose(page, "from a form", "Delete…")
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
         expect(page.get_by_role("row").filter(has_text="from a form")).to_have_count(0)
@@ -283,7 +285,9 @@ def test_what_was_given_up_is_sent_again_and_a_secret_is_rotated(site: Site, log
         expect(page.get_by_role("row").filter(has_text="gone").first).to_contain_text("Disabled")
         receiver.status = 200
         choose(page, "gone", "Enable again")
-        expect(page.get_by_role("row").filter(has_text="gone").first).not_to_contain_text("Disabled")
+        expect(page.get_by_role("row").filter(has_text="gone").first).not_to_contain_text(
+            "Disabled"
+        )
         choose(page, "gone", "Resend failed…")
         page.get_by_role("dialog").get_by_role("button", name="Resend").click()
         expect(page.get_by_text("1 sent again.")).to_be_visible()
