@@ -5,6 +5,17 @@ import { compact, figure, time } from "./format.js";
 import { zone } from "./zone.js";
 
 const SERIES_COLOURS = 8;
+// Distance of ticks in seconds, what stands at each, and what else where a year, a month, a day, an
+// hour, a minute or a second begins; the last column: 1 puts it below.
+const DAY = "\n{YYYY}-{MM}-{DD}";
+const TICKS = [
+  [31_536_000, "{YYYY}", null, null, null, null, null, null, 1],
+  [2_419_200, "{YYYY}-{MM}", null, null, null, null, null, null, 1],
+  [86_400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+  [60, "{HH}:{mm}", DAY, null, DAY, null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", DAY, null, DAY, null, null, null, 1],
+  [0.001, "{ss}.{fff}", `${DAY} {HH}:{mm}`, null, DAY, null, "\n{HH}:{mm}", null, 1],
+];
 const BAR_SHARE = 0.85;
 
 /** The colour that a custom property, such as "--level-error", has in the theme of now. */
@@ -119,7 +130,7 @@ function settings({
       y: { range: (plot, low, high) => extent(low, high, isBars, lines) },
     },
     axes: [
-      { ...axis, space: 70 },
+      { ...axis, space: 70, values: TICKS },
       { ...axis, size: 56, values: (plot, ticks) => ticks.map(compact) },
     ],
     series: [
@@ -129,6 +140,7 @@ function settings({
     hooks: {
       drawClear: [(plot) => drawBands(plot, bands)],
       draw: [(plot) => drawLines(plot, lines)],
+      ready: [(plot) => plot.over.addEventListener("mousedown", () => (pressed = plot))],
       setSelect: [(plot) => told(plot, zoom)],
     },
   };
@@ -143,9 +155,12 @@ function extent(low, high, isBars, lines) {
   return [least >= 0 ? Math.max(0, least - room) : least - room, most + room];
 }
 
+// Where the drag began: plots that share a cursor share the selection, too.
+let pressed = null;
+
 function told(plot, zoom) {
   const { left, width } = plot.select;
-  if (width < 3) return;
+  if (width < 3 || plot !== pressed) return;
   const from = plot.posToVal(left, "x");
   const until = plot.posToVal(left + width, "x");
   plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);

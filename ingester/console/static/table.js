@@ -51,18 +51,20 @@ export function Table({ columns, rows, rowKey, detail, actions, empty, label, on
 
 function Heading({ column, order, setOrder }) {
   if (!column.sort) {
-    return html`<th scope="col" class=${cellClass(column)}>${column.label}</th>`;
+    return html`<th scope="col" class=${headClass(column)}>${column.label}</th>`;
   }
   const isBy = order?.name === column.name;
   const mark = isBy ? (order.isDown ? " ↓" : " ↑") : "";
   const turn = () => setOrder({ name: column.name, isDown: isBy ? !order.isDown : !!column.num });
-  return html`<th scope="col" class=${cellClass(column)}
+  return html`<th scope="col" class=${headClass(column)}
     aria-sort=${isBy ? (order.isDown ? "descending" : "ascending") : "none"}>
     <button type="button" onClick=${turn}>${column.label}${mark}</button>
   </th>`;
 }
 
 const cellClass = (column) => `${column.num ? "num" : ""} ${column.kind ?? ""}`.trim() || null;
+
+const headClass = (column) => (column.num ? "num" : null);
 
 const isControl = (event) => Boolean(event.target.closest("a, button, input, select, .menu"))
   || String(getSelection()).length > 0;

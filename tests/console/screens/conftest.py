@@ -6,6 +6,7 @@ with that reason; with REQUIRE_CHROMIUM=1 in the environment its absence is a fa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.console.screens.site import ADMIN, PASSWORD, VIEWER, Site
-from tests.system.server import Server, running
+from tests.system.server import Server
 
 # What a file declares is shown, and not to be changed there.
 _WATCH_FILE = """
@@ -50,13 +51,24 @@ def site(
         Path(shots).mkdir(parents=True, exist_ok=True)
     arguments = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with (
-        running(folder, _environment(folder)) as server,
+        started(folder) as server,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=niced, args=arguments) as browser,
     ):
         site = Site(server, browser, None if shots is None else Path(shots))
         set_up(site)
         yield site
+
+
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Server]:
+    """A server with more time to start: a browser and others start beside it."""
+    server = Server(folder / "data", folder / "data.log", _environment(folder))
+    try:
+        server.start(90)
+        yield server
+    finally:
+        server.kill()
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -173,7 +173,7 @@ function Detail({ row, done }) {
         ${" "}${time(row.replay.at)}${row.replay.detail ? `: ${row.replay.detail}` : ""}</dd><//>`}
     </dl>
     <div class="row">
-      <${CopyButton} text=${row.line} label="Copy the line">Copy line<//>
+      <${CopyButton} text=${row.line} label="Copy line">Copy line<//>
       ${screen.isAdmin && isText && !row.is_cut && row.replay?.state !== "replayed" &&
       html`<button class="btn btn-small" type="button" onClick=${() => setEditing(true)}>
         Replay…</button>`}

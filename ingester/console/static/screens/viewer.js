@@ -28,7 +28,11 @@ const listed = computed(() => requests.value.filter(
     && (onlyBad.value !== "rejected" || one.rejected > 0 || one.status !== 200),
 ));
 
+let isLooking = false;
+
 async function look() {
+  if (isLooking) return;
+  isLooking = true;
   const newest = (waiting.value[0] ?? requests.value[0])?.request_id;
   try {
     const { requests: found } = await get("/viewer", { after: newest, limit: newest ? SHOWN_MAX : PAGE });
@@ -38,6 +42,8 @@ async function look() {
     else requests.value = [...found, ...requests.value].slice(0, SHOWN_MAX);
   } catch (error) {
     fault.value = error;
+  } finally {
+    isLooking = false;
   }
 }
 
@@ -62,7 +68,8 @@ function Viewer() {
             Resume${waiting.value.length ? ` (${count(waiting.value.length)} waiting)` : ""}</button>`
         : html`<span class="badge badge-good"><span class="dot dot-live"></span>live</span>
             <button class="btn" type="button" onClick=${() => (isPaused.value = true)}>Pause</button>`}
-      <${Menu} label="How to send" text="How to send" small=${false}>${() => html`<${Instructions} />`}<//>
+      ${requests.value.length > 0 && html`<${Menu} label="How to send" text="How to send"
+        small=${false}>${() => html`<${Instructions} />`}<//>`}
     <//>
     <${Failure} error=${fault.value} retry=${look} />
     ${requests.value.length
@@ -119,7 +126,7 @@ function Request({ request }) {
         <span class="row">
           <span class=${`badge ${request.status === 200 ? "badge-good" : "badge-bad"}`}>
             ${request.status}</span>
-          <${CopyButton} text=${asCurl(request)} label="Copy the request as curl">Copy as curl<//>
+          <${CopyButton} text=${asCurl(request)} label="Copy as curl: the request">Copy as curl<//>
         </span>
       </div>
       ${request.warnings.map((text) => html`<p class="notice notice-warn">${sentence(text)}</p>`)}

@@ -151,8 +151,10 @@ function Arrival({ kind, row }) {
   const [error, setError] = useState(null);
   useEffect(() => {
     let isGone = false;
+    let isLooking = false;
     const look = async () => {
-      if (document.hidden) return;
+      if (document.hidden || isLooking) return;
+      isLooking = true;
       try {
         const usage = await get(`${kind.path(row)}/usage`, { hours: 48 });
         const now = sums(usage);
@@ -171,6 +173,8 @@ function Arrival({ kind, row }) {
         if (!isGone && Object.keys(update).length) setState((old) => ({ ...old, ...update }));
       } catch (problem) {
         setError(problem);
+      } finally {
+        isLooking = false;
       }
     };
     look();
