@@ -178,7 +178,7 @@ class _Run:
                     marks.commit_number += len(saved.batches)
             listed = self._list_again(files, rebuilt, saved, marks)
             rebuilt.finish()
-        for suffix in ("", ".wal"):
+        for suffix in ("", ".wal", ".meta"):
             self._set_aside(path.with_name(f"{path.name}{suffix}"))
         partial.rename(path)
         sync_directory(directory)
@@ -241,7 +241,7 @@ class _Run:
             )
 
     def _set_aside_rollups(self) -> None:
-        for suffix in ("", ".wal"):
+        for suffix in ("", ".wal", ".meta"):
             self._set_aside(self._data_dir / f"rollups.duckdb{suffix}")
 
     def _rows(self, *, is_changed: bool) -> None:

@@ -26,7 +26,7 @@ __all__ = [
     "sealed_strangers",
 ]
 
-_PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?)?(\.damaged-.+)?")
+_PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?)?(\.damaged-.+)?")
 _NUMBERED = re.compile(r"(\d{6})-")
 STRANGER = (
     "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"

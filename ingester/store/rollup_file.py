@@ -16,13 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import duckdb
+import structlog
 
 from ..errors import StoreFailed
 from .database import Cursor
+from .metadata_copy import keep_metadata, put_back_metadata
 from .parts import sync_directory
 from .rollup_schema import TABLES, rollup_view_ddl
 
 __all__ = ["ROLLUPS", "RollupFile", "view_of"]
+
+_log = structlog.get_logger()
 
 # The name under which the file is attached.
 ROLLUPS = "rollups"
@@ -48,12 +52,9 @@ class RollupFile:
 
     def attach(self, cursor: Cursor) -> None:
         """Attach, make or tidy up, and make the views. Raises StoreFailed: no such file."""
-        path = str(self.path).replace("'", "''")
         is_new = not self.path.exists()
         try:
-            cursor.execute(
-                f"ATTACH '{path}' AS {ROLLUPS} (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0')"
-            )
+            self._attach(cursor)
         except duckdb.Error as error:
             if "No space" in str(error) or "invalidated" in str(error):
                 raise
@@ -70,6 +71,11 @@ class RollupFile:
         for statement in rollup_view_ddl(view_of, "memory.main"):
             cursor.execute(statement)
         self.attached_count += 1
+
+    def checkpoint(self, cursor: Cursor) -> None:
+        """Raises as the statement does."""
+        keep_metadata(cursor, ROLLUPS, self.path)
+        cursor.execute(f"CHECKPOINT {ROLLUPS}")
 
     def names(self) -> dict[str, str]:
         """The qualified names of the generations that count."""
@@ -122,6 +128,14 @@ class RollupFile:
     def wal_bytes(self) -> int:
         return _size(self.path.with_name(self.path.name + ".wal"))
 
+    def _attach(self, cursor: Cursor) -> None:
+        path = str(self.path).replace("'", "''")
+        if put_back_metadata(self.path):
+            _log.warning("a checkpoint was cut off, its metadata is put back", file=self.path.name)
+        cursor.execute(
+            f"ATTACH '{path}' AS {ROLLUPS} (ROW_GROUP_SIZE 16384, STORAGE_VERSION 'v1.5.0')"
+        )
+
     def _make(self, cursor: Cursor) -> None:
         cursor.execute("BEGIN")
         cursor.execute(
@@ -140,7 +154,7 @@ class RollupFile:
             cursor.execute(f"INSERT INTO {ROLLUPS}.generations VALUES (?, 1, 0)", [table])
         cursor.execute("COMMIT")
         # Replay of DDL is where WAL faults cluster: leave none of it in the WAL.
-        cursor.execute(f"CHECKPOINT {ROLLUPS}")
+        self.checkpoint(cursor)
 
     def _has_tables(self, cursor: Cursor) -> bool:
         ((count,),) = cursor.execute(
@@ -181,7 +195,7 @@ class RollupFile:
         if removed:
             # Somebody still reads what was dropped (a backup): a later checkpoint gives it back.
             with suppress(duckdb.TransactionException):
-                cursor.execute(f"CHECKPOINT {ROLLUPS}")
+                self.checkpoint(cursor)
 
 
 def _size(path: Path) -> int:

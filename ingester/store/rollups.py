@@ -31,7 +31,7 @@ from ..errors import StoreError
 from .database import Cursor, StoreOutOfMemory
 from .relations import Snapshot
 from .rollup_batches import Batch, ledger_batches, pieces, rows_of_batches, stored_batches
-from .rollup_file import ROLLUPS, RollupFile
+from .rollup_file import RollupFile
 from .rollup_schema import BUCKET_TABLES, TABLES
 from .rollup_step import StepTables, add_events, add_logs, add_metrics
 from .store import Store
@@ -169,7 +169,7 @@ class Rollups:
             return False
         # Somebody may be reading: later.
         with self._turn, self._using() as cursor, suppress(duckdb.TransactionException):
-            cursor.execute(f"CHECKPOINT {ROLLUPS}")
+            self._file.checkpoint(cursor)
         return True
 
     def purge(self, days: int, *, now: datetime | None = None) -> int:
@@ -356,7 +356,7 @@ class Rollups:
                 continue
             generation = self._file.generations[table] + 1
             target = self._file.create(cursor, table, generation)
-            cursor.execute(f"CHECKPOINT {ROLLUPS}")
+            self._file.checkpoint(cursor)
             found = deque(pieces(cursor, names[table], about, count, rows_max=_MERGE_ROWS_MAX))
             return _Merge(table, generation, target, count, found, self._file.attached_count)
         return None

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
+from .metadata_copy import put_back_metadata
 from .rebuilt_part import RebuiltPart
 from .schema import DATA_TABLES
 
@@ -68,6 +69,7 @@ def salvage(
     saved = Saved()
     with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
         try:
+            put_back_metadata(path)
             quoted = str(path).replace("'", "''")
             connection.execute(f"ATTACH '{quoted}' AS old (READ_ONLY)")
             replayed = pa.table({"request_number": without})

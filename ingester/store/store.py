@@ -30,6 +30,7 @@ from .cursors import Cursors
 from .database import Cursor, Database, StoreBroken
 from .holds import Holds
 from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, write_applied
+from .metadata_copy import keep_metadata
 from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
 from .relations import Held, Snapshot, files_by_table
@@ -193,6 +194,7 @@ class Store:
     def _checkpoint_part(self, cursor: Cursor, part: Part) -> bool:
         """With the gate held: no commit gets in between. False when writers are in the way."""
         try:
+            keep_metadata(cursor, part.name, part.path)
             if not part.is_wide:
                 cursor.execute("SET GLOBAL max_vacuum_tasks = 100")
             cursor.execute(f"CHECKPOINT {part.name}")

@@ -103,6 +103,9 @@ class Server:
             readable = left > 0 and select.select([stdout], [], [], left)[0]
             piece = os.read(stdout, 4096) if readable else b""
             if not piece:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    # Its output ends a moment before it does.
+                    self.process.wait(5.0 if readable else 0.0)
                 code = self.process.poll()
                 self.kill()
                 raise AssertionError(f"not ready (exit code {code}):\n{self.log_tail()}")
