@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from ingester.flow import ByteBudget, Doorbell, Mark
+from ingester.flow import ByteBudget, Doorbell, Mark, WaitClock, send_counted
 
 
 class Holder:
@@ -279,3 +279,65 @@ async def test_those_who_gave_up_waiting_for_a_mark_are_not_kept() -> None:
         await wait_all_tasks_blocked()
         assert reached == [2]
         mark.rise(3)
+
+
+async def test_the_time_without_room_is_counted_for_every_waiter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("ingester.flow.time.monotonic", lambda: now[0])
+    waits = WaitClock()
+    send, receive = trio.open_memory_channel[int](1)
+    await send_counted(send, 1, waits)
+    now[0] += 5
+    assert waits.seconds == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_counted, send, 2, waits)
+        nursery.start_soon(send_counted, send, 3, waits)
+        await wait_all_tasks_blocked()
+        now[0] += 2
+        assert waits.seconds == 4
+        assert await receive.receive() == 1
+        await wait_all_tasks_blocked()
+        now[0] += 1
+        assert waits.seconds == 5
+        assert {await receive.receive(), await receive.receive()} == {2, 3}
+    now[0] += 9
+    assert waits.seconds == 5
+
+
+async def test_what_was_sent_is_not_taken_back_by_a_cancellation() -> None:
+    send, receive = trio.open_memory_channel[int](1)
+    waits = WaitClock()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await send_counted(send, 1, waits)
+    assert scope.cancelled_caught
+    with pytest.raises(trio.WouldBlock):
+        receive.receive_nowait()
+    sent = []
+
+    async def sender() -> None:
+        await send_counted(send, 2, waits)
+        sent.append(2)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert sent == [2]
+    assert receive.receive_nowait() == 2
+
+
+async def test_waiting_for_bytes_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("ingester.flow.time.monotonic", lambda: now[0])
+    budget = ByteBudget(10)
+    assert budget.reserve_nowait(10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(budget.reserve, 4)
+        await wait_all_tasks_blocked()
+        now[0] += 3
+        assert budget.waits.seconds == 3
+        budget.release(10)
+    assert budget.waits.seconds == 3

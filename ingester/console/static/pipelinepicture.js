@@ -41,8 +41,9 @@ function Drawn({ nodes, edges, width }) {
     aria-label=${`The pipeline. ${told.join("; ")}. The tables below say the same.`}>
     <defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
       orient="auto-start-reverse"><path class="arrow-head" d="M0 0.5 8 4 0 7.5z" /></marker></defs>
-    ${edges.filter((edge) => boxes[edge.from] && boxes[edge.to]).map((edge) => html`<${Edge} key=${`${edge.from}${edge.to}`} edge=${edge} isSlim=${isSlim}
-      from=${boxes[edge.from]} to=${boxes[edge.to]} />`)}
+    ${edges.filter((edge) => boxes[edge.from] && boxes[edge.to]).map((edge) => html`<${Edge}
+      key=${`${edge.from}${edge.to}`} edge=${edge} isSlim=${isSlim} from=${boxes[edge.from]}
+      to=${boxes[edge.to]} />`)}
     ${nodes.map((node) => html`<${Box} key=${node.id} node=${node} box=${boxes[node.id]} />`)}
   </svg>`;
 }

@@ -183,10 +183,11 @@ function Verified({ ok, request, status, latency_ms: took, body, error }) {
       ${" "}${duration(took)}.${error ? ` ${error}` : ""}
     </p>
     <h3>Request</h3>
-    <${Code} label="Copy the request"
-      text=${`${request.method} ${request.url}\n${headers.join("\n")}\n\n${pretty(request.body)}`} />
+    <div class="sent-code"><${Code} label="Copy the request"
+      text=${`${request.method} ${request.url}\n${headers.join("\n")}\n\n${pretty(request.body)}`} /></div>
     <h3>Answer</h3>
-    <${Code} label="Copy the answer" text=${`${status ?? "no status"}\n\n${body || "(empty)"}`} />
+    <div class="sent-code"><${Code} label="Copy the answer"
+      text=${`${status ?? "no status"}\n\n${body || "(empty)"}`} /></div>
   <//>`;
 }
 
