@@ -119,7 +119,7 @@ function RowsHead({ hasFields }) {
 function cost(page) {
   const { rows_scanned: rows, files, ms } = page.cost;
   const shown = isTable.value ? "" : `${count(rowCount.value)}${
-    total.value === null ? "" : ` of ${count(total.value)}`} shown · `;
+    total.value === null || live.value ? "" : ` of ${count(total.value)}`} shown · `;
   return `${shown}first rows in ${duration(ms)} from ${plural(rows, "row")}${
     files ? ` and ${plural(files, "file")}` : ""}`;
 }
