@@ -275,6 +275,7 @@ def test_a_search_is_saved_found_by_others_and_theirs_alone_to_change(site: Site
             page
         ).items()
         page.get_by_role("button", name="Saved").click()
+        expect(page.get_by_role("button", name="Actions for <b>failures</b>")).to_be_visible()
         site.shot(page, "logs-saved-light", whole=False)
         assert_accessible(page)
         page.get_by_role("button", name="Actions for <b>failures</b>").click()

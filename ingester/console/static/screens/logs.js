@@ -1,5 +1,5 @@
 // Logs: a query, how many there are by time, and the rows; live, saved, shared.
-import { Failure, html, mount, useEffect, useState, useSignalEffect } from "../ui.js";
+import { Failure, html, mount, screen, useEffect, useState, useSignalEffect } from "../ui.js";
 import { get } from "../api.js";
 import { Editor } from "../editor.js";
 import { count, duration, plural, time } from "../format.js";
@@ -77,6 +77,7 @@ function Bar() {
   const place = column
     ? { column: unitsOf(query.value, column - 1) + 1, message: error.message } : null;
   return html`<div class="logs-bar">
+    <h1 class="sr-only">${screen.title}</h1>
     <div class="logs-query">
       <${Editor} value=${draft.value} label="Query (LQL)" language="lql" search
         placeholder=${'error  level:>=warning  service:checkout  m.user.plan:pro  "timed out"'}
