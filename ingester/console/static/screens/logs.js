@@ -21,6 +21,8 @@ import { zone } from "../zone.js";
 const WIDE = matchMedia("(min-width: 1100px)");
 
 let completing = null;
+// Several parts of a question may change at once; it is asked once.
+let isDue = false;
 
 /** What could be typed next; what is superseded is cancelled. */
 async function complete(text, position) {
@@ -47,7 +49,12 @@ function Logs() {
   useSignalEffect(() => {
     const { q } = asks();
     draft.value = q;
-    queueMicrotask(run);
+    if (isDue) return;
+    isDue = true;
+    queueMicrotask(() => {
+      isDue = false;
+      run();
+    });
   });
   useTail();
   const [isWide, setWide] = useState(WIDE.matches);
