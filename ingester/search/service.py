@@ -122,8 +122,7 @@ class Searches:
 
         if not route.is_overview:
             return await self._run(read)
-        if self._overviews.statistics().tasks_waiting >= _WAITING_MAX:
-            raise Overloaded("too many searches wait; try again shortly", _RETRY_AFTER_S)
+        self._refuse_crowd()
         async with self._overviews:
             return await self._run(read)
 
@@ -133,6 +132,7 @@ class Searches:
         """
         subject = SUBJECTS[route.table]
         parse_export(query.q, subject)
+        self._refuse_crowd()
 
         async def more(cursor: str | None) -> ExportPage:
             def read(stop: Stop) -> ExportPage:
@@ -145,6 +145,10 @@ class Searches:
                 return await self._run(read)
 
         return ExportStream(await more(None), more)
+
+    def _refuse_crowd(self) -> None:
+        if self._overviews.statistics().tasks_waiting >= _WAITING_MAX:
+            raise Overloaded("too many searches wait; try again shortly", _RETRY_AFTER_S)
 
     def tail(
         self,

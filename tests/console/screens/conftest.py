@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.console.screens.site import ADMIN, PASSWORD, VIEWER, Site
 from tests.system.server import Server
@@ -55,6 +55,8 @@ def site(
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=niced, args=arguments) as browser,
     ):
+        # The browser shares two processors with the server and whatever else runs.
+        expect.set_options(timeout=12_000)
         site = Site(server, browser, None if shots is None else Path(shots))
         set_up(site)
         yield site

@@ -16,6 +16,9 @@ from tests.console.screens.site import VIEWER, Site, assert_accessible, assert_f
 
 LEVELS = ("info", "info", "debug", "info", "warning", "error", "info", "notice")
 PATHS = ("/cart", "/checkout", "/api/v1/orders", "/login")
+# Other tests of the server send logs too.
+SHOP = "production-eu"
+OURS = f"/logs?since=now-3h&q=environment:{SHOP}"
 MESSAGES = {
     "debug": "cache miss for key session:{n}",
     "info": "GET {path} 200 in {ms} ms",
@@ -25,8 +28,8 @@ MESSAGES = {
 }
 
 
-def sent(site: Site, service: str, logs: Sequence[Any]) -> None:
-    made = site.api("POST", "/tokens", {"service": service, "environment": "production"})
+def sent(site: Site, service: str, logs: Sequence[Any], environment: str = "other") -> None:
+    made = site.api("POST", "/tokens", {"service": service, "environment": environment})
     headers = {"Authorization": f"Bearer {made['token']}"}
     body = json.dumps(list(logs)).encode()
     site.send("/api/v1/webhook/event/log?wait=query", body, headers)
@@ -54,7 +57,7 @@ def logs(site: Site) -> None:
                 "trace_id": f"{n:032x}",
                 "retry": n % 5 == 0,
             })
-        sent(site, service, lines)
+        sent(site, service, lines, SHOP)
 
 
 def rows(page: Page) -> Any:
@@ -77,7 +80,7 @@ def parameters(page: Page) -> dict[str, str]:
 
 
 def test_logs_that_came_in_are_seen_and_searched(site: Site) -> None:
-    with site.page("/logs?since=now-3h") as page:
+    with site.page(OURS) as page:
         expect(rows(page).first).to_contain_text("in ")
         expect(page.get_by_role("region", name="Logs by time")).to_contain_text("460 logs")
         expect(page.get_by_role("complementary", name="Fields")).to_contain_text("plan")
@@ -91,13 +94,13 @@ def test_logs_that_came_in_are_seen_and_searched(site: Site) -> None:
         assert parameters(page)["q"] == "service:mailer level:error"
         page.go_back()
         expect(page.get_by_role("region", name="Logs by time")).to_contain_text("460 logs")
-        expect(page.locator(".cm-content")).to_have_text(re.compile("^$|error  level"))
+        expect(page.locator(".cm-content")).to_have_text(f"environment:{SHOP}")
         asked(page, "nowhere-to-be-found")
         expect(page.get_by_role("heading", name="No log matches")).to_be_visible()
 
 
 def test_more_rows_come_by_scrolling_and_only_then(site: Site) -> None:
-    with site.page("/logs?since=now-3h", height=700) as page:
+    with site.page(OURS, height=700) as page:
         pages: list[str] = []
         page.on("request", lambda request: "cursor=" in request.url and pages.append(request.url))
         expect(rows(page)).to_have_count(100)
@@ -114,7 +117,7 @@ def test_more_rows_come_by_scrolling_and_only_then(site: Site) -> None:
 
 
 def test_an_error_of_the_query_is_underlined_at_its_column(site: Site) -> None:
-    with site.page("/logs?since=now-3h") as page:
+    with site.page(OURS) as page:
         expect(rows(page).first).to_be_visible()
         asked(page, "🚀 service:checkout level:>")
         expect(page.get_by_role("alert")).to_contain_text("column 27: expected a value")
@@ -150,7 +153,7 @@ def test_completion_knows_fields_and_their_values(site: Site) -> None:
 
 
 def test_a_drag_over_the_histogram_is_the_new_span(site: Site) -> None:
-    with site.page("/logs?since=now-3h") as page:
+    with site.page(OURS) as page:
         plot = page.locator(".histogram .u-over")
         expect(plot).to_be_visible()
         box = plot.bounding_box()
@@ -198,9 +201,11 @@ def test_a_row_opens_in_place_and_its_values_filter(site: Site) -> None:
         assert parameters(page)["q"] == f"service:checkout m.user.plan:{plan}"
         expect(page.get_by_role("region", name="Logs by time")).to_contain_text("200 logs")
         side = page.get_by_role("complementary", name="Fields")
-        side.get_by_role("button", name="Filter out error").click()
+        side.get_by_role("button", name=f"Filter out {told['level']}", exact=True).click()
         page.wait_for_function("() => /-level/.test(location.search)")
-        assert parameters(page)["q"] == f"service:checkout m.user.plan:{plan} -level:error"
+        assert (
+            parameters(page)["q"] == f"service:checkout m.user.plan:{plan} -level:{told['level']}"
+        )
         expect(page.get_by_role("region", name="Logs by time")).not_to_contain_text("200 logs")
 
 
@@ -272,6 +277,7 @@ def test_a_search_is_saved_found_by_others_and_theirs_alone_to_change(site: Site
             page
         ).items()
         page.get_by_role("button", name="Saved").click()
+        expect(page.get_by_role("button", name="Actions for <b>failures</b>")).to_be_visible()
         site.shot(page, "logs-saved-light", whole=False)
         assert_accessible(page)
         page.get_by_role("button", name="Actions for <b>failures</b>").click()
@@ -301,24 +307,106 @@ def test_all_matches_are_exported_and_a_query_goes_to_other_screens(site: Site) 
 
 def test_a_chart_is_a_table_and_a_plot(site: Site) -> None:
     with site.page("/logs?since=now-3h&q=c:count(*) c:group_by(t::minute, level)") as page:
-        expect(page.get_by_role("region", name="Result").get_by_role("table")).to_contain_text(
-            "value"
-        )
+        expect(page.locator(".logs-rows table.table")).to_contain_text("value")
         expect(page.get_by_role("img", name="Result by time")).to_be_visible()
         site.shot(page, "logs-chart-light", whole=False)
         assert_accessible(page)
 
 
 def test_the_page_in_both_themes_and_on_a_phone(site: Site) -> None:
-    site.looks("/logs?since=now-3h", "logs", ready=".histogram canvas", whole=False)
-    with site.page("/logs?since=now-3h", width=375) as page:
+    site.looks(OURS, "logs", ready=".histogram canvas", whole=False)
+    with site.page(OURS, width=375) as page:
         rows(page).first.get_by_role("button").click()
         expect(rows(page).first.get_by_role("list", name="Fields")).to_be_visible()
         assert_fits(page)
         assert_accessible(page)
         site.shot(page, "logs-detail-light-375", whole=False)
-    with site.page("/logs?since=now-3h&q=level:error", theme="dark") as page:
+    with site.page(
+        "/logs?since=now-3h&q=level:error environment:production-eu", theme="dark"
+    ) as page:
         rows(page).nth(1).get_by_role("button").click()
         expect(rows(page).nth(1).get_by_role("list", name="Fields")).to_be_visible()
         assert_accessible(page)
         site.shot(page, "logs-detail-dark", whole=False)
+
+
+HOSTILE = (
+    "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>",
+    "\u001b[31mred\u001b[0m \u001b]8;;javascript:hit=1\u0007link\u001b]8;;\u0007 \u0000\u0008",
+    "user \u202egnp.exe\u202c and \u2066hidden\u2069",
+    "javascript:window.hit=1",
+    '" OR level:error `',
+)
+
+
+def test_hostile_logs_are_shown_as_text_and_can_be_filtered_for(site: Site) -> None:
+    lines = [
+        {
+            "message": text,
+            "href": "javascript:window.hit=1",
+            "site": "https://example.org/?a=<b>",
+            "quoted": text,
+            "<b onclick=window.hit=1>key</b>": "in a key",
+            "a.b `c`": "no name of a query",
+            "__proto__": {"polluted": True},
+            "big": 12345678901234567890,
+            "list": ["x", 'y"z', None],
+            "deep": {"a b": {"ünï": -0.5}},
+        }
+        for text in HOSTILE
+    ]
+    sent(site, "<svg/onload=window.hit=1>", lines, "hostile")
+    with site.page("/logs?since=now-3h&q=environment:hostile&columns=m.href,m.`a b`") as page:
+        expect(rows(page)).to_have_count(len(HOSTILE))
+        text = page.locator(".log").inner_text()
+        assert "<script>window.hit = 1</script>" in text
+        assert "red link \\u0000\\u0008" in text
+        assert "user \\u202egnp.exe\\u202c" in text
+        assert "\u202e" not in text
+        assert "\u001b" not in text
+        for at in range(len(HOSTILE)):
+            rows(page).nth(at).locator(".log-toggle").click()
+        fields = page.get_by_role("list", name="Fields")
+        expect(fields).to_have_count(len(HOSTILE))
+        expect(fields.first).to_contain_text("12345678901234567890")
+        expect(fields.first).to_contain_text("<b onclick=window.hit=1>key</b>")
+        links = page.locator("main a").evaluate_all("all => all.map(one => one.href)")
+        assert not [link for link in links if link.startswith("javascript:")]
+        assert "https://example.org/?a=%3Cb%3E" in links
+        assert page.evaluate("() => [window.hit, {}.polluted, document.scripts.length]")[:2] == [
+            None,
+            None,
+        ]
+        assert page.locator("main script, main img, main svg").count() == 0
+        assert_accessible(page)
+        assert_fits(page)
+        site.shot(page, "logs-hostile-light", whole=False)
+
+
+@pytest.mark.parametrize("at", range(len(HOSTILE)))
+def test_a_filter_on_any_value_finds_its_row(site: Site, at: int) -> None:
+    text = HOSTILE[at]
+    sent(site, f"picked-{at}", [{"message": "m", "it": text, "deep": {"a b": -0.5}}, {"it": "x"}])
+    with site.page(f"/logs?since=now-3h&q=service:picked-{at}") as page:
+        expect(rows(page)).to_have_count(2)
+        rows(page).filter(has_text="m").locator(".log-toggle").first.click()
+        fields = page.get_by_role("list", name="Fields").first
+        fields.get_by_role("button", name="Filter for this it").click()
+        expect(rows(page)).to_have_count(1)
+        expect(page.locator(".notice-error")).to_have_count(0)
+
+
+def test_a_line_of_a_megabyte_is_light_in_the_list_and_whole_when_opened(site: Site) -> None:
+    sent(site, "giant", [{"message": "x" * 1_000_000 + "THE END", "small": 1}])
+    with site.page("/logs?since=now-3h&q=service:giant") as page:
+        expect(rows(page)).to_have_count(1)
+        expect(rows(page).first).to_contain_text("A long line; open it to see it whole.")
+        rows(page).first.locator(".log-toggle").click()
+        value = page.get_by_role("list", name="Fields").locator(".log-value").first
+        expect(value).to_contain_text("xxxx")
+        assert len(value.inner_text()) < 30_000
+        page.get_by_role("button", name=re.compile("show all")).first.click()
+        expect(value).to_contain_text("THE END")
+        rows(page).first.get_by_role("button", name="Copy JSON of this log").click()
+        assert "THE END" in page.evaluate("navigator.clipboard.readText()")
+        assert_fits(page)

@@ -4,7 +4,7 @@ import { useResource } from "../api.js";
 import { CopyButton } from "../copy.js";
 import { bytes, count, time } from "../format.js";
 import { hrefWith } from "../url.js";
-import { clause, fieldName, withClause } from "./lql.js";
+import { clause, fieldName, isColumn, withClause } from "./lql.js";
 import { flattened, isRaw, oneLine, plain, shownValue } from "./text.js";
 import { ask, columns, context, query, toggleColumn } from "./state.js";
 
@@ -56,7 +56,10 @@ function Fields({ row }) {
     && !isRaw(row.attributes);
   const paths = isObject ? flattened(row.attributes, [], [], FIELDS_MAX) : [];
   const inner = paths.map(([path, value]) => ({
-    label: path.join("."), name: fieldName(path), value,
+    // The payload's own level is not that of the log.
+    label: path.length === 1 && isColumn(path[0]) ? `m.${path[0]}` : path.join("."),
+    name: fieldName(path),
+    value,
   })).filter(({ label, value }) => !(label === "message" && value === row.message));
   return html`<div class="log-fields" role="list" aria-label="Fields">
     ${[...top, ...inner].map((one) => html`<${FieldRow} key=${`${one.name} ${one.label}`} ...${one} />`)}

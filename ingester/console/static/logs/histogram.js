@@ -11,8 +11,11 @@ import { answer, ask, asked, asks, chart, fault, hasRows, live, query, range } f
 const LEVELS = [
   "trace", "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency",
 ];
-const ROWS_FIRST_MS = 400;
-const LIVE_EVERY_MS = 15_000;
+// Rows are to be there within a second; what takes longer shares the processors.
+const ROWS_FIRST_MS = 1_000;
+const LIVE_EVERY_MS = 5_000;
+// Of the time that a live histogram costs the server, this is the reciprocal.
+const LIVE_REST = 20;
 const HEIGHT = 128;
 
 export const total = signal(null);
@@ -37,16 +40,17 @@ export function useOverview(load, enabled, everyMs = 0) {
       const data = await latest.current(mine.signal);
       if (!mine.signal.aborted) setState({ data, error: null, loading: false });
     } catch (error) {
-      // A query that is refused is told of where it stands.
-      const isTold = error.status === 400 || error.status === 422;
-      if (!mine.signal.aborted) setState({ data: null, error: isTold ? null : error, loading: false });
+      if (mine.signal.aborted) return;
+      // A query that is refused is told of where it stands, and what was found before stays.
+      if (isRefused(error)) setState((old) => ({ ...old, error: null, loading: false }));
+      else setState({ data: null, error, loading: false });
     }
   };
   useEffect(() => {
     if (!isDue || done.current === turn) return undefined;
     control.current?.abort();
     if (areRowsHere && fault.value) {
-      setState({ data: null, error: null, loading: false });
+      setState((old) => ({ data: isRefused(fault.value) ? old.data : null, error: null, loading: false }));
       return undefined;
     }
     const timer = setTimeout(work, areRowsHere ? 0 : ROWS_FIRST_MS);
@@ -61,31 +65,34 @@ export function useOverview(load, enabled, everyMs = 0) {
   return { ...state, reload: work };
 }
 
+const isRefused = (error) => error.status === 400 || error.status === 422;
+
 export function Histogram() {
   const isShown = chart.value !== "0";
+  const [costMs, setCostMs] = useState(0);
   const found = useOverview(
     (signal) => get("/logs/histogram", asks(), { signal }),
-    isShown, live.value ? LIVE_EVERY_MS : 0,
+    isShown, live.value ? Math.max(LIVE_EVERY_MS, costMs * LIVE_REST) : 0,
   );
   const { data } = found;
   useEffect(() => {
     total.value = data?.count ?? null;
+    setCostMs(Math.ceil((data?.cost.ms ?? 0) / 100) * 100);
   }, [data]);
   const drawn = useMemo(() => (data ? drawnOf(data) : null), [data]);
   const zoom = (from, until) => setRange(
     range, isoTime(Math.floor(from)), isoTime(Math.max(Math.ceil(until), Math.floor(from) + 1)),
   );
-  if (answer.value?.chart) return null;
-  if (!isShown) return null;
+  if (!isShown || answer.value?.chart || (!drawn && !found.loading && !found.error)) return null;
   return html`<section class=${`card card-flush histogram ${found.loading ? "stale" : ""}`}
     aria-label="Logs by time">
     ${found.error
       ? html`<div class="card-body"><${Failure} error=${found.error} retry=${found.reload} /></div>`
       : !drawn ? html`<div class="histogram-wait" style=${{ height: `${HEIGHT + 24}px` }}></div>`
         : html`<${Levels} drawn=${drawn} data=${data} />
-          <${Plot} times=${drawn.times} series=${drawn.series} kind="stacked" height=${HEIGHT}
+          ${data.count > 0 && html`<${Plot} times=${drawn.times} series=${drawn.series} kind="stacked" height=${HEIGHT}
             legend=${false} onZoom=${zoom} range=${drawn.range}
-            label=${`${count(data.count)} logs by time and level; drag to zoom`} />`}
+            label=${`${count(data.count)} logs by time and level; drag to zoom`} />`}`}
   </section>`;
 }
 
@@ -103,18 +110,18 @@ function Levels({ drawn, data }) {
       <span class="level-mark" data-level=${one.label}></span>${one.label}
       <span class="muted">${count(one.total)}</span>
     </button>`)}
-    <span class="levels-hint muted small">a bar is ${spanText(data.bucket_seconds)}</span>
+    ${data.count > 0 && html`<span class="levels-hint muted small">a bar is
+      ${" "}${spanText(data.bucket_seconds)}</span>`}
   </div>`;
 }
 
 /** Every period of the range, also those without rows. */
 function drawnOf(data) {
+  if (!data.count) return { times: [], series: [], range: null };
   const width = data.bucket_seconds;
   const seconds = (text) => Date.parse(text) / 1000;
   const found = new Map(data.buckets.map((one) => [seconds(one.time), one]));
-  const known = [...found.keys()];
-  const from = data.since ? seconds(data.since) : Math.min(...known, Date.now() / 1000);
-  const until = data.until ? seconds(data.until) : Math.max(...known, Date.now() / 1000);
+  const [from, until] = [seconds(data.since), seconds(data.until)];
   const first = Math.floor(from / width) * width;
   const times = [];
   for (let at = first; at < Math.max(until, from + width); at += width) times.push(at);
@@ -129,7 +136,7 @@ function drawnOf(data) {
       total: values.reduce((sum, value) => sum + value, 0),
     };
   });
-  return { times: data.count ? times : [], series, range: [first, times.at(-1) + width] };
+  return { times, series, range: [first, times.at(-1) + width] };
 }
 
 function spanText(seconds) {

@@ -1,5 +1,5 @@
 // Logs: a query, how many there are by time, and the rows; live, saved, shared.
-import { Failure, html, mount, useEffect, useState, useSignalEffect } from "../ui.js";
+import { Failure, html, mount, screen, useEffect, useState, useSignalEffect } from "../ui.js";
 import { get } from "../api.js";
 import { Editor } from "../editor.js";
 import { count, duration, plural, time } from "../format.js";
@@ -21,6 +21,8 @@ import { zone } from "../zone.js";
 const WIDE = matchMedia("(min-width: 1100px)");
 
 let completing = null;
+// Several parts of a question may change at once; it is asked once.
+let isDue = false;
 
 /** What could be typed next; what is superseded is cancelled. */
 async function complete(text, position) {
@@ -47,7 +49,12 @@ function Logs() {
   useSignalEffect(() => {
     const { q } = asks();
     draft.value = q;
-    queueMicrotask(run);
+    if (isDue) return;
+    isDue = true;
+    queueMicrotask(() => {
+      isDue = false;
+      run();
+    });
   });
   useTail();
   const [isWide, setWide] = useState(WIDE.matches);
@@ -77,6 +84,7 @@ function Bar() {
   const place = column
     ? { column: unitsOf(query.value, column - 1) + 1, message: error.message } : null;
   return html`<div class="logs-bar">
+    <h1 class="sr-only">${screen.title}</h1>
     <div class="logs-query">
       <${Editor} value=${draft.value} label="Query (LQL)" language="lql" search
         placeholder=${'error  level:>=warning  service:checkout  m.user.plan:pro  "timed out"'}
@@ -119,7 +127,7 @@ function RowsHead({ hasFields }) {
 function cost(page) {
   const { rows_scanned: rows, files, ms } = page.cost;
   const shown = isTable.value ? "" : `${count(rowCount.value)}${
-    total.value === null ? "" : ` of ${count(total.value)}`} shown · `;
+    total.value === null || live.value ? "" : ` of ${count(total.value)}`} shown · `;
   return `${shown}first rows in ${duration(ms)} from ${plural(rows, "row")}${
     files ? ` and ${plural(files, "file")}` : ""}`;
 }
