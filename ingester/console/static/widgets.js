@@ -69,6 +69,7 @@ export function WidgetCard({ widget, range, menu, onComplete, onZoom, height }) 
     [JSON.stringify([kind, source]), range.since.value, range.until.value, refreshed.value],
     { enabled: isSeen && source.from !== "metrics" },
   );
+  useUntilComplete(found);
   const upTo = found.data?.completeUpTo;
   useEffect(() => {
     if (upTo) onComplete?.(widget.id, upTo);
@@ -304,9 +305,25 @@ function EveryMetric({ widget, range, isSeen, onComplete }) {
   </div>`;
 }
 
+const LAG_S = 5;
+const LOOK_AGAIN_MS = 3000;
+
+/** Ask again soon while an answer lacks what has just been stored. */
+export function useUntilComplete({ data, reload }) {
+  useEffect(() => {
+    const at = data?.completeUpTo ?? data?.complete_up_to;
+    if (!at || Date.now() - Date.parse(at) < LAG_S * 1000) return undefined;
+    const timer = setTimeout(() => document.hidden || reload(), LOOK_AGAIN_MS);
+    return () => clearTimeout(timer);
+  }, [data]);
+}
+
 /** "Complete up to hh:mm", of the least complete of several. */
 export function CompleteUpTo({ at }) {
   if (!at) return null;
+  if (!(Date.parse(at) > 0)) {
+    return html`<span class="small muted nowrap">Complete up to –, being counted</span>`;
+  }
   const isToday = time(at, "day") === time(Date.now(), "day");
   return html`<span class="small muted nowrap" title=${time(at)}>Complete up to
     ${" "}<time datetime=${at}>${isToday ? time(at, "clock").slice(0, 5) : time(at).slice(0, 16)}</time></span>`;

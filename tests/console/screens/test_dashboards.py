@@ -183,11 +183,13 @@ def test_hostile_titles_and_data_are_text(site: Site) -> None:
 
 
 def test_a_viewer_looks_and_changes_nothing(site: Site) -> None:
-    with dashboard(site, "Read only", NUMBER) as made:
-        with site.page(f"/dashboards/{made['id']}?edit=1", who=VIEWER) as page:
-            expect(page.locator(".stat-value").first).to_be_visible()
-            for name in ("Edit", "Save", "Add widget", "More"):
-                expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
-            page.goto("/dashboards")
-            expect(page.get_by_role("link", name="Read only")).to_be_visible()
-            expect(page.get_by_role("button", name="New dashboard")).to_have_count(0)
+    with (
+        dashboard(site, "Read only", NUMBER) as made,
+        site.page(f"/dashboards/{made['id']}?edit=1", who=VIEWER) as page,
+    ):
+        expect(page.locator(".stat-value").first).to_be_visible()
+        for name in ("Edit", "Save", "Add widget", "More"):
+            expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
+        page.goto("/dashboards")
+        expect(page.get_by_role("link", name="Read only")).to_be_visible()
+        expect(page.get_by_role("button", name="New dashboard")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""Product events and metrics of some weeks, sent through the doors: what the explorer's tests see."""
+"""Weeks of product events and days of metrics, sent through the doors."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import { eventSeries, isAdditive } from "../series.js";
 import { isoTime, setRange } from "../time.js";
 import { urlParam } from "../url.js";
 import { groupOptions } from "../widgetform.js";
-import { CompleteUpTo, shownGroups } from "../widgets.js";
+import { CompleteUpTo, shownGroups, useUntilComplete } from "../widgets.js";
 import { FilterBar, narrowTo, wholeQuery } from "./filter.js";
 
 const value = urlParam("value", "events", { push: true });
@@ -34,6 +34,7 @@ export function SeriesTab({ range }) {
     (abort) => eventSeries(source, range, abort),
     [JSON.stringify(source), range.since.value, range.until.value],
   );
+  useUntilComplete(found);
   const isRefused = found.error?.status === 400 || found.error?.status === 422;
   const drawn = style.value === "bars" && by.value ? "stacked" : style.value;
   const what = EVENT_VALUES.find((one) => one.value === value.value)?.label ?? "Events";

@@ -8,7 +8,7 @@ import { clause, explorerHref, queryTurn } from "../queries.js";
 import { eventSeries } from "../series.js";
 import { Table } from "../table.js";
 import { urlParam } from "../url.js";
-import { Bars, CompleteUpTo } from "../widgets.js";
+import { Bars, CompleteUpTo, useUntilComplete } from "../widgets.js";
 
 const view = urlParam("view", "accounts", { push: true });
 const search = urlParam("q");
@@ -37,6 +37,7 @@ function Accounts() {
   const found = useResource(
     (abort) => get(path, asked, { signal: abort }), [path, JSON.stringify(asked)],
   );
+  useUntilComplete(found);
   const [more, setMore] = useState({ rows: [], cursor: null, error: null });
   useEffect(() => setMore({ rows: [], cursor: found.data?.cursor, error: null }), [found.data]);
   const first = found.data?.[isUsers ? "users" : "accounts"] ?? (found.data ? [] : undefined);

@@ -9,7 +9,7 @@ import { metricSeries } from "../series.js";
 import { Table } from "../table.js";
 import { TimePicker, isoTime, setRange, urlRange } from "../time.js";
 import { urlParam } from "../url.js";
-import { CompleteUpTo, shownGroups } from "../widgets.js";
+import { CompleteUpTo, shownGroups, useUntilComplete } from "../widgets.js";
 
 const METRIC = decodeURIComponent(location.pathname.replace(/^\/custom-metrics\//, ""));
 const project = urlParam("project");
@@ -38,6 +38,7 @@ function Metric() {
   const found = useResource(
     (abort) => metricSeries(source, range, abort), [JSON.stringify(source), ...span, last],
   );
+  useUntilComplete(found);
   // Figures for the span: whole hours, whatever the plot shows.
   const figures = useResource(
     (abort) => metricSeries({ ...source, value: "count", group_by: "", interval: "hour" }, range, abort),
