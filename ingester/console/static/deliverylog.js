@@ -54,7 +54,7 @@ export function AttemptLog({ id, reload }) {
 }
 
 const ATTEMPTS = [
-  { name: "time", label: "Attempt", kind: "nowrap", cell: (one) => time(one.time, "ms") },
+  { name: "time", label: "Attempt", kind: "nowrap", cell: (one) => time(one.time) },
   { name: "status", label: "Status", num: true, cell: (one) => one.status ?? "–" },
   { name: "latency", label: "Took", num: true, kind: "nowrap", cell: (one) => duration(one.latency_ms) },
   {

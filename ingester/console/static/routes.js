@@ -10,12 +10,13 @@ import { Table } from "./table.js";
 import { words } from "./watch.js";
 
 export function Routes({ destinations }) {
-  const found = useResource((signal) => get("/routes", {}, { signal }), [], { everyMs: 15_000 });
+  const found = useResource((signal) => get("/routes", {}, { signal }), [destinations.length],
+    { everyMs: 15_000 });
   const [editing, setEditing] = useState(null);
   const names = new Map(destinations.map((one) => [one.id, one.name]));
   const add = screen.isAdmin && destinations.length > 0 && html`<button class="btn btn-small"
     type="button" onClick=${() => setEditing({})}>Add route</button>`;
-  return html`<section class="card card-flush" aria-label="Routes">
+  return html`<section class="card card-flush" aria-label="Alert routing">
     <div class="card-head">
       <div><h2>Alert routing</h2><p class="small muted">Routes add destinations to those that a rule,
         alert or monitor names.</p></div>

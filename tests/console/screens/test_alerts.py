@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.console.screens.receiver import Receiver, receiving
-from tests.console.screens.site import VIEWER, Site, assert_accessible
+from tests.console.screens.site import VIEWER, Site, assert_accessible, write_query
 from tests.system.server import wait_until
 
 WINDOW_S = 10
@@ -173,14 +173,15 @@ def test_an_alert_is_tried_before_it_is_saved(site: Site, log_key: str) -> None:
     send_log(site, log_key, level="error", message="tried")
     with site.page("/alerts/alerts?new&kind=sql") as page:
         page.get_by_label("Name", exact=True).fill("tried alert")
-        editor = page.get_by_role("textbox", name="Query")
-        editor.fill("SELECT service, count(*) AS n FROM logs WHERE message = 'tried' GROUP BY 1")
+        write_query(
+            page, "SELECT service, count(*) AS n FROM logs WHERE message = 'tried' GROUP BY 1"
+        )
         page.get_by_role("button", name="Run now").click()
         test = page.get_by_role("region", name="Test run")
         expect(test).to_contain_text("Would fire: 1 row", timeout=20_000)
         expect(test.get_by_role("cell", name="checkout")).to_be_visible()
         site.shot(page, "alert-test-light")
-        editor.fill("SELECT nothing FROM nowhere")
+        write_query(page, "SELECT nothing FROM nowhere")
         page.get_by_role("button", name="Run now").click()
         expect(test.get_by_role("alert")).to_contain_text("nowhere", timeout=20_000)
         assert_accessible(page)
@@ -190,7 +191,7 @@ def test_a_query_that_is_wrong_is_underlined_at_its_column(site: Site) -> None:
     with site.page("/alerts/rules?new&query=level:error%20(") as page:
         expect(page.locator(".cm-lintRange-error")).to_be_visible()
         expect(page.locator("[data-field=lql] .field-error")).to_contain_text("column")
-        page.get_by_role("textbox", name="Query").fill("level:error")
+        write_query(page, "level:error")
         expect(page.get_by_role("region", name="Matches")).to_contain_text("match")
         expect(page.locator(".cm-lintRange-error")).to_have_count(0)
         page.get_by_label("Name", exact=True).fill("from a form")

@@ -110,9 +110,9 @@ function About({ row, edit }) {
     <dt>Labels</dt><dd>${row.labels.length
       ? html`<${Chips} texts=${row.labels.map((one) => one.name)} /> ` : "none "}
       ${button("labels", "Change")}</dd>
-    <dt>Opened</dt><dd>${time(row.created_at, "ms")}</dd>
-    <dt>Last change</dt><dd>${time(row.updated_at, "ms")}</dd>
-    <dt>Resolved</dt><dd>${row.resolved_at ? time(row.resolved_at, "ms") : "–"}</dd>
+    <dt>Opened</dt><dd>${time(row.created_at)}</dd>
+    <dt>Last change</dt><dd>${time(row.updated_at)}</dd>
+    <dt>Resolved</dt><dd>${row.resolved_at ? time(row.resolved_at) : "–"}</dd>
     <dt>Told</dt><dd>${row.told ? "yes" : row.silenced ? "no: silenced" : "no"}</dd>
   </dl>`;
 }
@@ -192,7 +192,7 @@ function Revision({ one }) {
     <span class="timeline-mark" aria-hidden="true">${mark}</span>
     <div class="grow">
       <p><strong>${word}</strong> <span class="breaks">${one.note}</span></p>
-      <p class="small muted">${time(one.updated_at, "ms")} · ${one.actor}
+      <p class="small muted">${time(one.updated_at)} · ${one.actor}
         ${one.told ? "" : " · nobody was told"}</p>
     </div>
   </li>`;
@@ -205,7 +205,7 @@ function Sent({ one }) {
     <div class="grow">
       <p>${isGood ? "Told" : "Could not tell"} <strong class="breaks">${one.destination_name}</strong>
         ${" "}(${one.kind}${one.status ? `, ${one.status}` : ""})</p>
-      <p class="small muted">${time(one.finished_at, "ms")} · ${plural(one.attempts, "attempt")}
+      <p class="small muted">${time(one.finished_at)} · ${plural(one.attempts, "attempt")}
         ${one.error ? ` · ${one.error}` : ""}</p>
     </div>
   </li>`;
