@@ -5,6 +5,9 @@
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { screen } from "./ui.js";
 
+const ECHOES_MAX = 100;
+const FROM_OUTSIDE = "outside";
+
 let loading = null;
 
 /** The vendor module, once. */
@@ -25,8 +28,17 @@ export function Editor({
   const place = useRef(null);
   const view = useRef(null);
   const now = useRef({});
+  // What was told by `onChange` and has not come back as `value` yet.
+  const told = useRef([]);
   const [isThere, setThere] = useState(false);
-  now.current = { onChange, onRun, complete };
+  now.current = {
+    onRun,
+    complete,
+    onChange: (text) => {
+      told.current = [...told.current.slice(-ECHOES_MAX), text];
+      onChange(text);
+    },
+  };
 
   useEffect(() => {
     let isGone = false;
@@ -49,8 +61,14 @@ export function Editor({
 
   useEffect(() => {
     const editor = view.current;
-    if (editor && editor.state.doc.toString() !== value) {
-      editor.dispatch({ changes: { from: 0, to: editor.state.doc.length, insert: value } });
+    // An echo may be late: who types on must not get it back.
+    const at = told.current.indexOf(value);
+    if (at >= 0) told.current.splice(0, at + 1);
+    else if (editor && editor.state.doc.toString() !== value) {
+      editor.dispatch({
+        changes: { from: 0, to: editor.state.doc.length, insert: value },
+        userEvent: FROM_OUTSIDE,
+      });
     }
   }, [value, isThere]);
 
@@ -83,7 +101,8 @@ function make(cm, parent, { value, now, language, placeholder, label, multiline,
     look(cm, multiline),
     cm.tooltips({ parent: document.body }),
     cm.EditorView.updateListener.of((update) => {
-      if (update.docChanged) now.current.onChange(update.state.doc.toString());
+      const isOurs = update.transactions.some((one) => one.isUserEvent(FROM_OUTSIDE));
+      if (update.docChanged && !isOurs) now.current.onChange(update.state.doc.toString());
     }),
     cm.Prec.high(
       cm.keymap.of([

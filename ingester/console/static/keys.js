@@ -43,9 +43,24 @@ export function RotateDialog({ title, path, onMade, onClose }) {
   <//>`;
 }
 
-/** Delete after a question; `stays` says what does. */
-export async function deleteAfterAsking({ title, text, remove, done }) {
-  if (!(await confirmDialog({ title, text: `${text} This cannot be undone.` }))) return;
+/** A menu item: end every key at once, and keep what they stand for. */
+export function revokeItem(name, path, done) {
+  return {
+    label: "Revoke keys…",
+    danger: true,
+    onSelect: () => deleteAfterAsking({
+      title: `Revoke every key of ${name}?`,
+      text: "Requests with them are refused from now on. Rotate gives a new one; history stays.",
+      action: "Revoke",
+      remove: () => post(`${path}/revoke`),
+      done,
+    }),
+  };
+}
+
+/** Delete after a question that says what stays. */
+export async function deleteAfterAsking({ title, text, remove, done, action = "Delete" }) {
+  if (!(await confirmDialog({ title, text: `${text} This cannot be undone.`, action }))) return;
   try {
     await remove();
     done();

@@ -1,5 +1,7 @@
-// A button that opens a list of actions, or a panel, below itself.
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+// A button that opens a list of actions, or a panel, beside itself.
+//
+// What opens is in the top layer: no table that scrolls and no card cuts it off.
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./vendor/preact.js";
 
 /**
  * `items`: `{label, onSelect | href, danger?, disabled?}`; with `children` (a function that gets
@@ -8,6 +10,24 @@ import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 export function Menu({ label, items, children, align = "right", text, small = true, kind = "" }) {
   const [isOpen, setOpen] = useState(false);
   const place = useRef(null);
+  const opened = useRef(null);
+  useLayoutEffect(() => {
+    if (!isOpen) return undefined;
+    const list = opened.current;
+    const put = () => putBeside(list, place.current.firstElementChild, align);
+    list.showPopover();
+    put();
+    const watch = new ResizeObserver(put);
+    watch.observe(list);
+    // Anything that scrolls may move the button away from under it.
+    addEventListener("scroll", put, true);
+    addEventListener("resize", put);
+    return () => {
+      watch.disconnect();
+      removeEventListener("scroll", put, true);
+      removeEventListener("resize", put);
+    };
+  }, [isOpen]);
   useEffect(() => {
     if (!isOpen) return undefined;
     const away = (event) => place.current?.contains(event.target) || setOpen(false);
@@ -40,11 +60,27 @@ export function Menu({ label, items, children, align = "right", text, small = tr
       onClick=${() => setOpen(!isOpen)}>${text ?? "⋯"}</button>
     ${isOpen &&
     (items
-      ? html`<div class=${`menu-list menu-${align}`} role="menu" aria-label=${label}>
+      ? html`<div class="menu-list" role="menu" aria-label=${label} popover="manual" ref=${opened}>
           ${items.filter(Boolean).map((item) => html`<${Item} item=${item} close=${close} />`)}
         </div>`
-      : html`<div class=${`menu-list menu-panel menu-${align}`}>${children(close)}</div>`)}
+      : html`<div class="menu-list menu-panel" popover="manual" ref=${opened}>
+          ${children(close)}</div>`)}
   </div>`;
+}
+
+const GAP = 4;
+const EDGE = 8;
+
+/** Below the button, above it where there is more room, and always within the window. */
+function putBeside(list, button, align) {
+  const at = button.getBoundingClientRect();
+  const { width, height } = list.getBoundingClientRect();
+  const left = align === "left" ? at.left : at.right - width;
+  const below = at.bottom + GAP;
+  const isAbove = below + height > innerHeight - EDGE && at.top > innerHeight - at.bottom;
+  const top = isAbove ? at.top - GAP - height : below;
+  list.style.left = `${Math.max(EDGE, Math.min(left, innerWidth - EDGE - width))}px`;
+  list.style.top = `${Math.max(EDGE, Math.min(top, innerHeight - EDGE - height))}px`;
 }
 
 function Item({ item, close }) {

@@ -6,6 +6,7 @@ with that reason; with REQUIRE_CHROMIUM=1 in the environment its absence is a fa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.console.screens.site import ADMIN, PASSWORD, VIEWER, Site
-from tests.system.server import Server, running
+from tests.system.server import Server
 
 _ABSENT = "chromium is not here (apt-get install chromium)"
 
@@ -43,13 +44,24 @@ def site(
         Path(shots).mkdir(parents=True, exist_ok=True)
     arguments = ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with (
-        running(folder) as server,
+        started(folder) as server,
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=niced, args=arguments) as browser,
     ):
         site = Site(server, browser, None if shots is None else Path(shots))
         set_up(site)
         yield site
+
+
+@contextlib.contextmanager
+def started(folder: Path) -> Iterator[Server]:
+    """A server with more time to start: a browser and others start beside it."""
+    server = Server(folder / "data", folder / "data.log")
+    try:
+        server.start(90)
+        yield server
+    finally:
+        server.kill()
 
 
 def set_up(site: Site) -> None:

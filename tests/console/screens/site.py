@@ -29,6 +29,7 @@ __all__ = [
     "assert_accessible",
     "assert_fits",
     "copied",
+    "write_query",
 ]
 
 Theme = Literal["light", "dark"]
@@ -154,6 +155,16 @@ def assert_fits(page: Page) -> None:
     assert width <= shown, f"{page.url} is {width} px wide in a window of {shown}"
 
 
+def write_query(page: Page, text: str, label: str = "Query") -> None:
+    """Put a text into the editor. Not over a selection: what Chromium inserts there by itself has
+    a style, which the policy refuses and the browser notes as an error.
+    """
+    page.get_by_role("textbox", name=label).click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.press("Delete")
+    page.keyboard.type(text)
+
+
 def copied(page: Page, button: Locator) -> str:
     """What a copy button has put into the clipboard."""
     page.evaluate("() => navigator.clipboard.writeText('')")
@@ -165,4 +176,4 @@ def copied(page: Page, button: Locator) -> str:
 
 def _note(message: ConsoleMessage, faults: list[str]) -> None:
     if message.type == "error" and not _EXPECTED.search(message.text):
-        faults.append(message.text)
+        faults.append(f"{message.text} {message.location}")

@@ -81,6 +81,32 @@ def test_the_theme_follows_the_system_until_it_is_chosen(site: Site) -> None:
         expect(page.get_by_role("button", name="Dark theme")).to_be_visible()
 
 
+def test_the_menu_of_a_small_screen_opens_and_leads_on(site: Site) -> None:
+    with site.page("/pipeline", width=375) as page:
+        link = page.get_by_role("link", name="Dashboards")
+        expect(link).not_to_be_visible()
+        toggle = page.get_by_role("button", name="Menu")
+        expect(toggle).to_have_attribute("aria-expanded", "false")
+        toggle.click()
+        expect(toggle).to_have_attribute("aria-expanded", "true")
+        assert_accessible(page)
+        site.shot(page, "menu-light-375")
+        link.click()
+        expect(page).to_have_url(f"{site.url}/dashboards")
+
+
+def test_without_script_a_screen_says_where_else_its_content_is(site: Site) -> None:
+    with site.browser.new_context(java_script_enabled=False, base_url=site.url) as context:
+        context.add_cookies([
+            {"name": "ingester_session", "value": site.cookies[ADMIN], "url": site.url}
+        ])
+        page = context.new_page()
+        page.goto("/logs")
+        expect(page.get_by_text("This screen needs JavaScript")).to_be_visible()
+        page.get_by_role("link", name="Pipeline").click()
+        expect(page).to_have_url(f"{site.url}/pipeline")
+
+
 def test_the_keyboard_gets_about(site: Site) -> None:
     with site.page("/pipeline") as page:
         page.keyboard.press("Tab")

@@ -4,7 +4,9 @@ import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
 import { Dialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import { CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking } from "../keys.js";
+import {
+  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
+} from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, count, time } from "../format.js";
@@ -92,6 +94,7 @@ function actions(row, { setRotating, setLimiting, reload }) {
     { label: "Change the limit…", onSelect: () => setLimiting(row) },
     { label: "Rotate…", onSelect: () => setRotating(row) },
     { label: "See its metrics", href: `/custom-metrics?project=${encodeURIComponent(row.project_id)}` },
+    revokeItem(row.name, `/connections/${row.id}`, reload),
     {
       label: "Delete…",
       danger: true,

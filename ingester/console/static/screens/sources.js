@@ -4,7 +4,9 @@ import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
 import { Dialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import { CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking } from "../keys.js";
+import {
+  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
+} from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, count, time } from "../format.js";
@@ -109,6 +111,7 @@ function actions(row, { setRotating, reload }) {
   return html`<${Menu} label=${`Actions for ${row.source}`} items=${[
     { label: "Rejected lines", href: `/settings/rejected?source=${query}` },
     { label: "Rotate…", onSelect: () => setRotating(row) },
+    revokeItem(row.source, pathOf(row), reload),
     {
       label: "Delete…",
       danger: true,

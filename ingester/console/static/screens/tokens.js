@@ -4,7 +4,9 @@ import { del, get, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
 import { Dialog } from "../feedback.js";
 import { Form } from "../forms.js";
-import { CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking } from "../keys.js";
+import {
+  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
+} from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, time } from "../format.js";
@@ -98,6 +100,7 @@ const COLUMNS = [
 function actions(row, { setRotating, reload }) {
   return html`<${Menu} label=${`Actions for ${nameOf(row)}`} items=${[
     { label: "Rotate…", onSelect: () => setRotating(row) },
+    revokeItem(nameOf(row), `/tokens/${row.id}`, reload),
     {
       label: "Delete…",
       danger: true,
