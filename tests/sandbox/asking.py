@@ -18,9 +18,9 @@ import msgspec
 import pyarrow as pa
 import trio
 
+from ingester import executable
 from ingester.config import StoreConfig
 from ingester.errors import IngesterError
-from ingester.sandbox import process
 from ingester.sandbox.messages import Format, QueryRequest
 from ingester.sandbox.process import QueryProcess
 from ingester.sandbox.queries import Queries, _refusal
@@ -78,7 +78,7 @@ class Asking:
 
     async def each(self, texts: Sequence[str]) -> list[bytes | IngesterError]:
         """What each is answered in the default format, by one process (`shared_child.py`)."""
-        with patch.object(process, "_PROGRAM", _SHARED):
+        with patch.object(executable, "_PROGRAM", _SHARED):
             asked = await QueryProcess.start()
         gives_up_at = time.monotonic() + 20
         sql = msgspec.json.encode(texts).decode()

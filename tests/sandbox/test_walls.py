@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingester.sandbox import process
+from ingester import executable
 from tests.sandbox.asking import open_asking
 from tests.sandbox.test_attacks import filled, refusal
 
@@ -44,7 +44,7 @@ FRUITLESS = [
 
 @pytest.fixture(autouse=True)
 def without_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_PROGRAM", _WITHOUT_THE_LIST)
+    monkeypatch.setattr(executable, "_PROGRAM", _WITHOUT_THE_LIST)
 
 
 async def test_no_file_is_read_without_the_allow_list_either(tmp_path: Path) -> None:

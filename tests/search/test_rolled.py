@@ -202,6 +202,19 @@ def test_users_and_accounts_are_paged_and_found(tmp_path: Path) -> None:
         page = ask(store, "/accounts", rollups=rollups, limit="1")
         page = ask(store, "/accounts", rollups=rollups, limit="1", cursor=page["cursor"])
         assert (page["accounts"][0]["account_id"], page["cursor"]) == ("acme", None)
+        # A part of an id or of what was said last, in any case; a key that was taken back is none.
+        for text, users, accounts in (
+            ("ADA", ["ada"], []),
+            ("U", ["u0", "u1", "u2", "u3", "u4"], []),
+            ("b'", [], ["b'"]),
+            ("[1]", [], ["acme"]),
+            ("null", [], []),
+        ):
+            page = ask(store, "/users", rollups=rollups, search=text)
+            people = [user for user in page["users"] if user["account_id"] == "acme"]
+            assert [user["user_id"] for user in people] == users, text
+            page = ask(store, "/accounts", rollups=rollups, search=text)
+            assert [each["account_id"] for each in page["accounts"]] == accounts, text
         for text in ("x", "W10", ""):
             with pytest.raises(InvalidField):
                 ask(store, "/users", rollups=rollups, cursor=text)

@@ -34,9 +34,8 @@ export const METRIC_VALUES = ["avg", "sum", "min", "max", "last", "count", "p50"
 export const addWidgetHref = (widget) =>
   `/dashboards?add=${encodeURIComponent(JSON.stringify(widget))}`;
 
-/** The form of a new monitor, filled in. */
-export const addMonitorHref = (monitor) =>
-  `/alerts?monitor=${encodeURIComponent(JSON.stringify(monitor))}`;
+/** The form of a new monitor, filled in: `{kind, query?, metric?, project?, name?}`. */
+export const addMonitorHref = (asked) => `/alerts/monitors?${new URLSearchParams({ new: "1", ...asked })}`;
 
 /** Where a metric has its page. */
 export const metricHref = (metricId, project) =>

@@ -56,10 +56,7 @@ export function SeriesTab({ range }) {
           <${Pick} label="Drawn as" text="as" state=${style} options=${STYLES} />
         </div>
         <div class="row nowrap">
-          ${screen.isAdmin && html`<a class="btn btn-small" href=${addMonitorHref({
-            name: "", target: { kind: "events", lql: query }, operator: ">", threshold: 0,
-            window_s: 3600,
-          })}>+ Monitor</a>
+          ${screen.isAdmin && html`<a class="btn btn-small" href=${addMonitorHref({ kind: "events", query })}>+ Monitor</a>
           <a class="btn btn-small" href=${addWidgetHref({
             kind: "series", style: drawn, source,
           })}>+ Dashboard</a>`}

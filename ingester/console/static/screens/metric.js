@@ -52,12 +52,7 @@ function Metric() {
       ? html` in ${mine.length > 1 && !project.value ? "several projects" : metric.project_id}`
       : ""}`}>
       ${screen.isAdmin && html`<a class="btn" href=${addMonitorHref({
-        name,
-        target: {
-          kind: "metric", metric_id: METRIC, project_id: project.value || metric?.project_id || "default",
-          aggregate: value.value, filter: filter.value,
-        },
-        operator: ">", threshold: metric?.last ?? 0, window_s: 300,
+        kind: "metric", metric: METRIC, project: project.value || metric?.project_id || "default", name,
       })}>+ Monitor</a>
       <a class="btn" href=${addWidgetHref({ kind: "series", title: name, source })}>
         + Dashboard</a>`}

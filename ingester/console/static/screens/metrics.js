@@ -105,9 +105,7 @@ const COLUMNS = [
 
 const actions = (row) => html`<span class="row nowrap row-end actions-two">
   <a class="btn btn-small" aria-label=${`Add a monitor of ${row.metric_name}`} href=${addMonitorHref({
-    name: row.metric_name,
-    target: { kind: "metric", metric_id: row.metric_id, project_id: row.project_id, aggregate: "avg" },
-    operator: ">", threshold: row.last, window_s: 300,
+    kind: "metric", metric: row.metric_id, project: row.project_id, name: row.metric_name,
   })}>+ Monitor</a>
   <a class="btn btn-small" aria-label=${`Add ${row.metric_name} to a dashboard`} href=${addWidgetHref({
     kind: "series", title: row.metric_name,
