@@ -106,7 +106,7 @@ def test_a_lost_part_is_made_anew_from_the_journal_and_its_uploads(
         pytest.skip("the second header counts")
     found = _repaired(folder)
     assert found.problems == []
-    assert len(list((folder / "open").glob("*.damaged-*"))) == (damage is not _remove)
+    assert len(list((folder / "open").glob("*.duckdb.damaged-*"))) == (damage is not _remove)
     rows = _rows(folder)
     wanted = sound[1]
     assert rows["events"] == wanted["events"]
@@ -266,7 +266,7 @@ def test_damage_of_a_wal_takes_nothing_that_is_in_the_file(
 
 def test_damage_of_exported_rows_is_named_and_they_are_exported_anew(folder: Path) -> None:
     with _started(folder) as opened:
-        held = opened.increments.hold(gives_up_at=time.monotonic() + 30)
+        held = opened.increments.hold(gives_up_at=time.monotonic() + 30, sql="FROM events")
         opened.increments.release(held)
     path = next((folder / "export").glob("000001-events-*"))
     assert check_folder(folder) == []
