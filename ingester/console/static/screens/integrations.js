@@ -22,7 +22,7 @@ function Integrations() {
     };
   });
   return html`
-    <${Head} text="Where data comes in. Each way has its own keys; nothing is shared between them.">
+    <${Head} text="Where data comes in, and the keys that let it in.">
       ${screen.isAdmin && html`<a class="btn" href="/welcome">Send your first event</a>`}
     <//>
     ${!screen.isAdmin &&
@@ -63,7 +63,8 @@ function Card({ of, title, text, href, rows, noun, add, endpoint }) {
     <p class="muted grow">${text}</p>
     <${Secret} text=${`${screen.intakeUrl}${endpoint}`} label=${`address of ${title}`} />
     <div class="row spread">
-      <span class="small muted">${rows ? (rows.length ? `Last used ${ago(used)}` : "") : ""}</span>
+      <span class="small muted">
+        ${rows?.length > 0 && (used ? `Last used ${ago(used)}` : "Not used yet")}</span>
       ${screen.isAdmin &&
       html`<span class="row">
         ${rows?.length > 0 && html`<a class="btn btn-small" href=${href}>Manage</a>`}
