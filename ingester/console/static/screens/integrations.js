@@ -40,7 +40,7 @@ function Cards({ data }) {
         text="Any JSON becomes a log with level, message, service and environment." />
       <${Card} of="Logs" title="Honest door" href="/settings/events" rows=${data?.tokens}
         noun="token" add="Add Token" endpoint="/ingest/{source}"
-        text="NDJSON or arrays of any shape. The answer accounts for every line." />
+        text="NDJSON or arrays of any shape, by the same tokens; every line is accounted for." />
       <${Card} of="Custom" title="Custom Webhooks" href="/settings/webhooks"
         rows=${data?.connections} noun="connection" add="Connect" endpoint="/api/webhooks/custom"
         text="Metrics of your own from scripts, cron jobs, Zapier, Make or n8n." />
