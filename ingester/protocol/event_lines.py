@@ -55,6 +55,7 @@ Millis = Annotated[float, Meta(ge=0, lt=CREATED_AT_MS_END)]
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _BYTE_POSITION = re.compile(r"\(byte (\d+)\)")
+_grammar = msgspec.json.Decoder(msgspec.Raw)
 # A string (to the end of the line, if nothing closes it) or a bracket. Possessive: giving back what
 # an open string matched would cost its length for every quote in it.
 _NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
@@ -263,6 +264,8 @@ def _not_an_object(line: bytes, line_number: int) -> LineReject:
 
 
 def _not_json(line: bytes, line_number: int, message: str) -> LineReject:
+    if "invalid character" in message:
+        message = _exact(line, message)
     match = _BYTE_POSITION.search(message)
     column = int(match[1]) + 1 if match else 0
     detail = _BYTE_POSITION.sub("", message).removeprefix("JSON is malformed:").strip()
@@ -275,6 +278,15 @@ def _not_json(line: bytes, line_number: int, message: str) -> LineReject:
     elif "truncated" in message:
         detail, column = "the line ends inside the value", len(line) + 1
     return _refuse(line, line_number, "invalid_json", detail, column=column)
+
+
+def _exact(line: bytes, message: str) -> str:
+    """The typed decoder looks at four letters at once and names the place behind them."""
+    try:
+        _grammar.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return str(error) if "invalid character" in str(error) else message
+    return message
 
 
 def _starts_with_value(text: bytes) -> bool:

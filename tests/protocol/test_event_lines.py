@@ -51,6 +51,7 @@ HALF = "half of a surrogate pair in an escape"
 REFUSALS: list[tuple[bytes, str, str | None, int, str]] = [
     # Grammar; the column is that of the first byte that cannot be.
     (b"x", "invalid_json", None, 1, "invalid character"),
+    (b"nope", "invalid_json", None, 2, "invalid character"),
     (b'{"a" 1}', "invalid_json", None, 6, "expected ':'"),
     (b'{"a":1 2}', "invalid_json", None, 8, "expected ',' or '}'"),
     (b'{"a":1,}', "invalid_json", None, 8, "trailing comma in object"),
