@@ -216,7 +216,7 @@ export function WatchEditor({ kind, what, row, start, body, fields, preview, onD
             onValue=${(name) => set({ name })} />
           ${fields({ values, set, errorOf })}
           <${Telling} values=${values} set=${set} errorOf=${errorOf}
-            destinations=${destinations.data?.destinations ?? []} />
+            destinations=${destinations.data?.destinations} />
         </fieldset>
         ${error && !KNOWN.has(error.field) && html`<p class="notice notice-error" role="alert">
           ${error.message}
@@ -240,7 +240,10 @@ const KNOWN = new Set([
   "resolve_after_s", "labels", "delay_s",
 ]);
 
-function Telling({ values, set, errorOf, destinations }) {
+function Telling({ values, set, errorOf, destinations: known }) {
+  // One that was deleted since can be taken out.
+  const gone = values.destinations.filter((id) => known && !known.some((one) => one.id === id));
+  const destinations = [...(known ?? []), ...gone.map((id) => ({ id, name: id, enabled: true }))];
   const turn = (id, isOn) => set({
     destinations: isOn
       ? [...values.destinations, id]
