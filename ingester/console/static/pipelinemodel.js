@@ -169,7 +169,7 @@ export function edgesOf({ value, rate }) {
     { from: "store", to: "watch", name: "committed batches", share: 0, ...none },
     {
       from: "watch", to: "delivery", name: "outbox", share: 0, ...none, label: "outbox",
-      depth: count(value("delivery.deliveries.by_state.pending")), capacity: "none",
+      depth: count(value("delivery.deliveries.by_state.pending")), capacity: "no limit",
     },
     { from: "store", to: "queries", name: "reads", share: 0, ...none },
     // Not in the picture: what a lane has taken out of the outbox.
