@@ -260,8 +260,8 @@ function Telling({ values, set, errorOf, destinations: known }) {
       </label>`)}
       <p class="hint">${destinations.length
         ? "Routes add to these. With neither, incidents are shown here only."
-        : html`There is no destination yet. ${" "}<a href="/alerts/settings?add=webhook">Add one</a>
-          ; until then incidents are shown here only.`}</p>
+        : html`There is no destination yet: incidents are shown here only.
+          ${" "}<a href="/alerts/settings?add=webhook">Add one</a>`}</p>
     </fieldset>
     <details open=${Boolean(values.description || values.labels || values.incident_group)}>
       <summary>Description, labels, grouping</summary>
