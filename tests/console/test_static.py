@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 import ingester
 from ingester.console.assets import Assets
@@ -85,6 +86,18 @@ def test_every_import_is_of_a_file_that_is_there() -> None:
             assert found.is_file(), f"{path.name}: {name}"
 
 
+def test_a_page_names_what_its_module_imports_and_nothing_lazy() -> None:
+    assets = Assets()
+    found = assets.imported("screens/tokens.js")
+    assert {"ui.js", "vendor/preact.js", "keys.js", "plot.js", "vendor/uplot.js"} <= set(found)
+    assert "vendor/codemirror.js" not in found
+    for screen in SCREENS:
+        name = f"screens/{screen.name}.js"
+        text = (CONSOLE / "static" / name).read_text("utf-8")
+        direct = set(re.findall(r"""from\s+"\.\./([^"]+)";""", text))
+        assert direct <= set(assets.imported(name)), name
+
+
 def test_vendor_files_are_those_that_were_built() -> None:
     sums = (CONSOLE / "vendor" / "SHA256SUMS").read_text().split("\n")[:-1]
     assert len(sums) == 5
@@ -96,6 +109,16 @@ def test_vendor_files_are_those_that_were_built() -> None:
     bundled = {name for name, one in lock["packages"].items() if name and not one.get("dev")}
     for name in bundled:
         assert f"{name.removeprefix('node_modules/')} " in told, name
+
+
+def test_the_wheel_has_every_file_that_a_page_needs() -> None:
+    """An installed console without its files would show nothing, and no other test would say so."""
+    wheel = WheelBuilder(str(CONSOLE.parents[1]))
+    packed = {file.distribution_path for file in wheel.recurse_included_files()}
+    needed = [*MODULES, *STYLES, *TEMPLATES, *sorted((CONSOLE / "vendor").glob("*.*"))]
+    missing = {path.relative_to(CONSOLE.parents[1]).as_posix() for path in needed} - packed
+    assert missing == set()
+    assert not any("vendor/build" in name or "pictures" in name for name in packed)
 
 
 def test_the_version_changes_with_any_file_and_names_are_exact() -> None:

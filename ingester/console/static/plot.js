@@ -106,7 +106,7 @@ function settings({
       fill: isBars ? stroke : kind === "area" ? translucent(stroke) : undefined,
       width: isBars ? 0 : 1.5,
       paths: bars,
-      points: { show: !isBars && times.length < 3 },
+      points: { show: !isBars && times.length < 3, filter: isBars ? undefined : lonely },
       value: (plot, value, index, place) => {
         const raw = kind === "stacked" && place !== null ? one.values[place] : value;
         return raw === null || raw === undefined ? "–" : `${figure(raw)}${unit && ` ${unit}`}`;
@@ -144,6 +144,18 @@ function settings({
       setSelect: [(plot) => told(plot, zoom)],
     },
   };
+}
+
+/** Values between gaps: no line goes to them, so they get a dot. */
+function lonely(plot, at, isShown) {
+  if (isShown) return null;
+  const values = plot.data[at];
+  const isGap = (value) => value === null || value === undefined;
+  const found = [];
+  values.forEach((value, each) => {
+    if (!isGap(value) && isGap(values[each - 1]) && isGap(values[each + 1])) found.push(each);
+  });
+  return found.length ? found : null;
 }
 
 function extent(low, high, isBars, lines) {

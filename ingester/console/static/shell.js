@@ -9,11 +9,9 @@ toggle?.addEventListener("click", () => {
   toggle.setAttribute("aria-expanded", String(isOpen));
 });
 
-// Where there is no room for all tabs, the one that is open is seen.
-for (const tab of document.querySelectorAll(".tabs > [aria-current], .subnav [aria-current]")) {
-  const row = tab.closest(".tabs, .subnav");
-  row.scrollLeft = tab.offsetLeft - row.offsetLeft - 16;
-}
+// On a small screen the rows of settings and of tabs scroll: the entry of this page is seen.
+document.querySelector(".subnav [aria-current], .tabs > [aria-current]")
+  ?.scrollIntoView({ inline: "center", block: "nearest" });
 
 const themeSwitch = document.getElementById("theme-switch");
 if (themeSwitch) {

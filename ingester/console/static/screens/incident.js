@@ -184,7 +184,9 @@ function Timeline({ revisions, deliveries }) {
   const items = [
     ...revisions.map((one, at) => ({ at: Date.parse(one.updated_at), order: at, revision: one })),
     ...ends.map((one, at) => ({ at: Date.parse(one.finished_at), order: -at, delivery: one })),
-  ].sort((left, right) => right.at - left.at || right.order - left.order);
+  // Within a second what was told came behind what it tells of.
+  ].sort((left, right) => right.at - left.at || Boolean(right.delivery) - Boolean(left.delivery)
+    || right.order - left.order);
   return html`<ol class="timeline">${items.map(({ revision, delivery }) => (revision
     ? html`<${Revision} one=${revision} />`
     : html`<${Sent} one=${delivery} />`))}</ol>`;
