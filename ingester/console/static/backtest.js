@@ -32,11 +32,12 @@ export function Backtest({ monitor, byHand = false, onFault = () => {} }) {
     under.current = control;
     setBusy(true);
     try {
-      const asked = { monitor: JSON.parse(text) };
+      const wanted = JSON.parse(text);
+      const asked = { monitor: isOpen(wanted) ? { ...wanted, ...NEVER } : wanted };
       if (days) asked.since = new Date(Date.now() - Number(days) * 86_400_000).toISOString();
       const answer = await post("/monitors/backtest", asked, { signal: control.signal });
       if (control.signal.aborted) return;
-      setFound({ answer, monitor: asked.monitor });
+      setFound({ answer, monitor: wanted });
       setError(null);
       onFault(null);
     } catch (problem) {
@@ -75,6 +76,10 @@ export function Backtest({ monitor, byHand = false, onFault = () => {} }) {
   </section>`;
 }
 
+// While no threshold is named the values are shown, to choose one by.
+const NEVER = { operator: ">", threshold: 1e300, recovery: null };
+const isOpen = ({ operator, threshold }) => operator !== null && threshold === null;
+
 function hint(text, byHand) {
   if (!text) return "Say what is watched and when it fires: here is shown what that would have done.";
   return byHand ? "Run shows what it would have done in the last 100 windows." : "";
@@ -85,11 +90,13 @@ export function Judged({ answer, monitor }) {
   const span = Date.parse(answer.until) - Date.parse(answer.since);
   const fired = answer.firings_count;
   return html`<${Fragment}>
-    <p class="verdict" role="status">
+    ${isOpen(monitor) ? html`<p class="verdict" role="status">
+      <strong>Values of the last ${duration(span)}</strong>: name a threshold to see when it fires.
+    </p>` : html`<p class="verdict" role="status">
       <strong>${fired ? `Would have fired ${plural(fired, "time")}` : "Would not have fired"}</strong>
       ${" "}in ${duration(span)}: ${count(answer.firing_buckets)} of
       ${" "}${plural(answer.buckets, "window")} of ${duration(monitor.window_s * 1000)} firing.
-    </p>
+    </p>`}
     <${JudgedPlot} ...${{ answer, monitor }} />
     ${answer.groups_left_out > 0 && html`<p class="notice notice-warn">
       Up to ${plural(answer.groups_left_out, "group")} in a window were beyond what is told apart.

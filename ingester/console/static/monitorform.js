@@ -102,7 +102,7 @@ const sent = (values) => {
 
 /** What is back-tested; null while something is missing. */
 function judged(values) {
-  const isWhole = (values.operator === "" || values.threshold !== "") && Number(values.window_s) >= 10
+  const isWhole = Number(values.window_s) >= 10
     && (values.kind !== "metric" || values.metric_id !== "")
     && Number(values.m) >= 1 && Number(values.n) >= Number(values.m);
   if (!isWhole) return null;

@@ -42,6 +42,7 @@ export function nodesOf({ value, rate, actors }) {
     state: why ? "attention" : works ? "works" : "idle",
   });
   const requests = rate("intake.requests_total");
+  const dead = value("delivery.deliveries.by_state.dead");
   const lagS = value("rollups.lag_seconds");
   return [
     node("intake", "Doors", [
@@ -91,10 +92,9 @@ export function nodesOf({ value, rate, actors }) {
     node("delivery", "Delivery", [
       `${count(value("delivery.deliveries.by_state.pending"))} pending`,
       `${count(value("delivery.in_flight"))} on their way`,
-      perSecond(rate("delivery.attempts_total"), "attempts"),
+      dead ? `${count(dead)} given up` : perSecond(rate("delivery.attempts_total"), "attempts"),
     ], value("delivery.in_flight") > 0 || rate("delivery.attempts_total") > 0,
-      failing("delivery.unreadable_destinations", "secrets cannot be read")
-        || (value("delivery.deliveries.by_state.dead") ? "some were given up" : "")),
+      failing("delivery.unreadable_destinations", "secrets cannot be read")),
     node("queries", "Queries", [
       `${count(value("search.running") + value("queries.running"))} running`,
       `${count(value("search.waiting") + value("queries.waiting"))} waiting`,
@@ -169,7 +169,7 @@ export function edgesOf({ value, rate }) {
     { from: "store", to: "watch", name: "committed batches", share: 0, ...none },
     {
       from: "watch", to: "delivery", name: "outbox", share: 0, ...none, label: "outbox",
-      depth: count(value("delivery.deliveries.by_state.pending")), capacity: "none",
+      depth: count(value("delivery.deliveries.by_state.pending")), capacity: "no limit",
     },
     { from: "store", to: "queries", name: "reads", share: 0, ...none },
     // Not in the picture: what a lane has taken out of the outbox.

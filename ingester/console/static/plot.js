@@ -114,7 +114,10 @@ function settings({
       paths: bars,
       spanGaps,
       // A value between gaps is a point: a line would not show it.
-      points: { show: !isBars && (times.length < 3 || (spanGaps && isSparse(one.values))) },
+      points: {
+        show: !isBars && (times.length < 3 || (spanGaps && isSparse(one.values))),
+        filter: isBars || spanGaps ? undefined : lonely,
+      },
       value: (plot, value, index, place) => {
         const raw = kind === "stacked" && place !== null ? one.values[place] : value;
         return raw === null || raw === undefined ? "–" : `${figure(raw)}${unit && ` ${unit}`}`;
@@ -152,6 +155,18 @@ function settings({
       setSelect: [(plot) => told(plot, zoom)],
     },
   };
+}
+
+/** Values between gaps: no line goes to them, so they get a dot. */
+function lonely(plot, at, isShown) {
+  if (isShown) return null;
+  const values = plot.data[at];
+  const isGap = (value) => value === null || value === undefined;
+  const found = [];
+  values.forEach((value, each) => {
+    if (!isGap(value) && isGap(values[each - 1]) && isGap(values[each + 1])) found.push(each);
+  });
+  return found.length ? found : null;
 }
 
 // What is filled stands on zero.

@@ -216,7 +216,7 @@ export function WatchEditor({ kind, what, row, start, body, fields, preview, onD
             onValue=${(name) => set({ name })} />
           ${fields({ values, set, errorOf })}
           <${Telling} values=${values} set=${set} errorOf=${errorOf}
-            destinations=${destinations.data?.destinations ?? []} />
+            destinations=${destinations.data?.destinations} />
         </fieldset>
         ${error && !KNOWN.has(error.field) && html`<p class="notice notice-error" role="alert">
           ${error.message}
@@ -240,7 +240,10 @@ const KNOWN = new Set([
   "resolve_after_s", "labels", "delay_s",
 ]);
 
-function Telling({ values, set, errorOf, destinations }) {
+function Telling({ values, set, errorOf, destinations: known }) {
+  // One that was deleted since can be taken out.
+  const gone = values.destinations.filter((id) => known && !known.some((one) => one.id === id));
+  const destinations = [...(known ?? []), ...gone.map((id) => ({ id, name: id, enabled: true }))];
   const turn = (id, isOn) => set({
     destinations: isOn
       ? [...values.destinations, id]
@@ -257,8 +260,8 @@ function Telling({ values, set, errorOf, destinations }) {
       </label>`)}
       <p class="hint">${destinations.length
         ? "Routes add to these. With neither, incidents are shown here only."
-        : html`There is no destination yet. ${" "}<a href="/alerts/settings?add=webhook">Add one</a>
-          ; until then incidents are shown here only.`}</p>
+        : html`There is no destination yet: incidents are shown here only.
+          ${" "}<a href="/alerts/settings?add=webhook">Add one</a>`}</p>
     </fieldset>
     <details open=${Boolean(values.description || values.labels || values.incident_group)}>
       <summary>Description, labels, grouping</summary>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ def log_key(site: Site) -> str:
     return str(site.api("POST", "/tokens", body)["token"])
 
 
-def send_points(site: Site, key: str, points: list[tuple[float, float]]) -> None:
+def send_points(site: Site, key: str, points: Sequence[tuple[float, float]]) -> None:
     """Of the metric `queue_depth`: seconds from now, value."""
     now = time.time()
     metrics = [
@@ -73,6 +73,16 @@ def choose(page: Page, name: str, action: str) -> None:
     page.get_by_role("menuitem", name=action, exact=True).click()
 
 
+def add_webhook(page: Page, name: str, url: str, headers: str = "") -> None:
+    page.goto("/alerts/settings")
+    page.get_by_role("button", name="Add webhook").click()
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("URL", exact=True).fill(url)
+    page.get_by_label("Headers").fill(headers)
+    page.get_by_role("button", name="Add destination").click()
+    expect(page.get_by_role("row").filter(has_text=name)).to_contain_text(url)
+
+
 def open_incidents(site: Site, title: str) -> list[Any]:
     found = site.api("GET", "/incidents?status=opened")["incidents"]
     return [one for one in found if title in one["title"]]
@@ -80,13 +90,7 @@ def open_incidents(site: Site, title: str) -> list[Any]:
 
 def test_a_webhook_is_added_at_the_bottom_and_verified(site: Site, receiver: Receiver) -> None:
     with site.page("/alerts/settings") as page:
-        page.get_by_role("button", name="Add webhook").click()
-        page.get_by_label("Name", exact=True).fill("On call")
-        page.get_by_label("URL", exact=True).fill(receiver.url)
-        page.get_by_label("Headers").fill("Authorization: Bearer sesame\nX-Team: shop")
-        page.get_by_role("button", name="Add destination").click()
-        row = page.get_by_role("row").filter(has_text="On call")
-        expect(row).to_contain_text(receiver.url)
+        add_webhook(page, "On call", receiver.url, "Authorization: Bearer sesame\nX-Team: shop")
         choose(page, "On call", "Verify")
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text("It arrived: 200", use_inner_text=True)
@@ -107,7 +111,9 @@ def test_a_metric_a_monitor_an_incident_and_the_webhook_that_tells_of_it(
 ) -> None:
     past = [(-at * WINDOW_S, 500.0 if at == 60 else 5.0) for at in range(90, 2, -1)]
     send_points(site, metric_key, past)
-    with site.page("/alerts/monitors?new&kind=metric&query=queue_depth") as page:
+    with site.page("/alerts/settings") as page:
+        add_webhook(page, "Pager", receiver.url)
+        page.goto("/alerts/monitors?new&kind=metric&query=queue_depth")
         expect(page.get_by_label("Metric", exact=True)).to_have_value("queue_depth")
         page.get_by_label("Aggregate").select_option("max")
         page.get_by_label("Threshold").fill("100")
@@ -117,20 +123,17 @@ def test_a_metric_a_monitor_an_incident_and_the_webhook_that_tells_of_it(
         expect(test).to_contain_text("Would have fired 1 time", use_inner_text=True)
         expect(test.get_by_role("img", name="Value of each window; 1 firing")).to_be_visible()
         expect(test.locator("canvas")).to_be_visible()
-        page.get_by_label("On call").check()
+        page.get_by_label("Pager").check()
         assert_accessible(page)
         site.shot(page, "monitor-backtest-light")
         page.get_by_role("button", name="Create monitor").click()
         expect(page.get_by_role("row").filter(has_text="queue_depth").first).to_be_visible()
         send_points(site, metric_key, [(0, 700.0)])
         opened = receiver.wait_for("the opened incident", status="opened", labels=[])
-        if opened["id"].startswith("sample-"):
-            receiver.bodies.remove(opened)
-            opened = receiver.wait_for("the opened incident", status="opened")
         assert opened["affectedMonitors"][0]["monitor"]["type"] == "METRIC"
         page.goto(opened["incidentUrl"])
         expect(page.locator(".timeline-opened")).to_have_count(1)
-        expect(page.locator(".timeline-sent")).to_contain_text("Told On call")
+        expect(page.locator(".timeline-sent")).to_contain_text("Told Pager")
         site.shot(page, "incident-light")
         page.get_by_role("button", name="Resolve…").click()
         page.get_by_role("dialog").get_by_role("button", name="Resolve").click()
@@ -253,9 +256,9 @@ def test_a_dry_run_tells_where_a_route_leads(site: Site) -> None:
         dialog.get_by_label("Text").fill("check")
         assert_accessible(page)
         dialog.get_by_role("button", name="Add route").click()
-        expect(page.get_by_role("region", name="Routes", exact=True).last).to_contain_text(
-            "begins with"
-        )
+        expect(dialog).to_have_count(0)
+        routes = page.get_by_role("region", name="Routes", exact=True)
+        expect(routes.get_by_role("row").filter(has_text="routed")).to_contain_text("check")
         dry = page.get_by_role("region", name="Who would get this?")
         dry.get_by_label("Service").fill("checkout")
         dry.get_by_role("button", name="Try").click()
@@ -299,7 +302,8 @@ def test_what_was_given_up_is_sent_again_and_a_secret_is_rotated(site: Site, log
         expect(page.get_by_role("dialog").locator(".secret")).to_contain_text("whsec_")
 
 
-HOSTILE = '<img src=x onerror="window.pwned=1">\u202e\x1b[31m javascript:alert(1) </script>'
+PRINTABLE = '<img src=x onerror="window.pwned=1"> javascript:alert(1) </script>'
+HOSTILE = f"{PRINTABLE}\u202e\x1b[31m"
 
 
 def test_hostile_names_and_rows_are_text(site: Site, log_key: str) -> None:
@@ -309,7 +313,7 @@ def test_hostile_names_and_rows_are_text(site: Site, log_key: str) -> None:
         {"name": HOSTILE, "lql": '"hostile log"', "labels": [HOSTILE], "description": HOSTILE},
     )
     with receiving() as receiver:
-        site.api("POST", "/destinations", {"name": HOSTILE, "url": f"{receiver.url}?<b>&\"'"})
+        site.api("POST", "/destinations", {"name": PRINTABLE, "url": f"{receiver.url}?<b>&'"})
     send_log(site, log_key, level="error", message=f"hostile log {HOSTILE}", service=HOSTILE)
     wait_until(lambda: open_incidents(site, "onerror"), 15, "an incident")
     (incident,) = open_incidents(site, "onerror")
@@ -325,7 +329,7 @@ def test_hostile_names_and_rows_are_text(site: Site, log_key: str) -> None:
             name = page.get_by_text("onerror=").or_(page.locator("input[name=name]")).first
             expect(name).to_be_visible()
             assert page.evaluate("window.pwned") is None
-            assert page.locator("main img:not([role])").count() == 0
+            assert page.locator("main img[src], main script").count() == 0
             assert page.locator("a[href^='javascript:' i]").count() == 0
 
 

@@ -14,7 +14,9 @@ import { Chips, When, words } from "../watch.js";
 
 const ID = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const PATH = `/incidents/${encodeURIComponent(ID)}`;
+// Before and after it; and of one that lasts, as many as an answer has samples.
 const SHOWN_WINDOWS = 60;
+const JUDGED_WINDOWS_MAX = 1000;
 const MONITORS = new Set(["METRIC", "LOG_COUNT", "EVENT_COUNT", "ROW_COUNT", "FRESHNESS", "NO_DATA"]);
 
 function Incident() {
@@ -148,8 +150,10 @@ function Seen({ row }) {
     const monitor = await get(`/monitors/${first.monitor_id}`, {}, { signal });
     if (monitor.target.kind === "sql") return null;
     const before = SHOWN_WINDOWS * monitor.window_s * 1000;
-    const until = Math.min(Date.now(), Date.parse(row.resolved_at ?? row.updated_at) + before);
-    const since = Math.max(0, Date.parse(row.created_at) - before);
+    const end = row.resolved_at ? Date.parse(row.resolved_at) + before : Infinity;
+    const until = Math.min(Date.now(), end);
+    const most = JUDGED_WINDOWS_MAX * monitor.window_s * 1000;
+    const since = Math.max(0, Date.parse(row.created_at) - before, until - most);
     const answer = await post(`/monitors/${monitor.id}/backtest`, {
       since: new Date(since).toISOString(), until: new Date(until).toISOString(),
     }, { signal });
@@ -180,7 +184,9 @@ function Timeline({ revisions, deliveries }) {
   const items = [
     ...revisions.map((one, at) => ({ at: Date.parse(one.updated_at), order: at, revision: one })),
     ...ends.map((one, at) => ({ at: Date.parse(one.finished_at), order: -at, delivery: one })),
-  ].sort((left, right) => right.at - left.at || right.order - left.order);
+  // Within a second what was told came behind what it tells of.
+  ].sort((left, right) => right.at - left.at || Boolean(right.delivery) - Boolean(left.delivery)
+    || right.order - left.order);
   return html`<ol class="timeline">${items.map(({ revision, delivery }) => (revision
     ? html`<${Revision} one=${revision} />`
     : html`<${Sent} one=${delivery} />`))}</ol>`;
