@@ -366,7 +366,7 @@ def test_hostile_logs_are_shown_as_text_and_can_be_filtered_for(site: Site) -> N
         assert "\u001b" not in text
         for at in range(len(HOSTILE)):
             rows(page).nth(at).locator(".log-toggle").click()
-        fields = page.get_by_role("list", name="Fields")
+        fields = page.locator(".log").get_by_role("list", name="Fields")
         expect(fields).to_have_count(len(HOSTILE))
         expect(fields.first).to_contain_text("12345678901234567890")
         expect(fields.first).to_contain_text("<b onclick=window.hit=1>key</b>")
@@ -390,7 +390,7 @@ def test_a_filter_on_any_value_finds_its_row(site: Site, at: int) -> None:
     with site.page(f"/logs?since=now-3h&q=service:picked-{at}") as page:
         expect(rows(page)).to_have_count(2)
         rows(page).filter(has_text="m").locator(".log-toggle").first.click()
-        fields = page.get_by_role("list", name="Fields").first
+        fields = page.locator(".log").get_by_role("list", name="Fields").first
         fields.get_by_role("button", name="Filter for this it").click()
         expect(rows(page)).to_have_count(1)
         expect(page.locator(".notice-error")).to_have_count(0)
@@ -402,7 +402,7 @@ def test_a_line_of_a_megabyte_is_light_in_the_list_and_whole_when_opened(site: S
         expect(rows(page)).to_have_count(1)
         expect(rows(page).first).to_contain_text("A long line; open it to see it whole.")
         rows(page).first.locator(".log-toggle").click()
-        value = page.get_by_role("list", name="Fields").locator(".log-value").first
+        value = page.locator(".log").get_by_role("list", name="Fields").locator(".log-value").first
         expect(value).to_contain_text("xxxx")
         assert len(value.inner_text()) < 30_000
         page.get_by_role("button", name=re.compile("show all")).first.click()

@@ -76,7 +76,7 @@ function FieldRow({ label, name, value }) {
   // What a query compares with is one value, and no longer than a query may be.
   const single = isList ? value[0] : value;
   const canFilter = name && (isLeaf || (isList && value.length > 0))
-    && String(single ?? "").length <= 1_000;
+    && shownValue(single).length <= 1_000;
   const part = canFilter && clause(name, single);
   const shownLabel = plain(label);
   return html`<div class="log-field" role="listitem">

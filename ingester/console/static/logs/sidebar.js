@@ -7,7 +7,7 @@ import {
   asked as askedName, clause, fieldName, hasClause, isColumn as isColumnName, stepsOf,
   withClause,
 } from "./lql.js";
-import { oneLine, shownValue } from "./text.js";
+import { oneLine, parseExactly, shownValue } from "./text.js";
 import { ask, asks, columns, query, toggleColumn } from "./state.js";
 import { useOverview } from "./histogram.js";
 
@@ -15,7 +15,9 @@ const OPEN_AT_FIRST = new Set(["level", "service", "environment"]);
 const wanted = signal("");
 
 export function Sidebar() {
-  const found = useOverview((signal) => get("/logs/fields", asks(), { signal }), true);
+  const found = useOverview(
+    (signal) => get("/logs/fields", asks(), { signal, as: "text" }).then(parseExactly), true,
+  );
   const { data } = found;
   return html`<aside class=${`card card-flush facets ${found.loading && data ? "stale" : ""}`}
     aria-label="Fields">
@@ -69,7 +71,7 @@ function One({ field, sampled }) {
         onClick=${() => toggleColumn(name)}>▥</button>`}
     </div>
     ${isOpen && html`<ul class="field-values">
-      ${field.values.map((one) => html`<${Top} key=${`${typeof one.value} ${one.value}`}
+      ${field.values.map((one) => html`<${Top} key=${`${typeof one.value} ${shownValue(one.value)}`}
         ...${{ name, one, share: one.count / most }} />`)}
       ${field.values.length === 0 && html`<li class="muted small">no short values</li>`}
     </ul>`}
