@@ -18,7 +18,8 @@ export function oneLine(text) {
 export function parseExactly(text) {
   if (!/[\d.]{17}|\d[eE]/.test(text) || !JSON.rawJSON) return JSON.parse(text);
   return JSON.parse(text, (key, value, context) =>
-    typeof value === "number" && isLossy(value, context?.source) ? JSON.rawJSON(context.source) : value);
+    typeof value === "number" && isLossy(value, context?.source)
+      ? JSON.rawJSON(context.source) : value);
 }
 
 /** Fifteen digits are kept by every double. */
