@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.screens.site import VIEWER, Site, assert_accessible, assert_fits
+from tests.console.screens.site import VIEWER, Site, Theme, assert_accessible, assert_fits
 
 LEVELS = ("info", "info", "debug", "info", "warning", "error", "info", "notice")
 PATHS = ("/cart", "/checkout", "/api/v1/orders", "/login")
@@ -315,19 +315,16 @@ def test_a_chart_is_a_table_and_a_plot(site: Site) -> None:
 
 def test_the_page_in_both_themes_and_on_a_phone(site: Site) -> None:
     site.looks(OURS, "logs", ready=".histogram canvas", whole=False)
-    with site.page(OURS, width=375) as page:
-        rows(page).first.get_by_role("button").click()
-        expect(rows(page).first.get_by_role("list", name="Fields")).to_be_visible()
-        assert_fits(page)
-        assert_accessible(page)
-        site.shot(page, "logs-detail-light-375", whole=False)
-    with site.page(
-        "/logs?since=now-3h&q=level:error environment:production-eu", theme="dark"
-    ) as page:
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 375), ("dark", 1280)])
+def test_an_open_row_is_sound_in_both_themes_and_fits(site: Site, theme: Theme, width: int) -> None:
+    with site.page(f"{OURS} level:error", theme=theme, width=width) as page:
         rows(page).nth(1).get_by_role("button").click()
         expect(rows(page).nth(1).get_by_role("list", name="Fields")).to_be_visible()
+        assert_fits(page)
         assert_accessible(page)
-        site.shot(page, "logs-detail-dark", whole=False)
+        site.shot(page, f"logs-detail-{theme}{'-375' if width < 1280 else ''}", whole=False)
 
 
 HOSTILE = (
