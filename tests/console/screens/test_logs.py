@@ -102,7 +102,12 @@ def test_logs_that_came_in_are_seen_and_searched(site: Site) -> None:
 def test_more_rows_come_by_scrolling_and_only_then(site: Site) -> None:
     with site.page(OURS, height=700) as page:
         pages: list[str] = []
-        page.on("request", lambda request: "cursor=" in request.url and pages.append(request.url))
+
+        def note(url: str) -> None:
+            if "cursor=" in url:
+                pages.append(url)
+
+        page.on("request", lambda request: note(request.url))
         expect(rows(page)).to_have_count(100)
         page.wait_for_timeout(300)
         assert pages == []
