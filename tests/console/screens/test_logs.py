@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.screens.site import VIEWER, Site, assert_accessible, assert_fits
+from tests.console.screens.site import VIEWER, Site, Theme, assert_accessible, assert_fits
 
 LEVELS = ("info", "info", "debug", "info", "warning", "error", "info", "notice")
 PATHS = ("/cart", "/checkout", "/api/v1/orders", "/login")
@@ -102,7 +102,12 @@ def test_logs_that_came_in_are_seen_and_searched(site: Site) -> None:
 def test_more_rows_come_by_scrolling_and_only_then(site: Site) -> None:
     with site.page(OURS, height=700) as page:
         pages: list[str] = []
-        page.on("request", lambda request: "cursor=" in request.url and pages.append(request.url))
+
+        def note(url: str) -> None:
+            if "cursor=" in url:
+                pages.append(url)
+
+        page.on("request", lambda request: note(request.url))
         expect(rows(page)).to_have_count(100)
         page.wait_for_timeout(300)
         assert pages == []
@@ -315,19 +320,16 @@ def test_a_chart_is_a_table_and_a_plot(site: Site) -> None:
 
 def test_the_page_in_both_themes_and_on_a_phone(site: Site) -> None:
     site.looks(OURS, "logs", ready=".histogram canvas", whole=False)
-    with site.page(OURS, width=375) as page:
-        rows(page).first.get_by_role("button").click()
-        expect(rows(page).first.get_by_role("list", name="Fields")).to_be_visible()
-        assert_fits(page)
-        assert_accessible(page)
-        site.shot(page, "logs-detail-light-375", whole=False)
-    with site.page(
-        "/logs?since=now-3h&q=level:error environment:production-eu", theme="dark"
-    ) as page:
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 375), ("dark", 1280)])
+def test_an_open_row_is_sound_in_both_themes_and_fits(site: Site, theme: Theme, width: int) -> None:
+    with site.page(f"{OURS} level:error", theme=theme, width=width) as page:
         rows(page).nth(1).get_by_role("button").click()
         expect(rows(page).nth(1).get_by_role("list", name="Fields")).to_be_visible()
+        assert_fits(page)
         assert_accessible(page)
-        site.shot(page, "logs-detail-dark", whole=False)
+        site.shot(page, f"logs-detail-{theme}{'-375' if width < 1280 else ''}", whole=False)
 
 
 HOSTILE = (
@@ -366,7 +368,7 @@ def test_hostile_logs_are_shown_as_text_and_can_be_filtered_for(site: Site) -> N
         assert "\u001b" not in text
         for at in range(len(HOSTILE)):
             rows(page).nth(at).locator(".log-toggle").click()
-        fields = page.get_by_role("list", name="Fields")
+        fields = page.locator(".log").get_by_role("list", name="Fields")
         expect(fields).to_have_count(len(HOSTILE))
         expect(fields.first).to_contain_text("12345678901234567890")
         expect(fields.first).to_contain_text("<b onclick=window.hit=1>key</b>")
@@ -390,7 +392,7 @@ def test_a_filter_on_any_value_finds_its_row(site: Site, at: int) -> None:
     with site.page(f"/logs?since=now-3h&q=service:picked-{at}") as page:
         expect(rows(page)).to_have_count(2)
         rows(page).filter(has_text="m").locator(".log-toggle").first.click()
-        fields = page.get_by_role("list", name="Fields").first
+        fields = page.locator(".log").get_by_role("list", name="Fields").first
         fields.get_by_role("button", name="Filter for this it").click()
         expect(rows(page)).to_have_count(1)
         expect(page.locator(".notice-error")).to_have_count(0)
@@ -402,7 +404,7 @@ def test_a_line_of_a_megabyte_is_light_in_the_list_and_whole_when_opened(site: S
         expect(rows(page)).to_have_count(1)
         expect(rows(page).first).to_contain_text("A long line; open it to see it whole.")
         rows(page).first.locator(".log-toggle").click()
-        value = page.get_by_role("list", name="Fields").locator(".log-value").first
+        value = page.locator(".log").get_by_role("list", name="Fields").locator(".log-value").first
         expect(value).to_contain_text("xxxx")
         assert len(value.inner_text()) < 30_000
         page.get_by_role("button", name=re.compile("show all")).first.click()

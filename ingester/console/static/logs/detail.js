@@ -62,7 +62,8 @@ function Fields({ row }) {
     value,
   })).filter(({ label, value }) => !(label === "message" && value === row.message));
   return html`<div class="log-fields" role="list" aria-label="Fields">
-    ${[...top, ...inner].map((one) => html`<${FieldRow} key=${`${one.name} ${one.label}`} ...${one} />`)}
+    ${[...top, ...inner].map((one) => html`<${FieldRow}
+      key=${`${one.name} ${one.label}`} ...${one} />`)}
     ${paths.length >= FIELDS_MAX && html`<p class="muted small">The first ${count(FIELDS_MAX)} fields;
       all are in Copy JSON.</p>`}
     ${!isObject && row.attributes !== row.message && html`<${FieldRow} label="payload" name=${null}
@@ -76,7 +77,7 @@ function FieldRow({ label, name, value }) {
   // What a query compares with is one value, and no longer than a query may be.
   const single = isList ? value[0] : value;
   const canFilter = name && (isLeaf || (isList && value.length > 0))
-    && String(single ?? "").length <= 1_000;
+    && shownValue(single).length <= 1_000;
   const part = canFilter && clause(name, single);
   const shownLabel = plain(label);
   return html`<div class="log-field" role="listitem">
@@ -85,15 +86,17 @@ function FieldRow({ label, name, value }) {
         <button type="button" class="icon-btn" aria-label=${`Filter for this ${shownLabel}`}
           title="Filter for this value" onClick=${() => ask(withClause(query.value, part))}>+</button>
         <button type="button" class="icon-btn" aria-label=${`Filter out this ${shownLabel}`}
-          title="Filter out this value" onClick=${() => ask(withClause(query.value, part, true))}>−</button>`}
+          title="Filter out this value"
+          onClick=${() => ask(withClause(query.value, part, true))}>−</button>`}
     </span>
     <bdi class="log-field-name clip" title=${shownLabel}>${shownLabel}</bdi>
     <${Value} value=${value} />
     <span class="log-field-more">
       <${CopyButton} text=${shownValue(value)} label=${`Copy the value of ${shownLabel}`}
         kind="icon-btn icon-wide">copy<//>
-      ${name && html`<button type="button" class="icon-btn icon-wide" aria-pressed=${columns.value.includes(name)}
-        aria-label=${`Show ${shownLabel} as column`} onClick=${() => toggleColumn(name)}>column</button>`}
+      ${name && html`<button type="button" class="icon-btn icon-wide"
+        aria-pressed=${columns.value.includes(name)} aria-label=${`Show ${shownLabel} as column`}
+        onClick=${() => toggleColumn(name)}>column</button>`}
     </span>
   </div>`;
 }
@@ -123,7 +126,8 @@ function Around({ row, size, wider }) {
     <div class="around-head row spread">
       <span class="small muted">${count(before.length)} before and ${count(after.length)} after it,
         ${" "}${whose}</span>
-      ${size < AROUND_MAX && html`<button type="button" class="btn btn-small" onClick=${wider}>More lines</button>`}
+      ${size < AROUND_MAX && html`<button type="button" class="btn btn-small"
+        onClick=${wider}>More lines</button>`}
     </div>
     <ol tabindex="0" aria-label="Lines around it">
       ${lines.map((one) => html`<li key=${one.id} aria-current=${one.id === row.id ? "true" : null}>

@@ -5,12 +5,10 @@ import { get } from "../api.js";
 import { Plot } from "../plot.js";
 import { count } from "../format.js";
 import { isoTime, setRange } from "../time.js";
+import { LEVELS, levelColour } from "./levels.js";
 import { clause, hasClause, withClause, withoutClause } from "./lql.js";
 import { answer, ask, asked, asks, chart, fault, hasRows, live, query, range } from "./state.js";
 
-const LEVELS = [
-  "trace", "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency",
-];
 // Rows are to be there within a second; what takes longer shares the processors.
 const ROWS_FIRST_MS = 1_000;
 const LIVE_EVERY_MS = 5_000;
@@ -50,7 +48,8 @@ export function useOverview(load, enabled, everyMs = 0) {
     if (!isDue || done.current === turn) return undefined;
     control.current?.abort();
     if (areRowsHere && fault.value) {
-      setState((old) => ({ data: isRefused(fault.value) ? old.data : null, error: null, loading: false }));
+      const stays = isRefused(fault.value);
+      setState((old) => ({ data: stays ? old.data : null, error: null, loading: false }));
       return undefined;
     }
     const timer = setTimeout(work, areRowsHere ? 0 : ROWS_FIRST_MS);
@@ -90,7 +89,8 @@ export function Histogram() {
       ? html`<div class="card-body"><${Failure} error=${found.error} retry=${found.reload} /></div>`
       : !drawn ? html`<div class="histogram-wait" style=${{ height: `${HEIGHT + 24}px` }}></div>`
         : html`<${Levels} drawn=${drawn} data=${data} />
-          ${data.count > 0 && html`<${Plot} times=${drawn.times} series=${drawn.series} kind="stacked" height=${HEIGHT}
+          ${data.count > 0 && html`<${Plot} times=${drawn.times} series=${drawn.series}
+            kind="stacked" height=${HEIGHT}
             legend=${false} onZoom=${zoom} range=${drawn.range}
             label=${`${count(data.count)} logs by time and level; drag to zoom`} />`}`}
   </section>`;
@@ -100,11 +100,13 @@ export function Histogram() {
 function Levels({ drawn, data }) {
   const toggle = (name) => {
     const part = clause("level", name);
-    ask(hasClause(query.value, part) ? withoutClause(query.value, part) : withClause(query.value, part));
+    const change = hasClause(query.value, part) ? withoutClause : withClause;
+    ask(change(query.value, part));
   };
   return html`<div class="levels">
     <strong class="levels-total">${count(data.count)} ${data.count === 1 ? "log" : "logs"}</strong>
-    ${drawn.series.toReversed().map((one) => html`<button type="button" class="level-chip" key=${one.label}
+    ${drawn.series.toReversed().map((one) => html`<button type="button" class="level-chip"
+      key=${one.label}
       aria-pressed=${hasClause(query.value, clause("level", one.label))}
       onClick=${() => toggle(one.label)}>
       <span class="level-mark" data-level=${one.label}></span>${one.label}
@@ -131,7 +133,7 @@ function drawnOf(data) {
     const values = times.map((at) => found.get(at)?.groups[name] ?? 0);
     return {
       label: name,
-      colour: LEVELS.includes(name) ? `--level-${name}` : "--muted",
+      colour: levelColour(name),
       values,
       total: values.reduce((sum, value) => sum + value, 0),
     };

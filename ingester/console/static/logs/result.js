@@ -3,6 +3,7 @@ import { html, useMemo } from "../ui.js";
 import { count, figure, time } from "../format.js";
 import { Plot } from "../plot.js";
 import { Table } from "../table.js";
+import { levelColour } from "./levels.js";
 import { isRaw, oneLine, shownValue } from "./text.js";
 
 const SERIES_MAX = 12;
@@ -43,16 +44,22 @@ function Chart({ names, rows }) {
     const at = new Map(times.map((each, index) => [each, index]));
     const groups = new Map();
     for (const row of rows) {
-      const label = row.slice(1, last).map((one) => oneLine(shownValue(one ?? "–"))).join(" · ") || names[last];
+      const label = row.slice(1, last).map((one) => oneLine(shownValue(one ?? "–"))).join(" · ")
+        || names[last];
       if (!groups.has(label)) groups.set(label, { label, values: times.map(() => null), sum: 0 });
       const value = Number(row[last]?.rawJSON ?? row[last]);
       const group = groups.get(label);
       group.values[at.get(Date.parse(row[0]) / 1000)] = row[last] === null ? null : value;
       group.sum += Math.abs(value) || 0;
     }
+    if (names[1] === "level" && last === 2) {
+      for (const group of groups.values()) group.colour = levelColour(group.label);
+    }
     const series = [...groups.values()].toSorted((left, right) => right.sum - left.sum);
     return { times, series: series.slice(0, SERIES_MAX) };
   }, [rows]);
   if (names[0] !== "bucket" || drawn.times.length < 2) return null;
-  return html`<div class="card-body"><${Plot} ...${drawn} kind="line" height=${220} label="Result by time" /></div>`;
+  return html`<div class="card-body">
+    <${Plot} ...${drawn} kind="line" height=${220} label="Result by time" />
+  </div>`;
 }

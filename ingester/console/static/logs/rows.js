@@ -23,8 +23,8 @@ export function Rows({ onOpen }) {
   if (!rowCount.value) {
     return isLoading.value || !answer.value ? html`<${Skeleton} />` : html`<${Nothing} />`;
   }
-  return html`<div class=${`loglist ${wraps.value ? "loglist-wrap" : ""} ${isLoading.value ? "stale" : ""}`}
-    style=${{ "--columns": gridOf(shown) }}>
+  const kinds = `${wraps.value ? "loglist-wrap" : ""} ${isLoading.value ? "stale" : ""}`;
+  return html`<div class=${`loglist ${kinds}`} style=${{ "--columns": gridOf(shown) }}>
     ${shown.length > 0 && html`<div class="log-head" aria-hidden="true">
       <span></span><span>Time</span><span>Level</span>
       ${shown.map((name) => html`<span class="clip" title=${name}>${name}</span>`)}<span>Message</span>
@@ -107,14 +107,15 @@ function End() {
 
 function Skeleton() {
   return html`<div class="log-skeleton" role="status"><span class="sr-only">Searching…</span>
-    ${Array.from({ length: 12 }, (_, at) => html`<span style=${{ width: `${92 - ((at * 37) % 55)}%` }}></span>`)}
+    ${Array.from({ length: 12 }, (_, at) => `${92 - ((at * 37) % 55)}%`)
+      .map((width) => html`<span style=${{ width }}></span>`)}
   </div>`;
 }
 
 function Nothing() {
   if (query.value) {
-    return html`<${Empty} title="No log matches">Nothing in this time span fits the query. Widen the span, or
-      take a part of the query away.<//>`;
+    return html`<${Empty} title="No log matches">Nothing in this time span fits the query. Widen the
+      span, or take a part of the query away.<//>`;
   }
   return html`<${Empty} title="No logs in this time span"
     actions=${html`<a class="btn" href="/welcome?door=logs">Send your first log</a>`}>
@@ -143,7 +144,8 @@ function useKeys(list) {
     // One row can be reached by Tab: that which had the focus last.
     const onFocus = (event) => {
       if (!event.target.classList.contains("log-toggle")) return;
-      for (const one of list.current.querySelectorAll('.log-toggle[tabindex="0"]')) one.tabIndex = -1;
+      const before = list.current.querySelectorAll('.log-toggle[tabindex="0"]');
+      for (const one of before) one.tabIndex = -1;
       event.target.tabIndex = 0;
     };
     addEventListener("keydown", onKey);

@@ -44,7 +44,8 @@ function SavedList({ close, save }) {
   };
   const update = async (row) => {
     close();
-    await told(() => patch(`/saved-searches/${row.id}`, shown()), `“${row.name}” is what is shown now`);
+    const text = `“${row.name}” is what is shown now`;
+    await told(() => patch(`/saved-searches/${row.id}`, shown()), text);
   };
   const isNow = (row) => row.query === query.value && row.columns.join() === columns.value.join();
   return html`<div class="saved stack">

@@ -7,7 +7,7 @@ import {
   asked as askedName, clause, fieldName, hasClause, isColumn as isColumnName, stepsOf,
   withClause,
 } from "./lql.js";
-import { oneLine, shownValue } from "./text.js";
+import { oneLine, parseExactly, shownValue } from "./text.js";
 import { ask, asks, columns, query, toggleColumn } from "./state.js";
 import { useOverview } from "./histogram.js";
 
@@ -15,15 +15,18 @@ const OPEN_AT_FIRST = new Set(["level", "service", "environment"]);
 const wanted = signal("");
 
 export function Sidebar() {
-  const found = useOverview((signal) => get("/logs/fields", asks(), { signal }), true);
+  const found = useOverview(
+    (signal) => get("/logs/fields", asks(), { signal, as: "text" }).then(parseExactly), true,
+  );
   const { data } = found;
   return html`<aside class=${`card card-flush facets ${found.loading && data ? "stale" : ""}`}
     aria-label="Fields">
     <div class="facets-head">
-      <${Field} name="field" label=${html`<span class="sr-only">Find a field</span>`} value=${wanted.value}
-        onValue=${(value) => (wanted.value = value)} placeholder="Find a field" />
+      <${Field} name="field" label=${html`<span class="sr-only">Find a field</span>`}
+        value=${wanted.value} onValue=${(value) => (wanted.value = value)} placeholder="Find a field" />
     </div>
-    ${found.error ? html`<div class="card-body"><${Failure} error=${found.error} retry=${found.reload} /></div>`
+    ${found.error
+      ? html`<div class="card-body"><${Failure} error=${found.error} retry=${found.reload} /></div>`
       : data ? html`<${List} data=${data} />`
         : html`<p class="facets-note muted" role="status">Loading fields…</p>`}
   </aside>`;
@@ -32,7 +35,10 @@ export function Sidebar() {
 function List({ data }) {
   const needle = wanted.value.trim().toLowerCase();
   const shown = data.fields.filter((one) => one.name.toLowerCase().includes(needle));
-  const first = (one) => (columns.value.includes(nameOf(one)) ? 0 : OPEN_AT_FIRST.has(one.name) ? 1 : 2);
+  const first = (one) => {
+    if (columns.value.includes(nameOf(one))) return 0;
+    return OPEN_AT_FIRST.has(one.name) ? 1 : 2;
+  };
   const sorted = shown.toSorted((left, right) => first(left) - first(right));
   return html`
     <ul class="facets-list" tabindex="0" aria-label="Fields and their values">
@@ -59,8 +65,10 @@ function One({ field, sampled }) {
   const most = Math.max(...field.values.map((one) => one.count), 1);
   return html`<li>
     <div class="field-row">
-      <button type="button" class="field-name" aria-expanded=${isOpen} onClick=${() => setToggled(!isToggled)}>
-        <span class="field-caret" aria-hidden="true"></span><bdi class="clip" title=${shownName}>${shownName}</bdi>
+      <button type="button" class="field-name" aria-expanded=${isOpen}
+        onClick=${() => setToggled(!isToggled)}>
+        <span class="field-caret" aria-hidden="true"></span>
+        <bdi class="clip" title=${shownName}>${shownName}</bdi>
       </button>
       <span class="muted small num">${Math.round(field.share * 100)}%</span>
       ${name && html`<button type="button" class="icon-btn" aria-pressed=${isColumn}
@@ -69,7 +77,7 @@ function One({ field, sampled }) {
         onClick=${() => toggleColumn(name)}>▥</button>`}
     </div>
     ${isOpen && html`<ul class="field-values">
-      ${field.values.map((one) => html`<${Top} key=${`${typeof one.value} ${one.value}`}
+      ${field.values.map((one) => html`<${Top} key=${`${typeof one.value} ${shownValue(one.value)}`}
         ...${{ name, one, share: one.count / most }} />`)}
       ${field.values.length === 0 && html`<li class="muted small">no short values</li>`}
     </ul>`}

@@ -92,12 +92,13 @@ export function LiveButton() {
 export function LiveBar() {
   if (!live.value) return null;
   const words = { open: "Live", waiting: "Connecting…", closed: "The stream has ended" }[state.value];
+  const waits = state.value === "open" && !rowCount.value ? ", waiting for the first log" : "";
   return html`<div class="live-bar row" role="status">
     ${isPaused.value
       ? html`<button type="button" class="btn btn-small btn-primary" onClick=${resume}>Resume</button>
           <span>Paused${waiting.value ? `, ${plural(waiting.value, "new log")}` : ""}</span>`
       : html`<button type="button" class="btn btn-small" onClick=${pause}>Pause</button>
-          <span>${words}${state.value === "open" && !rowCount.value ? ", waiting for the first log" : ""}</span>`}
+          <span>${words}${waits}</span>`}
     ${missed.value > 0 && html`<span class="badge badge-warn">${count(missed.value)} missed</span>`}
   </div>`;
 }

@@ -16,12 +16,17 @@ export function oneLine(text) {
 
 /** JSON whose numbers keep the digits that a double would lose, where the browser can. */
 export function parseExactly(text) {
-  if (!/\d{16}|\d[eE]|\.\d{15}/.test(text) || !JSON.rawJSON) return JSON.parse(text);
-  return JSON.parse(text, (key, value, context) => {
-    const source = context?.source;
-    return typeof value === "number" && source !== undefined && String(value) !== source
-      ? JSON.rawJSON(source) : value;
-  });
+  if (!/[\d.]{17}|\d[eE]/.test(text) || !JSON.rawJSON) return JSON.parse(text);
+  return JSON.parse(text, (key, value, context) =>
+    typeof value === "number" && isLossy(value, context?.source)
+      ? JSON.rawJSON(context.source) : value);
+}
+
+/** Fifteen digits are kept by every double. */
+function isLossy(value, source) {
+  if (source === undefined || String(value) === source) return false;
+  const digits = source.replace(/[eE].*$/, "").replace(/\D/g, "").replace(/^0+/, "");
+  return digits.length > 15 || !Number.isFinite(value);
 }
 
 export const isRaw = (value) => value !== null && typeof value === "object"
