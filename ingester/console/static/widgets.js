@@ -157,7 +157,8 @@ function NumberView({ widget, data, height }) {
   const isLatest = !isWhole && source.value !== "last";
   const before = values.at(-2);
   const note = isLatest
-    ? `${PERIOD[data.interval] ?? ""}${before === undefined || before === null ? "" : `, ${figure(before)} before`}`
+    ? [PERIOD[data.interval], Number.isFinite(before) && `${figure(before)} before`].filter(Boolean)
+      .join(", ")
     : "";
   return html`<div class="number">
     <${Figure} value=${total} unit=${widget.unit || data.unit} note=${note} />
@@ -225,7 +226,9 @@ export function Bars({ groups, unit = "", onPick }) {
       <span class="bars-name clip" title=${group.label}>${onPick
         ? html`<button class="link" type="button" onClick=${() => onPick(group)}>${group.label}</button>`
         : group.label || "(all)"}</span>
-      <span class="bars-track"><span style=${{ width: `${(Math.abs(group.total ?? 0) / most) * 100}%` }}></span></span>
+      <span class="bars-track"><span style=${{
+        width: `${(Math.abs(group.total ?? 0) / most) * 100}%`,
+      }}></span></span>
       <span class="num">${figure(group.total)}${unit ? ` ${unit}` : ""}</span>
     </li>`)}
   </ol>`;
@@ -325,6 +328,7 @@ export function CompleteUpTo({ at }) {
     return html`<span class="small muted nowrap">Complete up to –, being counted</span>`;
   }
   const isToday = time(at, "day") === time(Date.now(), "day");
+  const shown = isToday ? time(at, "clock").slice(0, 5) : time(at).slice(0, 16);
   return html`<span class="small muted nowrap" title=${time(at)}>Complete up to
-    ${" "}<time datetime=${at}>${isToday ? time(at, "clock").slice(0, 5) : time(at).slice(0, 16)}</time></span>`;
+    ${" "}<time datetime=${at}>${shown}</time></span>`;
 }

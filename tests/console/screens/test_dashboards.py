@@ -53,7 +53,7 @@ def test_a_dashboard_is_made_filled_and_saved(site: Site) -> None:
         page.get_by_role("button", name="Add widget").first.click()
         dialog = page.get_by_role("dialog", name="Add widget")
         dialog.get_by_label("Title").fill("Queue")
-        dialog.get_by_label("Data from").select_option(label="A metric")
+        dialog.get_by_label("Data of").select_option(label="A metric")
         dialog.get_by_label("Metric", exact=True).select_option(
             label="Queue length (dash / queue_length)"
         )

@@ -85,7 +85,8 @@ function Nobody({ isSearch, isUsers }) {
   const who = isUsers ? "users" : "accounts";
   return isSearch
     ? html`<${Empty} title="Nobody fits">No id and no detail has that text.<//>`
-    : html`<${Empty} title=${`No ${who} yet`} actions=${html`<a class="btn" href="/settings/sources">Sources</a>`}>
+    : html`<${Empty} title=${`No ${who} yet`}
+        actions=${html`<a class="btn" href="/settings/sources">Sources</a>`}>
         They appear with the first product event of each.<//>`;
 }
 
@@ -161,7 +162,8 @@ const shownText = (value) => (typeof value === "string" ? value : JSON.stringify
 
 function detailText(details) {
   const pairs = Object.entries(details ?? {}).slice(0, 4);
-  return pairs.length ? pairs.map(([name, value]) => `${name}: ${shownText(value)}`).join(", ").slice(0, 160) : "–";
+  const text = pairs.map(([name, value]) => `${name}: ${shownText(value)}`).join(", ");
+  return text.slice(0, 160) || "–";
 }
 
 function Detail({ row }) {

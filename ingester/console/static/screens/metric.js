@@ -132,13 +132,17 @@ function Course({ range, found, metric, name }) {
 }
 
 const COLUMNS = [
-  { name: "time", label: "Time", kind: "nowrap mono", sort: (row) => row.time, cell: (row) => time(row.time, "ms") },
+  {
+    name: "time", label: "Time", kind: "nowrap mono", sort: (row) => row.time,
+    cell: (row) => time(row.time, "ms"),
+  },
   { name: "value", label: "Value", num: true, sort: (row) => row.value, cell: (row) => figure(row.value) },
   { name: "unit", label: "Unit", cell: (row) => row.unit ?? html`<span class="muted">–</span>` },
   { name: "project", label: "Project", cell: (row) => row.project_id },
   {
     name: "metadata", label: "Metadata", kind: "mono breaks",
-    cell: (row) => (row.metadata === null ? html`<span class="muted">–</span>` : JSON.stringify(row.metadata)),
+    cell: (row) => (row.metadata === null
+      ? html`<span class="muted">–</span>` : JSON.stringify(row.metadata)),
   },
 ];
 

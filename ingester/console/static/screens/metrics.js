@@ -81,11 +81,15 @@ function Metrics() {
 const COLUMNS = [
   {
     name: "metric", label: "Metric", sort: (row) => row.metric_name.toLowerCase(), kind: "breaks",
-    cell: (row) => html`<a href=${metricHref(row.metric_id, row.project_id)}><strong>${row.metric_name}</strong></a>
+    cell: (row) => html`<a href=${metricHref(row.metric_id, row.project_id)}>
+        <strong>${row.metric_name}</strong></a>
       <div class="mono muted small">${row.metric_id}</div>
       ${row.warning && html`<div class="small warn-text">⚠ ${row.warning}</div>`}`,
   },
-  { name: "project", label: "Project", sort: (row) => row.project_id, kind: "breaks", cell: (row) => row.project_id },
+  {
+    name: "project", label: "Project", sort: (row) => row.project_id, kind: "breaks",
+    cell: (row) => row.project_id,
+  },
   {
     name: "last", label: "Last value", num: true, sort: (row) => row.last, kind: "nowrap",
     cell: (row) => html`<strong>${figure(row.last)}</strong>${row.unit
