@@ -43,7 +43,7 @@ from ingester.console.routes import (
     Status,
     ViewerQuery,
 )
-from ingester.console.search import add_search_routes
+from ingester.console.search import add_search_routes, parameters
 from ingester.console.services import Services
 from ingester.console.shell import Pages
 from ingester.doors.router import NotReady, Ready
@@ -189,7 +189,7 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
 
     @app.get("/api/v1/viewer")
     async def viewer() -> Response:
-        query = decode_query(request.args.to_dict(), ViewerQuery)
+        query = decode_query(parameters(), ViewerQuery)
         newer = itertools.takewhile(
             lambda shown: shown["request_id"] != query.after, services.viewer_requests()
         )

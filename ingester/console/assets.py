@@ -5,6 +5,8 @@
 2. Only files that were there at the start are served, by their names: no path is ever joined.
 3. Answers may be kept for ever, as their address changes with any of them.
 
+4. A module's page names all that it imports, so that they come at once and not one after another.
+
 It refuses to build anything: what is here is what the repository has.
 """
 
@@ -12,6 +14,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import posixpath
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +32,8 @@ _CONTENT_TYPES = {
 # Below this the head of an answer is most of it.
 _PACKED_BYTES_MIN = 1_000
 _DIGEST_CHARACTERS = 16
+# Not `import("…")`: what is loaded lazily is meant to be.
+_IMPORT = re.compile(rb'(?:^|[;}])\s*(?:import|export)\b[^;"]*?\bfrom\s*"(\.[^"]+)"', re.MULTILINE)
 
 
 class Asset:
@@ -69,6 +75,20 @@ class Assets:
         if name not in self._by_name:
             raise KeyError(name)
         return f"/static/{self.version}/{name}"
+
+    def imported(self, name: str) -> list[str]:
+        """All modules that one imports, and those that they do."""
+        found: dict[str, None] = {}
+        ways = [name]
+        while ways:
+            importer = ways.pop()
+            folder = posixpath.dirname(importer)
+            for target in _IMPORT.findall(self._by_name[importer].body):
+                one = posixpath.normpath(posixpath.join(folder, target.decode()))
+                if one in self._by_name and one not in found:
+                    found[one] = None
+                    ways.append(one)
+        return sorted(found)
 
 
 def _files() -> Iterator[tuple[str, Path]]:

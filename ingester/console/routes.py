@@ -229,6 +229,7 @@ CONSOLE_ROUTES: tuple[ConsoleRoute, ...] = (
         summary="The last requests of the test door, newest first.",
         answer=ViewerAnswer,
         query=ViewerQuery,
+        errors=(422,),
     ),
     ConsoleRoute(
         method="GET",

@@ -19,7 +19,7 @@ from ingester.management.dispatch import decode_query
 from ingester.search import ROUTES, SearchRoute
 from ingester.search.requests import TailQuery
 
-__all__ = ["add_search_routes"]
+__all__ = ["add_search_routes", "parameters"]
 
 
 def add_search_routes(app: QuartTrio, services: Services) -> None:
@@ -42,7 +42,7 @@ def add_search_routes(app: QuartTrio, services: Services) -> None:
 
     def add(route: SearchRoute) -> None:
         async def search(**names: str) -> Response:
-            query = decode_query(_parameters(), route.query)
+            query = decode_query(parameters(), route.query)
             if isinstance(query, TailQuery):
                 return _tail(route, query)
             body = await services.searches.answer(route, query, names)
@@ -63,7 +63,8 @@ def add_search_routes(app: QuartTrio, services: Services) -> None:
         add(route)
 
 
-def _parameters() -> dict[str, str]:
+def parameters() -> dict[str, str]:
+    """Of the request's query string, each given once. Raises InvalidField."""
     for name, values in request.args.lists():
         if len(values) > 1:
             raise InvalidField(name, f"{name} is given {len(values)} times")

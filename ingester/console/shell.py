@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from pathlib import Path
 from typing import Literal
@@ -48,7 +49,7 @@ class Pages:
     """The templates of one process."""
 
     def __init__(self, assets: Assets) -> None:
-        self._assets = assets
+        self._imported = functools.cache(assets.imported)
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,
@@ -68,6 +69,7 @@ class Pages:
             screen=screen,
             title=screen.title,
             module=f"screens/{screen.name}.js",
+            imported=self._imported(f"screens/{screen.name}.js"),
             settings=_entries(SETTINGS, actor.role),
             **self._about(actor, screen.section, nonce, theme, intake_url),
         )

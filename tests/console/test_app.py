@@ -128,6 +128,9 @@ async def test_control_socket_is_the_administrator(console: Console) -> None:
     }
     answer = await console.control("GET", "/api/v1/viewer")
     assert answer.document == {"requests": [{"request_id": "01", "accepted": 1, "rejected": 0}]}
+    assert (await console.control("GET", "/api/v1/viewer?after=01")).document == {"requests": []}
+    assert (await console.control("GET", "/api/v1/viewer?limit=0")).status == 422
+    assert (await console.control("GET", "/api/v1/viewer?after=1&after=2")).status == 422
     assert (await console.control("GET", "/logs")).status == 200
 
 

@@ -85,6 +85,18 @@ def test_every_import_is_of_a_file_that_is_there() -> None:
             assert found.is_file(), f"{path.name}: {name}"
 
 
+def test_a_page_names_what_its_module_imports_and_nothing_lazy() -> None:
+    assets = Assets()
+    found = assets.imported("screens/tokens.js")
+    assert {"ui.js", "vendor/preact.js", "keys.js", "plot.js", "vendor/uplot.js"} <= set(found)
+    assert "vendor/codemirror.js" not in found
+    for screen in SCREENS:
+        name = f"screens/{screen.name}.js"
+        text = (CONSOLE / "static" / name).read_text("utf-8")
+        direct = set(re.findall(r"""from\s+"\.\./([^"]+)";""", text))
+        assert direct <= set(assets.imported(name)), name
+
+
 def test_vendor_files_are_those_that_were_built() -> None:
     sums = (CONSOLE / "vendor" / "SHA256SUMS").read_text().split("\n")[:-1]
     assert len(sums) == 5
