@@ -5,6 +5,7 @@
 import { Failure, Fragment, html, useEffect, useMemo, useRef, useState } from "./ui.js";
 import { get, useResource } from "./api.js";
 import { compact, count, figure, time } from "./format.js";
+import { shownText } from "./lines.js";
 import { Plot, Sparkline } from "./plot.js";
 import { explorerHref, metricHref, overviewTurn, refreshed } from "./queries.js";
 import { eventSeries, isAdditive, logSeries, metricSeries } from "./series.js";
@@ -74,7 +75,7 @@ export function WidgetCard({ widget, range, menu, onComplete, onZoom, height }) 
   useEffect(() => {
     if (upTo) onComplete?.(widget.id, upTo);
   }, [upTo]);
-  const title = widget.title || titleOf(widget, found.data);
+  const title = shownText(widget.title || titleOf(widget, found.data));
   const href = widgetHref(widget, range);
   return html`<section class="widget" ref=${place} aria-label=${title}>
     <header class="widget-head">
@@ -171,7 +172,7 @@ function NumberView({ widget, data, height }) {
 function Figure({ value, unit, note }) {
   const shown = typeof value === "number"
     ? Math.abs(value) >= 1e6 ? compact(value) : figure(value)
-    : value === null ? "–" : String(value);
+    : value === null ? "–" : shownText(value, 40);
   return html`<div class="stat">
     <span class="stat-value" title=${typeof value === "number" ? count(value) : null}>${shown}
       ${unit ? html` <small class="muted">${unit}</small>` : null}</span>
@@ -257,9 +258,9 @@ function ListView({ data, widget }) {
       <span class="muted nowrap">${time(isLogs ? row.time : row.created_at)}</span>
       ${isLogs
         ? html`<${Fragment}><span class=${`level level-${row.level}`}>${row.level}</span>
-            <span class="log-text">${row.message}</span><//>`
-        : html`<${Fragment}><span class="level">${row.action}</span>
-            <span class="log-text">${row.account_id} · ${row.user_id}</span><//>`}
+            <span class="log-text">${shownText(row.message ?? "")}</span><//>`
+        : html`<${Fragment}><span class="level">${shownText(row.action, 80)}</span>
+            <span class="log-text">${shownText(`${row.account_id} · ${row.user_id}`)}</span><//>`}
     </li>`)}
   </ol>`;
 }

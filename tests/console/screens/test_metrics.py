@@ -84,6 +84,7 @@ def test_hostile_metrics_and_people_are_text(site: Site) -> None:
         expect(page.get_by_role("heading", level=1)).to_contain_text("<img src=x")
         expect(page.get_by_role("region", name="Points")).to_contain_text("<script>")
         assert page.locator("main img, main b, script:not([src])").count() == 0
+        assert "\u202e" not in page.locator("main").inner_text()
 
 
 def test_accounts_and_users_are_found_and_their_activity_is_seen(site: Site) -> None:
