@@ -56,10 +56,16 @@ const COLUMNS = [
     name: "time", label: "Time", kind: "nowrap mono",
     cell: (row) => html`<span title=${ago(row.created_at)}>${time(row.created_at, "ms")}</span>`,
   },
-  { name: "action", label: "Action", kind: "breaks", cell: (row) => html`<strong>${shownText(row.action, 120)}</strong>` },
+  {
+    name: "action", label: "Action", kind: "breaks",
+    cell: (row) => html`<strong>${shownText(row.action, 120)}</strong>`,
+  },
   { name: "account", label: "Account", kind: "breaks", cell: (row) => shownText(row.account_id, 120) },
   { name: "user", label: "User", kind: "breaks", cell: (row) => shownText(row.user_id, 120) },
-  { name: "session", label: "Session", kind: "breaks mono muted", cell: (row) => shownText(row.session_id, 60) },
+  {
+    name: "session", label: "Session", kind: "breaks mono muted",
+    cell: (row) => shownText(row.session_id, 60),
+  },
   { name: "source", label: "Source", kind: "breaks", cell: (row) => row.source },
 ];
 

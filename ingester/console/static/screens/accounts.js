@@ -127,7 +127,8 @@ const known = {
 const accountColumns = (courses) => [
   {
     name: "account", label: "Account", sort: (row) => row.account_id, kind: "breaks",
-    cell: (row) => html`<strong>${shownText(row.account_id)}</strong> <span class="muted small">${row.source}</span>`,
+    cell: (row) => html`<strong>${shownText(row.account_id)}</strong>
+      ${" "}<span class="muted small">${row.source}</span>`,
   },
   known,
   {

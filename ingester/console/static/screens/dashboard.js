@@ -5,6 +5,7 @@ import { Grid } from "../arrange.js";
 import { copyText } from "../copy.js";
 import { Dialog, confirmDialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
+import { shownText } from "../lines.js";
 import { Menu } from "../menu.js";
 import { refreshed } from "../queries.js";
 import { TimePicker, boundsOf, isoTime, setRange, urlRange } from "../time.js";
@@ -104,7 +105,7 @@ function Shown({ whole, reload }) {
   const leastComplete = Object.values(complete).toSorted()[0];
 
   return html`
-    <${Head} title=${draft.name} text=${draft.description}>
+    <${Head} title=${shownText(draft.name)} text=${shownText(draft.description, 2000)}>
       ${isEditing
         ? html`<${EditBar} ...${{ draft, change, setOpen, discard, save, isChanged }} />`
         : html`<${ViewBar} ...${{ whole, range, reload }} />`}

@@ -138,7 +138,7 @@ const COLUMNS = [
     cell: (row) => time(row.time, "ms"),
   },
   { name: "value", label: "Value", num: true, sort: (row) => row.value, cell: (row) => figure(row.value) },
-  { name: "unit", label: "Unit", cell: (row) => shownText(row.unit ?? "", 32) || html`<span class="muted">–</span>` },
+  { name: "unit", label: "Unit", cell: (row) => shownText(row.unit ?? "–", 32) },
   { name: "project", label: "Project", cell: (row) => row.project_id },
   {
     name: "metadata", label: "Metadata", kind: "mono breaks",
