@@ -29,7 +29,9 @@ export const KINDS = [
 export const heightOf = (widget) => widget.height * ROW_PX + (widget.height - 1) * GAP_PX;
 
 /** What the widget's source says of a span. */
-export async function loadWidget({ kind, source }, range, abort) {
+export async function loadWidget({ kind, source: given }, range, abort) {
+  // One figure is of all groups together.
+  const source = kind === "number" ? { ...given, group_by: "" } : given;
   if (kind === "logs") return rowsOf(source, range, abort);
   switch (source.from) {
     case "metric": return metricSeries(source, range, abort);
