@@ -137,6 +137,7 @@ def test_another_screen_adds_a_widget_by_the_address(site: Site) -> None:
             dialog.get_by_label("Dashboard").select_option(value=made["id"])
             expect(dialog.get_by_text("acme")).to_be_visible()
             dialog.get_by_role("button", name="Add").click()
+            page.wait_for_url("**/dashboards/dsh_*")
             expect(page.get_by_role("region", name="Top")).to_be_visible()
         assert site.api("GET", f"/dashboards/{made['id']}")["widget_count"] == 2
         with site.page("/dashboards?add=no%20json") as page:

@@ -41,6 +41,7 @@ def test_a_metric_that_was_sent_is_listed_plotted_and_put_on_a_dashboard(site: S
         dialog.get_by_label("Dashboard").select_option(label="A new dashboard")
         dialog.get_by_label("Its name").fill("From a metric")
         dialog.get_by_role("button", name="Add").click()
+        page.wait_for_url("**/dashboards/dsh_*")
         widget = page.get_by_role("region", name="Odd id", exact=True)
         expect(widget.locator(".u-over")).to_be_visible()
     listed = site.api("GET", "/dashboards")["dashboards"]
