@@ -215,9 +215,7 @@ BUILT_IN: tuple[BuiltIn, ...] = (
         settings=DashboardSettings(
             description="Every metric that arrives; a new one appears by itself.",
             since="now-24h",
-            widgets=named_widgets((
-                Widget(kind="series", source=EveryMetric(), width=12),
-            )),
+            widgets=named_widgets((Widget(kind="series", source=EveryMetric(), width=12),)),
         ),
     ),
     BuiltIn(
