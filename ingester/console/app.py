@@ -126,7 +126,7 @@ def _add_rules(app: QuartTrio, services: Services, pages: Pages) -> None:
             headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
         sentence = _SENTENCES.get(status, error.name.lower())
         if wants_page():
-            response = error_page(pages, status, sentence)
+            response = await error_page(services, pages, status, sentence)
             response.headers.update(headers)
             return response
         return _error(status, sentence, headers=headers)
@@ -134,7 +134,7 @@ def _add_rules(app: QuartTrio, services: Services, pages: Pages) -> None:
     @app.errorhandler(RequestError)
     async def refused(error: RequestError) -> Response:
         if wants_page():
-            return error_page(pages, error.status_hint, str(error))
+            return await error_page(services, pages, error.status_hint, str(error))
         return _error(
             error.status_hint,
             str(error),
@@ -153,7 +153,8 @@ def _add_rules(app: QuartTrio, services: Services, pages: Pages) -> None:
     async def fault(error: Exception) -> Response:
         log.error("a console request failed", path=request.path, exc_info=error)
         if wants_page():
-            return error_page(pages, 500, "The fault is in the server's log.")
+            told = "The fault is in the server's log."
+            return await error_page(services, pages, 500, told)
         return _error(500, "internal error")
 
 

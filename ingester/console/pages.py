@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from urllib.parse import quote
 
 import msgspec
@@ -22,7 +23,7 @@ from ingester.console.auth import actor_of, address_of, refuse_cross_site, set_s
 from ingester.console.screens import SCREENS, Screen
 from ingester.console.services import Services
 from ingester.console.shell import THEME_COOKIE, FormName, Pages, new_nonce, page_policy, safe_next
-from ingester.errors import NotFound, RequestError, Unauthorized
+from ingester.errors import NotFound, Overloaded, RequestError, StoreBusy, Unauthorized
 from ingester.management.calls import NOBODY
 
 __all__ = ["OPEN_PAGES", "add_pages", "error_page", "harden_page", "wants_page"]
@@ -60,8 +61,11 @@ def wants_page() -> bool:
     return HTML in request.headers.get("Accept", "") and not request.path.startswith("/api/")
 
 
-def error_page(pages: Pages, status: int, sentence: str) -> Response:
-    actor = getattr(g, "actor", NOBODY)
+async def error_page(services: Services, pages: Pages, status: int, sentence: str) -> Response:
+    """With the navigation of whoever is signed in, also where no route has asked for that."""
+    actor = NOBODY
+    with contextlib.suppress(RequestError, StoreBusy, Overloaded):
+        actor = await actor_of(request, services)
     return html(pages.error(status, sentence, actor, nonce=nonce(), theme=theme()), status)
 
 
@@ -116,7 +120,7 @@ def _add_screens(app: QuartTrio, services: Services, pages: Pages) -> None:
             if g.actor.role is None:
                 return _to_form(pages)
             if screen.role == "admin" and g.actor.role != "admin":
-                return error_page(pages, 403, _FOR_ADMINISTRATORS)
+                return await error_page(services, pages, 403, _FOR_ADMINISTRATORS)
             intake_url = services.intake_url()
             page = pages.screen(
                 screen, g.actor, nonce=nonce(), theme=theme(), intake_url=intake_url

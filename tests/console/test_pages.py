@@ -89,6 +89,7 @@ async def test_an_error_of_a_page_is_a_page_and_else_json(console: Console) -> N
     page = await console.get("/nothing", headers=[PAGE, ADMIN])
     assert (page.status, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
     assert b"There is nothing at this address" in page.body
+    assert b"Pipeline" in page.body
     assert (await console.get("/nothing")).document["error"]
     assert (await console.get("/api/v1/nothing", headers=[PAGE, ADMIN])).document["error"]
     nobody = await console.get("/nothing", headers=[PAGE])

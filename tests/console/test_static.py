@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 import ingester
 from ingester.console.assets import Assets
@@ -108,6 +109,16 @@ def test_vendor_files_are_those_that_were_built() -> None:
     bundled = {name for name, one in lock["packages"].items() if name and not one.get("dev")}
     for name in bundled:
         assert f"{name.removeprefix('node_modules/')} " in told, name
+
+
+def test_the_wheel_has_every_file_that_a_page_needs() -> None:
+    """An installed console without its files would show nothing, and no other test would say so."""
+    wheel = WheelBuilder(str(CONSOLE.parents[1]))
+    packed = {file.distribution_path for file in wheel.recurse_included_files()}
+    needed = [*MODULES, *STYLES, *TEMPLATES, *sorted((CONSOLE / "vendor").glob("*.*"))]
+    missing = {path.relative_to(CONSOLE.parents[1]).as_posix() for path in needed} - packed
+    assert missing == set()
+    assert not any("vendor/build" in name or "pictures" in name for name in packed)
 
 
 def test_the_version_changes_with_any_file_and_names_are_exact() -> None:

@@ -101,7 +101,8 @@ function UsageOf({ data, hours, setHours }) {
     </div>
     <${Hours} hours=${data.hours} span=${hours} />
     <p class="small muted">
-      Last used ${ago(data.last_used_at)}${data.last_address ? ` from ${data.last_address}` : ""}.
+      ${data.last_used_at ? `Last used ${ago(data.last_used_at)}` : "Not used yet"}${
+        data.last_address ? ` from ${data.last_address}` : ""}.
     </p>
     ${data.refused.length > 0 &&
     html`<${Fragment}><h3>Refused requests</h3><${RefusedRows} rows=${data.refused.slice(0, 10)} /><//>`}

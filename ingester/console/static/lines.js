@@ -15,7 +15,7 @@ export function SentLine({ text, column = 0 }) {
   const mark = column > 0 ? (text.slice(at, at + 1) || "⏎") : "";
   const rest = text.length - until;
   const parts = [
-    from > 0 ? "… " : "",
+    from > 0 && html`<span class="muted">${from} characters before … </span>`,
     visible(text.slice(from, column > 0 ? at : until)),
     mark && html`<mark title=${`column ${column}`}>${visible(mark)}</mark>`,
     column > 0 ? visible(text.slice(at + 1, until)) : "",

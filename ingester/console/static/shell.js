@@ -9,6 +9,9 @@ toggle?.addEventListener("click", () => {
   toggle.setAttribute("aria-expanded", String(isOpen));
 });
 
+// On a small screen the row of settings scrolls: the entry of this page is seen.
+document.querySelector(".subnav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 const themeSwitch = document.getElementById("theme-switch");
 if (themeSwitch) {
   themeSwitch.hidden = false;

@@ -41,7 +41,8 @@ def test_bad_lines_are_shown_with_their_reasons_and_inert(site: Site, source: st
         closed = table.get_by_role("button", name="Open")
         while closed.count():
             closed.first.click()
-        expect(table.get_by_text("more characters")).to_be_visible()
+        expect(table.get_by_text("characters before …")).to_be_visible()
+        expect(table.get_by_text("Only its first 64 KiB are kept.")).to_be_visible()
         expect(table.locator("mark").first).to_be_visible()
         shown = table.inner_text()
         assert "<script>" in shown

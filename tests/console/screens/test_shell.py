@@ -102,7 +102,7 @@ def test_without_script_a_screen_says_where_else_its_content_is(site: Site) -> N
         ])
         page = context.new_page()
         page.goto("/logs")
-        expect(page.get_by_text("This screen needs JavaScript")).to_be_visible()
+        expect(page.locator("noscript p")).to_be_visible()
         page.get_by_role("link", name="Pipeline").click()
         expect(page).to_have_url(f"{site.url}/pipeline")
 

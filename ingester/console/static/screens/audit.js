@@ -46,7 +46,7 @@ const COLUMNS = [
   },
   { name: "object", label: "Of", kind: "mono breaks", cell: (row) => row.object },
   {
-    name: "detail", label: "Detail", kind: "mono small breaks muted",
+    name: "detail", label: "Detail", kind: "mono small breaks wide muted",
     cell: (row) => Object.entries(row.detail)
       .filter(([, value]) => value !== null && value !== "")
       .map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`)

@@ -22,7 +22,7 @@ function Integrations() {
     };
   });
   return html`
-    <${Head} text="Where data comes in. Each way has its own keys; nothing is shared between them.">
+    <${Head} text="Where data comes in, and the keys that let it in.">
       ${screen.isAdmin && html`<a class="btn" href="/welcome">Send your first event</a>`}
     <//>
     ${!screen.isAdmin &&
@@ -40,7 +40,7 @@ function Cards({ data }) {
         text="Any JSON becomes a log with level, message, service and environment." />
       <${Card} of="Logs" title="Honest door" href="/settings/events" rows=${data?.tokens}
         noun="token" add="Add Token" endpoint="/ingest/{source}"
-        text="NDJSON or arrays of any shape. The answer accounts for every line." />
+        text="NDJSON or arrays of any shape, by the same tokens; every line is accounted for." />
       <${Card} of="Custom" title="Custom Webhooks" href="/settings/webhooks"
         rows=${data?.connections} noun="connection" add="Connect" endpoint="/api/webhooks/custom"
         text="Metrics of your own from scripts, cron jobs, Zapier, Make or n8n." />
@@ -63,7 +63,8 @@ function Card({ of, title, text, href, rows, noun, add, endpoint }) {
     <p class="muted grow">${text}</p>
     <${Secret} text=${`${screen.intakeUrl}${endpoint}`} label=${`address of ${title}`} />
     <div class="row spread">
-      <span class="small muted">${rows ? (rows.length ? `Last used ${ago(used)}` : "") : ""}</span>
+      <span class="small muted">
+        ${rows?.length > 0 && (used ? `Last used ${ago(used)}` : "Not used yet")}</span>
       ${screen.isAdmin &&
       html`<span class="row">
         ${rows?.length > 0 && html`<a class="btn btn-small" href=${href}>Manage</a>`}
