@@ -24,6 +24,11 @@ export function resized(widgets, id, width, height) {
     : one));
 }
 
+function cellState(held, id) {
+  if (held?.id === id) return "widget-held";
+  return held?.target === id ? (held.isBehind ? "widget-behind" : "widget-before") : "";
+}
+
 /**
  * Widgets one behind the other. `render(widget, handle)`; with `onChange(widgets)` they can be
  * arranged, else `handle` is null.
@@ -44,16 +49,32 @@ export function Grid({ widgets, render, onChange }) {
       onChange(resized(now.current, held.id, width, height));
       return;
     }
+    setHeld({ ...held, ...targetOf(event) });
+  };
+
+  /** Where it would be put: before or behind the widget under the pointer. */
+  const targetOf = (event) => {
     const over = document.elementFromPoint(event.clientX, event.clientY)?.closest("[data-widget]");
-    if (!over || over.dataset.widget === held.id || !place.current.contains(over)) return;
+    if (!over || over.dataset.widget === held.id || !place.current.contains(over)) {
+      return { target: null };
+    }
     const box = over.getBoundingClientRect();
+    const isWide = box.width > place.current.clientWidth * 0.9;
+    const isBehind = isWide
+      ? event.clientY > box.top + box.height / 2
+      : event.clientX > box.left + box.width / 2;
+    return { target: over.dataset.widget, isBehind };
+  };
+
+  const release = (event) => {
+    if (!held) return;
+    const { target, isBehind } = held.how === "place" ? targetOf(event) : {};
+    setHeld(null);
+    if (!target) return;
     const from = now.current.findIndex((one) => one.id === held.id);
-    const to = now.current.findIndex((one) => one.id === over.dataset.widget);
-    // Not before its middle is passed: two of different sizes would change places for ever.
-    const isPast = to > from
-      ? event.clientX > box.left + box.width / 2 || event.clientY > box.top + box.height / 2
-      : event.clientX < box.left + box.width / 2 || event.clientY < box.top + box.height / 2;
-    if (isPast) onChange(movedTo(now.current, held.id, to));
+    const to = now.current.findIndex((one) => one.id === target) + (isBehind ? 1 : 0);
+    // What stood behind it moves up when it is taken out.
+    onChange(movedTo(now.current, held.id, to > from ? to - 1 : to));
   };
 
   const hold = (event, widget, how) => {
@@ -94,9 +115,9 @@ export function Grid({ widgets, render, onChange }) {
     onKeyDown=${(event) => onKey(event, widget)}>⠿</button>`;
 
   return html`<div class=${`widgets ${held ? "widgets-held" : ""}`} ref=${place} onPointerMove=${onMove}
-    onPointerUp=${() => setHeld(null)} onPointerCancel=${() => setHeld(null)}>
+    onPointerUp=${release} onPointerCancel=${() => setHeld(null)}>
     ${widgets.map((widget) => html`<div key=${widget.id} data-widget=${widget.id}
-      class=${`widget-cell ${held?.id === widget.id ? "widget-held" : ""}`}
+      class=${`widget-cell ${cellState(held, widget.id)}`}
       style=${{ gridColumn: `span ${widget.width}`, gridRow: `span ${widget.height}` }}>
       ${render(widget, handleOf(widget))}
       ${onChange && html`<span class="grid-corner" aria-hidden="true"

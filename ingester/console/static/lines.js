@@ -33,6 +33,13 @@ export function visible(text) {
   );
 }
 
+/** A text of strangers in a line: marks made visible, and no more of it than can be looked at. */
+export function shownText(value, most = 300) {
+  const text = typeof value === "string" ? value : JSON.stringify(value) ?? "";
+  const rest = text.length - most;
+  return visible(text.slice(0, most)) + (rest > 0 ? ` … ${rest} more characters` : "");
+}
+
 /** JSON over several lines; text that is none as it stands. */
 export function pretty(text) {
   try {

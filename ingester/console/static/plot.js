@@ -34,7 +34,8 @@ export const seriesColour = (at) => colour(`--series-${(at % SERIES_COLOURS) + 1
  * `times`: epoch seconds, ascending; `series`: `{label, values, colour?, hidden?}`, null for a gap;
  * `kind`: "line", "area", "bars" or "stacked"; `onZoom(from, until)` gets epoch seconds after a drag;
  * plots of one `sync` share the cursor; `bands`: `{from, until, colour}` behind the lines; `lines`:
- * `{value, colour, label}` across; `spanGaps`: lines go on over gaps. `label` says what is plotted, for those who do not see it.
+ * `{value, colour, label}` across; `spanGaps`: lines go on over gaps. `label` says what is plotted, for
+ * those who do not see it.
  */
 export function Plot({
   times, series, kind = "line", height = 220, unit = "", onZoom, sync, label, legend = true,

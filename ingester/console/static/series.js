@@ -1,5 +1,6 @@
 // Series as plots take them: which periods a span touches, points by group, what they come to.
 import { get } from "./api.js";
+import { shownText } from "./lines.js";
 import { both, clause, overviewTurn } from "./queries.js";
 import { boundsOf, isoTime } from "./time.js";
 
@@ -81,7 +82,7 @@ export function grouped(rows, { span, interval, empty, combine }) {
   }
   const found = [...groups.values()].map((group) => ({
     ...group,
-    label: group.key === null ? "(none)" : String(group.key),
+    label: group.key === null ? "(none)" : shownText(String(group.key)),
     total: combine(group.points),
   }));
   found.sort((left, right) => (right.total ?? -Infinity) - (left.total ?? -Infinity));
@@ -233,7 +234,7 @@ function histogram(told) {
     for (const [level, count] of Object.entries(bucket.groups)) {
       if (!groups.has(level)) {
         groups.set(level, {
-          key: level, label: level, total: 0, values: times.map(() => 0),
+          key: level, label: shownText(level), total: 0, values: times.map(() => 0),
           colour: `--level-${level}`,
         });
       }

@@ -3,6 +3,7 @@
 import { html, useMemo } from "./vendor/preact.js";
 import { post } from "./api.js";
 import { count, figure, time } from "./format.js";
+import { shownText } from "./lines.js";
 import { Plot } from "./plot.js";
 import { queryTurn } from "./queries.js";
 import { boundsOf } from "./time.js";
@@ -101,7 +102,7 @@ export function plotted(result) {
   const groups = new Map();
   result.rows.forEach((row, at) => {
     for (const figureAt of roles.figures) {
-      const named = roles.name === undefined ? null : String(row[roles.name] ?? "(none)");
+      const named = roles.name === undefined ? null : shownText(String(row[roles.name] ?? "(none)"));
       const label = named === null
         ? result.columns[figureAt]
         : roles.figures.length > 1 ? `${named} · ${result.columns[figureAt]}` : named;
@@ -133,7 +134,7 @@ export function cellText(value, type = "") {
   if (value === null || value === undefined) return "NULL";
   if (isTime(type)) return time(value, type === "DATE" ? "day" : "ms").replace(/\.000$/, "");
   if (typeof value === "number") return figure(value);
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return shownText(value);
 }
 
 /** The rows of a result, at most a thousand of them. */

@@ -36,8 +36,8 @@ export function wholeWidget(given) {
   };
 }
 
-/** `onSave(widget)`; `problem` is a refusal of it. */
-export function WidgetDialog({ initial, range, onSave, onClose, action = "Add widget", problem }) {
+/** `onSave(widget)`: whether it can be kept is told when the dashboard is saved. */
+export function WidgetDialog({ initial, range, onSave, onClose, action = "Add widget" }) {
   const [widget, setWidget] = useState(() => wholeWidget(initial));
   const form = useRef(null);
   const set = (changes) => setWidget({ ...widget, ...changes });
@@ -63,7 +63,7 @@ export function WidgetDialog({ initial, range, onSave, onClose, action = "Add wi
         <${Field} name="title" label="Title" value=${widget.title} maxlength=${256}
           onValue=${(title) => set({ title })} placeholder="Left empty, it is what it shows" />
         <div class="fields">
-          <${Field} name="from" label="Data from" kind="select" options=${SOURCES} value=${source.from}
+          <${Field} name="origin" label="Data of" kind="select" options=${SOURCES} value=${source.from}
             onValue=${chooseFrom} />
           <${Field} name="kind" label="Shown as" kind="select" options=${kinds} value=${widget.kind}
             onValue=${(kind) => set({ kind })} />
@@ -81,7 +81,6 @@ export function WidgetDialog({ initial, range, onSave, onClose, action = "Add wi
           ? html`<${WidgetCard} widget=${widget} range=${range} height=${260} />`
           : html`<p class="widget-none muted">Choose a metric</p>`}
       </div>
-      ${problem && html`<p class="notice notice-error" role="alert">${String(problem.message ?? problem)}</p>`}
       <div class="dialog-foot">
         <button class="btn" type="button" onClick=${onClose}>Cancel</button>
         <button class="btn btn-primary" disabled=${!isWhole}>${action}</button>

@@ -5,6 +5,7 @@
 import { Failure, Fragment, html, useEffect, useMemo, useRef, useState } from "./ui.js";
 import { get, useResource } from "./api.js";
 import { compact, count, figure, time } from "./format.js";
+import { shownText } from "./lines.js";
 import { Plot, Sparkline } from "./plot.js";
 import { explorerHref, metricHref, overviewTurn, refreshed } from "./queries.js";
 import { eventSeries, isAdditive, logSeries, metricSeries } from "./series.js";
@@ -28,7 +29,9 @@ export const KINDS = [
 export const heightOf = (widget) => widget.height * ROW_PX + (widget.height - 1) * GAP_PX;
 
 /** What the widget's source says of a span. */
-export async function loadWidget({ kind, source }, range, abort) {
+export async function loadWidget({ kind, source: given }, range, abort) {
+  // One figure is of all groups together.
+  const source = kind === "number" ? { ...given, group_by: "" } : given;
   if (kind === "logs") return rowsOf(source, range, abort);
   switch (source.from) {
     case "metric": return metricSeries(source, range, abort);
@@ -74,7 +77,7 @@ export function WidgetCard({ widget, range, menu, onComplete, onZoom, height }) 
   useEffect(() => {
     if (upTo) onComplete?.(widget.id, upTo);
   }, [upTo]);
-  const title = widget.title || titleOf(widget, found.data);
+  const title = shownText(widget.title || titleOf(widget, found.data));
   const href = widgetHref(widget, range);
   return html`<section class="widget" ref=${place} aria-label=${title}>
     <header class="widget-head">
@@ -157,7 +160,8 @@ function NumberView({ widget, data, height }) {
   const isLatest = !isWhole && source.value !== "last";
   const before = values.at(-2);
   const note = isLatest
-    ? `${PERIOD[data.interval] ?? ""}${before === undefined || before === null ? "" : `, ${figure(before)} before`}`
+    ? [PERIOD[data.interval], Number.isFinite(before) && `${figure(before)} before`].filter(Boolean)
+      .join(", ")
     : "";
   return html`<div class="number">
     <${Figure} value=${total} unit=${widget.unit || data.unit} note=${note} />
@@ -170,7 +174,7 @@ function NumberView({ widget, data, height }) {
 function Figure({ value, unit, note }) {
   const shown = typeof value === "number"
     ? Math.abs(value) >= 1e6 ? compact(value) : figure(value)
-    : value === null ? "–" : String(value);
+    : value === null ? "–" : shownText(value, 40);
   return html`<div class="stat">
     <span class="stat-value" title=${typeof value === "number" ? count(value) : null}>${shown}
       ${unit ? html` <small class="muted">${unit}</small>` : null}</span>
@@ -225,7 +229,9 @@ export function Bars({ groups, unit = "", onPick }) {
       <span class="bars-name clip" title=${group.label}>${onPick
         ? html`<button class="link" type="button" onClick=${() => onPick(group)}>${group.label}</button>`
         : group.label || "(all)"}</span>
-      <span class="bars-track"><span style=${{ width: `${(Math.abs(group.total ?? 0) / most) * 100}%` }}></span></span>
+      <span class="bars-track"><span style=${{
+        width: `${(Math.abs(group.total ?? 0) / most) * 100}%`,
+      }}></span></span>
       <span class="num">${figure(group.total)}${unit ? ` ${unit}` : ""}</span>
     </li>`)}
   </ol>`;
@@ -254,9 +260,9 @@ function ListView({ data, widget }) {
       <span class="muted nowrap">${time(isLogs ? row.time : row.created_at)}</span>
       ${isLogs
         ? html`<${Fragment}><span class=${`level level-${row.level}`}>${row.level}</span>
-            <span class="log-text">${row.message}</span><//>`
-        : html`<${Fragment}><span class="level">${row.action}</span>
-            <span class="log-text">${row.account_id} · ${row.user_id}</span><//>`}
+            <span class="log-text">${shownText(row.message ?? "")}</span><//>`
+        : html`<${Fragment}><span class="level">${shownText(row.action, 80)}</span>
+            <span class="log-text">${shownText(`${row.account_id} · ${row.user_id}`)}</span><//>`}
     </li>`)}
   </ol>`;
 }
@@ -325,6 +331,7 @@ export function CompleteUpTo({ at }) {
     return html`<span class="small muted nowrap">Complete up to –, being counted</span>`;
   }
   const isToday = time(at, "day") === time(Date.now(), "day");
+  const shown = isToday ? time(at, "clock").slice(0, 5) : time(at).slice(0, 16);
   return html`<span class="small muted nowrap" title=${time(at)}>Complete up to
-    ${" "}<time datetime=${at}>${isToday ? time(at, "clock").slice(0, 5) : time(at).slice(0, 16)}</time></span>`;
+    ${" "}<time datetime=${at}>${shown}</time></span>`;
 }

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.console.screens.site import VIEWER, Site
 from tests.console.screens.usage import HOSTILE, send_metrics, send_usage
@@ -41,10 +41,6 @@ def dashboard(site: Site, name: str, *widgets: object) -> Iterator[dict[str, Any
     site.api("DELETE", f"/dashboards/{made['id']}")
 
 
-def titles(page: Page) -> list[str]:
-    return page.locator(".widget-head h2").all_inner_texts()
-
-
 def test_a_dashboard_is_made_filled_and_saved(site: Site) -> None:
     with site.page("/dashboards") as page:
         page.get_by_role("button", name="New dashboard").first.click()
@@ -53,7 +49,7 @@ def test_a_dashboard_is_made_filled_and_saved(site: Site) -> None:
         page.get_by_role("button", name="Add widget").first.click()
         dialog = page.get_by_role("dialog", name="Add widget")
         dialog.get_by_label("Title").fill("Queue")
-        dialog.get_by_label("Data from").select_option(label="A metric")
+        dialog.get_by_label("Data of").select_option(label="A metric")
         dialog.get_by_label("Metric", exact=True).select_option(
             label="Queue length (dash / queue_length)"
         )
@@ -95,7 +91,7 @@ def test_widgets_are_arranged_by_keys_and_by_dragging(site: Site) -> None:
         handle = page.get_by_role("button", name="Move or resize All of them")
         handle.focus()
         page.keyboard.press("ArrowRight")
-        assert titles(page) == ["Top", "All of them", "Counted"]
+        expect(page.locator(".widget-head h2")).to_have_text(["Top", "All of them", "Counted"])
         expect(page.get_by_text("Place 2 of 3")).to_be_attached()
         expect(handle).to_be_focused()
         page.keyboard.press("Shift+ArrowRight")
@@ -106,8 +102,9 @@ def test_widgets_are_arranged_by_keys_and_by_dragging(site: Site) -> None:
         page.get_by_role("button", name="Move or resize Top").hover()
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.8, steps=8)
+        expect(page.locator(".widget-behind")).to_be_visible()
         page.mouse.up()
-        assert titles(page) == ["All of them", "Counted", "Top"]
+        expect(page.locator(".widget-head h2")).to_have_text(["All of them", "Counted", "Top"])
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_text("The dashboard is saved.")).to_be_visible()
         kept = site.api("GET", f"/dashboards/{made['id']}")["widgets"]
@@ -140,6 +137,7 @@ def test_another_screen_adds_a_widget_by_the_address(site: Site) -> None:
             dialog.get_by_label("Dashboard").select_option(value=made["id"])
             expect(dialog.get_by_text("acme")).to_be_visible()
             dialog.get_by_role("button", name="Add").click()
+            page.wait_for_url("**/dashboards/dsh_*")
             expect(page.get_by_role("region", name="Top")).to_be_visible()
         assert site.api("GET", f"/dashboards/{made['id']}")["widget_count"] == 2
         with site.page("/dashboards?add=no%20json") as page:

@@ -111,6 +111,7 @@ def test_hostile_events_are_text(site: Site) -> None:
         rows.get_by_role("button", name="Open").click()
         expect(rows.locator("pre")).to_contain_text("<script>alert(1)</script>")
         assert page.locator("img, script:not([src])").count() == 0
+        assert "\u202e" not in page.locator("main").inner_text()
         page.goto(f"{path}&by=account_id")
         groups = page.get_by_role("region", name="What each group comes to")
         groups.get_by_role("button", name="<img").click()

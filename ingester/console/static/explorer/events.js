@@ -4,10 +4,13 @@ import { get, useResource } from "../api.js";
 import { CopyButton } from "../copy.js";
 import { Table } from "../table.js";
 import { ago, count, time } from "../format.js";
+import { shownText, visible } from "../lines.js";
 import { addWidgetHref } from "../queries.js";
 import { FilterBar, narrowTo, wholeQuery } from "./filter.js";
 
 const PAGE_ROWS = 100;
+// Of more in one node browsers hang; the copy has all.
+const TEXT_SHOWN_MAX = 20_000;
 
 export function EventsTab({ range }) {
   const query = wholeQuery();
@@ -53,10 +56,16 @@ const COLUMNS = [
     name: "time", label: "Time", kind: "nowrap mono",
     cell: (row) => html`<span title=${ago(row.created_at)}>${time(row.created_at, "ms")}</span>`,
   },
-  { name: "action", label: "Action", kind: "breaks", cell: (row) => html`<strong>${row.action}</strong>` },
-  { name: "account", label: "Account", kind: "breaks", cell: (row) => row.account_id },
-  { name: "user", label: "User", kind: "breaks", cell: (row) => row.user_id },
-  { name: "session", label: "Session", kind: "breaks mono muted", cell: (row) => row.session_id },
+  {
+    name: "action", label: "Action", kind: "breaks",
+    cell: (row) => html`<strong>${shownText(row.action, 120)}</strong>`,
+  },
+  { name: "account", label: "Account", kind: "breaks", cell: (row) => shownText(row.account_id, 120) },
+  { name: "user", label: "User", kind: "breaks", cell: (row) => shownText(row.user_id, 120) },
+  {
+    name: "session", label: "Session", kind: "breaks mono muted",
+    cell: (row) => shownText(row.session_id, 60),
+  },
   { name: "source", label: "Source", kind: "breaks", cell: (row) => row.source },
 ];
 
@@ -73,13 +82,15 @@ function Detail({ row }) {
   return html`<div class="stack">
     <dl class="kv">
       ${MAIN.map(([field, label]) => html`<dt>${label}</dt>
-        <dd>${row[field]} <button class="link small" type="button"
+        <dd>${shownText(row[field], 1100)} <button class="link small" type="button"
           onClick=${() => narrowTo(field, row[field])}>only this</button></dd>`)}
       <dt>Happened</dt><dd>${time(row.created_at, "ms")}</dd>
       <dt>Arrived</dt><dd>${time(row.received_at, "ms")}</dd>
       <dt>Id</dt><dd class="mono">${row.id}</dd>
     </dl>
-    <pre class="code sent" tabindex="0" aria-label="The event as it was sent">${text}</pre>
+    <pre class="code sent" tabindex="0" aria-label="The event as it was sent">
+      ${visible(text.slice(0, TEXT_SHOWN_MAX))}${text.length > TEXT_SHOWN_MAX &&
+      html`<span class="muted"> … ${count(text.length - TEXT_SHOWN_MAX)} more characters</span>`}</pre>
     <div class="row">
       <${CopyButton} text=${text} label="Copy JSON of the event">Copy JSON<//>
       <a class="btn btn-small" href=${`/accounts?view=users&account=${encodeURIComponent(row.account_id)}`}>

@@ -50,13 +50,15 @@ export function SeriesTab({ range }) {
     <section class="card card-flush" aria-label="Series">
       <div class="card-head">
         <div class="toolbar">
-          <${Choice} label="Count" state=${value} options=${EVENT_VALUES.map((one) => [one.value, one.label])} />
+          <${Choice} label="Count" state=${value}
+            options=${EVENT_VALUES.map((one) => [one.value, one.label])} />
           <${Pick} label="Group by" text="by" state=${by} options=${groupOptions(by.value)} />
           <${Choice} label="Period" state=${interval} options=${INTERVALS} />
           <${Pick} label="Drawn as" text="as" state=${style} options=${STYLES} />
         </div>
         <div class="row nowrap">
-          ${screen.isAdmin && html`<a class="btn btn-small" href=${addMonitorHref({ kind: "events", query })}>+ Monitor</a>
+          ${screen.isAdmin && html`<a class="btn btn-small"
+            href=${addMonitorHref({ kind: "events", query })}>+ Monitor</a>
           <a class="btn btn-small" href=${addWidgetHref({
             kind: "series", style: drawn, source,
           })}>+ Dashboard</a>`}
@@ -77,7 +79,8 @@ export function SeriesTab({ range }) {
       ${found.data && html`<footer class="card-foot row">
         <${CompleteUpTo} at=${found.data.completeUpTo} />
         <span class="small muted">${found.data.answeredFrom === "rollups" ? "from rollups" : "from rows"},
-          ${" "}${duration(found.data.ms)}${found.data.truncated ? ", the newest 10,000 points only" : ""}</span>
+          ${" "}${duration(found.data.ms)}${found.data.truncated
+            ? ", the newest 10,000 points only" : ""}</span>
       </footer>`}
     </section>
     ${found.data && groups.length > 0 && !isRefused && html`<${Groups} ...${{
@@ -125,7 +128,7 @@ function Groups({ groups, found, what }) {
             ${isSum && field && html`<td class="num muted">
               ${total ? `${((group.total / total) * 100).toFixed(1)} %` : "–"}</td>`}
             <td class="num">${compact(Math.max(...values))}</td>
-            <td class="num">${figure(Number((values.reduce((a, b) => a + b, 0) / values.length).toPrecision(3)))}</td>
+            <td class="num">${figure(meanOf(values))}</td>
             <td class="actions"><button class="btn btn-small" type="button"
               onClick=${() => drill(group)}>Events</button></td>
           </tr>`;
@@ -134,5 +137,8 @@ function Groups({ groups, found, what }) {
     </div>
   </section>`;
 }
+
+const meanOf = (values) =>
+  Number((values.reduce((sum, one) => sum + one, 0) / values.length).toPrecision(3));
 
 const labelOf = (field) => groupOptions(field).find((one) => one.value === field)?.label ?? field;

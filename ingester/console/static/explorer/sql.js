@@ -52,8 +52,8 @@ export function SqlTab({ range }) {
   return html`<div class="sql">
     <${Tables} insert=${(name) => setText(`${text}${/\s$/.test(text) ? "" : " "}${name}`)} />
     <div class="stack sql-main">
-      <${Editor} label="SQL" language="sql" multiline search schema=${SCHEMA} value=${text} onChange=${setText}
-        onRun=${(asked) => run(asked)} fault=${fault} placeholder="SELECT …" />
+      <${Editor} label="SQL" language="sql" multiline search schema=${SCHEMA} value=${text}
+        onChange=${setText} onRun=${(asked) => run(asked)} fault=${fault} placeholder="SELECT …" />
       <div class="row spread">
         <div class="row">
           ${state.isBusy
@@ -125,7 +125,8 @@ function Tables({ insert }) {
     <h2>Tables</h2>
     <ul>${Object.entries(SCHEMA).map(([table, columns]) => html`<li key=${table}>
       <button class="sql-table mono" type="button" aria-expanded=${open === table}
-        onClick=${() => setOpen(open === table ? "" : table)}>${open === table ? "▾" : "▸"} ${table}</button>
+        onClick=${() => setOpen(open === table ? "" : table)}>
+        ${open === table ? "▾" : "▸"} ${table}</button>
       ${open === table && html`<ul>${columns.map((name) => html`<li><button type="button"
         class="link mono small" title="Insert" onClick=${() => insert(name)}>${name}</button></li>`)}</ul>`}
     </li>`)}</ul>

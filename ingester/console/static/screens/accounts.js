@@ -3,6 +3,7 @@ import { Empty, Failure, Head, Loaded, html, mount, useEffect, useState } from "
 import { get, sqlRows, sqlText, useResource } from "../api.js";
 import { Choice } from "../choice.js";
 import { ago, count, time } from "../format.js";
+import { shownText } from "../lines.js";
 import { Plot, Sparkline } from "../plot.js";
 import { clause, explorerHref, queryTurn } from "../queries.js";
 import { eventSeries } from "../series.js";
@@ -85,7 +86,8 @@ function Nobody({ isSearch, isUsers }) {
   const who = isUsers ? "users" : "accounts";
   return isSearch
     ? html`<${Empty} title="Nobody fits">No id and no detail has that text.<//>`
-    : html`<${Empty} title=${`No ${who} yet`} actions=${html`<a class="btn" href="/settings/sources">Sources</a>`}>
+    : html`<${Empty} title=${`No ${who} yet`}
+        actions=${html`<a class="btn" href="/settings/sources">Sources</a>`}>
         They appear with the first product event of each.<//>`;
 }
 
@@ -125,7 +127,8 @@ const known = {
 const accountColumns = (courses) => [
   {
     name: "account", label: "Account", sort: (row) => row.account_id, kind: "breaks",
-    cell: (row) => html`<strong>${row.account_id}</strong> <span class="muted small">${row.source}</span>`,
+    cell: (row) => html`<strong>${shownText(row.account_id)}</strong>
+      ${" "}<span class="muted small">${row.source}</span>`,
   },
   known,
   {
@@ -146,22 +149,21 @@ const total = (course) => (course ?? []).reduce((sum, value) => sum + value, 0);
 const USER_COLUMNS = [
   {
     name: "user", label: "User", sort: (row) => row.user_id, kind: "breaks",
-    cell: (row) => html`<strong>${row.user_id}</strong>`,
+    cell: (row) => html`<strong>${shownText(row.user_id)}</strong>`,
   },
   {
     name: "account", label: "Account", sort: (row) => row.account_id, kind: "breaks",
-    cell: (row) => html`${row.account_id} <span class="muted small">${row.source}</span>`,
+    cell: (row) => html`${shownText(row.account_id)} <span class="muted small">${row.source}</span>`,
   },
   known,
   seen("first_seen", "First seen"),
   seen("last_seen", "Last seen"),
 ];
 
-const shownText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-
 function detailText(details) {
   const pairs = Object.entries(details ?? {}).slice(0, 4);
-  return pairs.length ? pairs.map(([name, value]) => `${name}: ${shownText(value)}`).join(", ").slice(0, 160) : "–";
+  const text = pairs.map(([name, value]) => `${shownText(name, 40)}: ${shownText(value, 80)}`).join(", ");
+  return text.slice(0, 160) || "–";
 }
 
 function Detail({ row }) {
@@ -178,8 +180,8 @@ function Detail({ row }) {
     <div class="stack">
       <h3>Details</h3>
       ${details.length
-        ? html`<dl class="kv">${details.map(([name, value]) => html`<dt>${name}</dt>
-            <dd>${shownText(value)}</dd>`)}</dl>`
+        ? html`<dl class="kv">${details.map(([name, value]) => html`<dt>${shownText(name, 80)}</dt>
+            <dd>${shownText(value, 2000)}</dd>`)}</dl>`
         : html`<p class="muted">Nothing was said of ${row.user_id === undefined ? "it" : "them"}.</p>`}
       <dl class="kv">
         <dt>First seen</dt><dd>${time(row.first_seen)}</dd>

@@ -5,6 +5,7 @@ import { Grid } from "../arrange.js";
 import { copyText } from "../copy.js";
 import { Dialog, confirmDialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
+import { shownText } from "../lines.js";
 import { Menu } from "../menu.js";
 import { refreshed } from "../queries.js";
 import { TimePicker, boundsOf, isoTime, setRange, urlRange } from "../time.js";
@@ -104,7 +105,7 @@ function Shown({ whole, reload }) {
   const leastComplete = Object.values(complete).toSorted()[0];
 
   return html`
-    <${Head} title=${draft.name} text=${draft.description}>
+    <${Head} title=${shownText(draft.name)} text=${shownText(draft.description, 2000)}>
       ${isEditing
         ? html`<${EditBar} ...${{ draft, change, setOpen, discard, save, isChanged }} />`
         : html`<${ViewBar} ...${{ whole, range, reload }} />`}
@@ -128,7 +129,8 @@ function Shown({ whole, reload }) {
           render=${(widget, handle) => html`<${WidgetCard} widget=${widget} range=${range}
             onComplete=${tell}
             onZoom=${(from, until) => setRange(range, isoTime(from), isoTime(until))}
-            menu=${handle && html`<${WidgetMenu} ...${{ widget, handle, draft, change, setOpen }} />`} />`} />`
+            menu=${handle &&
+              html`<${WidgetMenu} ...${{ widget, handle, draft, change, setOpen }} />`} />`} />`
       : html`<${Empty} title="Nothing on it yet" actions=${isEditing
           ? html`<button class="btn btn-primary" type="button"
               onClick=${() => setOpen(wholeWidget({}))}>Add widget</button>`
@@ -183,9 +185,12 @@ function SettingsDialog({ draft, change, onClose }) {
   const fields = [
     { name: "name", label: "Name", required: true, maxlength: 256, autofocus: true },
     { name: "description", label: "Description", maxlength: 2000 },
-    { name: "since", label: "Opens with times from", mono: true, required: true, maxlength: 100 },
-    { name: "until", label: "to", mono: true, required: true, maxlength: 100 },
-    { name: "refresh_seconds", label: "Refreshed every", kind: "select", options: refreshOptions(draft.refresh_seconds) },
+    { name: "since", label: "Opens with times since", mono: true, required: true, maxlength: 100 },
+    { name: "until", label: "until", mono: true, required: true, maxlength: 100 },
+    {
+      name: "refresh_seconds", label: "Refreshed every", kind: "select",
+      options: refreshOptions(draft.refresh_seconds),
+    },
   ];
   const submit = async (values) => {
     change({ ...values, refresh_seconds: Number(values.refresh_seconds) });

@@ -3,6 +3,7 @@ import { Empty, Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { del, get, patch, post, useResource } from "../api.js";
 import { Dialog, confirmDialog, toast } from "../feedback.js";
 import { Field, Form } from "../forms.js";
+import { shownText } from "../lines.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, count, plural, time } from "../format.js";
@@ -38,9 +39,9 @@ function Dashboards() {
 const COLUMNS = [
   {
     name: "name", label: "Name", sort: (row) => row.name.toLowerCase(), kind: "breaks",
-    cell: (row) => html`<a href=${`/dashboards/${row.id}`}><strong>${row.name}</strong></a>
+    cell: (row) => html`<a href=${`/dashboards/${row.id}`}><strong>${shownText(row.name)}</strong></a>
       ${row.built_in && html` <span class="badge">built in</span>`}
-      ${row.description && html`<div class="muted small">${row.description}</div>`}`,
+      ${row.description && html`<div class="muted small">${shownText(row.description)}</div>`}`,
   },
   {
     name: "widgets", label: "Widgets", num: true, sort: (row) => row.widget_count,

@@ -3,6 +3,7 @@ import { Empty, Failure, Fragment, Head, html, mount, screen, useMemo } from "..
 import { get, useResource } from "../api.js";
 import { Choice, Pick } from "../choice.js";
 import { count, duration, figure, time } from "../format.js";
+import { shownText, visible } from "../lines.js";
 import { Plot } from "../plot.js";
 import { METRIC_VALUES, addMonitorHref, addWidgetHref, refreshed } from "../queries.js";
 import { metricSeries } from "../series.js";
@@ -46,9 +47,9 @@ function Metric() {
   );
   const mine = about.data?.metrics ?? [];
   const metric = mine[0];
-  const name = metric?.metric_name ?? METRIC;
+  const name = shownText(metric?.metric_name ?? METRIC);
   return html`
-    <${Head} title=${name} text=${html`<code>${METRIC}</code>${metric
+    <${Head} title=${name} text=${html`<code>${shownText(METRIC)}</code>${metric
       ? html` in ${mine.length > 1 && !project.value ? "several projects" : metric.project_id}`
       : ""}`}>
       ${screen.isAdmin && html`<a class="btn" href=${addMonitorHref({
@@ -57,7 +58,7 @@ function Metric() {
       <a class="btn" href=${addWidgetHref({ kind: "series", title: name, source })}>
         + Dashboard</a>`}
     <//>
-    ${metric?.warning && html`<p class="notice notice-warn">${metric.warning}</p>`}
+    ${metric?.warning && html`<p class="notice notice-warn">${visible(metric.warning)}</p>`}
     <${Failure} error=${about.error} retry=${about.reload} />
     ${about.data && !metric && html`<${Empty} title="There is no such metric"
       actions=${html`<a class="btn" href="/custom-metrics">All metrics</a>`}>
@@ -80,7 +81,7 @@ function Figures({ metric, points }) {
     ${shown.map(([label, number]) => html`<div class="card stat">
       <dt class="stat-label">${label}</dt>
       <dd class="stat-value">${number === null ? "–" : figure(Number(number.toPrecision(6)))}
-        ${metric.unit ? html` <small class="muted">${metric.unit}</small>` : null}</dd>
+        ${metric.unit ? html` <small class="muted">${shownText(metric.unit, 32)}</small>` : null}</dd>
     </div>`)}
     <div class="card stat"><dt class="stat-label">Points</dt><dd class="stat-value">${count(total)}</dd></div>
   </dl>`;
@@ -132,13 +133,17 @@ function Course({ range, found, metric, name }) {
 }
 
 const COLUMNS = [
-  { name: "time", label: "Time", kind: "nowrap mono", sort: (row) => row.time, cell: (row) => time(row.time, "ms") },
+  {
+    name: "time", label: "Time", kind: "nowrap mono", sort: (row) => row.time,
+    cell: (row) => time(row.time, "ms"),
+  },
   { name: "value", label: "Value", num: true, sort: (row) => row.value, cell: (row) => figure(row.value) },
-  { name: "unit", label: "Unit", cell: (row) => row.unit ?? html`<span class="muted">–</span>` },
+  { name: "unit", label: "Unit", cell: (row) => shownText(row.unit ?? "–", 32) },
   { name: "project", label: "Project", cell: (row) => row.project_id },
   {
     name: "metadata", label: "Metadata", kind: "mono breaks",
-    cell: (row) => (row.metadata === null ? html`<span class="muted">–</span>` : JSON.stringify(row.metadata)),
+    cell: (row) => (row.metadata === null
+      ? html`<span class="muted">–</span>` : shownText(row.metadata)),
   },
 ];
 

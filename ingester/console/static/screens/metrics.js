@@ -4,6 +4,7 @@ import { get, sqlRows, useResource } from "../api.js";
 import { Code } from "../copy.js";
 import { Table } from "../table.js";
 import { ago, count, figure, plural, time } from "../format.js";
+import { shownText, visible } from "../lines.js";
 import { Sparkline } from "../plot.js";
 import { addMonitorHref, addWidgetHref, metricHref, queryTurn } from "../queries.js";
 import { urlParam } from "../url.js";
@@ -81,15 +82,19 @@ function Metrics() {
 const COLUMNS = [
   {
     name: "metric", label: "Metric", sort: (row) => row.metric_name.toLowerCase(), kind: "breaks",
-    cell: (row) => html`<a href=${metricHref(row.metric_id, row.project_id)}><strong>${row.metric_name}</strong></a>
-      <div class="mono muted small">${row.metric_id}</div>
-      ${row.warning && html`<div class="small warn-text">⚠ ${row.warning}</div>`}`,
+    cell: (row) => html`<a href=${metricHref(row.metric_id, row.project_id)}>
+        <strong>${shownText(row.metric_name)}</strong></a>
+      <div class="mono muted small">${shownText(row.metric_id)}</div>
+      ${row.warning && html`<div class="small warn-text">⚠ ${visible(row.warning)}</div>`}`,
   },
-  { name: "project", label: "Project", sort: (row) => row.project_id, kind: "breaks", cell: (row) => row.project_id },
+  {
+    name: "project", label: "Project", sort: (row) => row.project_id, kind: "breaks",
+    cell: (row) => row.project_id,
+  },
   {
     name: "last", label: "Last value", num: true, sort: (row) => row.last, kind: "nowrap",
     cell: (row) => html`<strong>${figure(row.last)}</strong>${row.unit
-      ? html` <span class="muted">${row.unit}</span>` : null}`,
+      ? html` <span class="muted">${shownText(row.unit, 32)}</span>` : null}`,
   },
   {
     name: "course", label: "Last 48 hours",
