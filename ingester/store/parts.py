@@ -161,12 +161,7 @@ class PartFiles:
         """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had."""
         part = Part(self._path(number), number)
         size = part.file_bytes() + part.wal_bytes()
-        # Else it would write its WAL into the file that goes, and may find the disk full.
-        cursor.execute("PRAGMA disable_checkpoint_on_shutdown")
-        try:
-            cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
-        finally:
-            cursor.execute("PRAGMA enable_checkpoint_on_shutdown")
+        cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
         _remove(part)
         sync_directory(self.directory)
         return size
