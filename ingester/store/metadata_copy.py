@@ -10,13 +10,11 @@ are lost with it. Once seen, in some 250 kills of a server on a busy machine.
    attached, only when they are still the same: the checkpoint has not come to its end, and
    everything else it wrote lies in blocks that these headers call free. Rows committed since are in
    the WAL. It is not waited for an error: some metadata is read long after the attaching.
-2. So it is when the header that the checkpoint writes, the one not in force, is torn itself: blocks
-   are synced before it, and the WAL is kept until it is there.
-3. The copy is synced, and renamed into place durably, before the checkpoint begins. Where it cannot
+2. The copy is synced, and renamed into place durably, before the checkpoint begins. Where it cannot
    be written (a full disk) the checkpoint goes on without: it may be what gives space back.
-4. A block whose checksum does not hold is not copied: it was not written yet, or is past help.
-5. The file is read through DuckDB's own descriptor: closing one of ours would drop its lock.
-6. No other checkpoint of the file may run beside the copying.
+3. A block whose checksum does not hold is not copied: it was not written yet, or is past help.
+4. The file is read through DuckDB's own descriptor: closing one of ours would drop its lock.
+5. No other checkpoint of the file may run beside the copying.
 
 Refuses to touch a file whose headers are others (a file that was made anew has another identifier
 in its first one); where there is no `/proc`, copies nothing.
@@ -29,7 +27,6 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -39,9 +36,8 @@ from .database import Cursor
 
 __all__ = ["copy_path", "keep_metadata", "put_back_metadata"]
 
-# The main header, and two database headers: that with the higher iteration is in force.
-_HEADER_BYTES = 4096
-_HEADERS_BYTES = 3 * _HEADER_BYTES
+# Of each of the three only the first sector is used, which no power cut tears.
+_HEADERS_BYTES = 3 * 4096
 _BLOCK_BYTES = 262_144
 # More than a part of the largest size has; beyond it something else is wrong.
 _BLOCKS_MAX = 1_000
@@ -106,50 +102,24 @@ def put_back_metadata(path: Path) -> bool:
         return False
     is_torn = False
     with path.open("r+b") as file:
-        headers = file.read(_HEADERS_BYTES)
-        if headers != found.headers and not _is_other_header_torn(headers, found.headers):
+        if file.read(_HEADERS_BYTES) != found.headers:
             return False
         for number, block in found.blocks.items():
-            is_torn |= _maybe_write(file, _HEADERS_BYTES + number * _BLOCK_BYTES, block)
+            begin = _HEADERS_BYTES + number * _BLOCK_BYTES
+            file.seek(begin)
+            if file.read(_BLOCK_BYTES) != block:
+                is_torn = True
+                file.seek(begin)
+                file.write(block)
         if is_torn:
-            file.flush()
-            os.fsync(file.fileno())
-        # Last: a kill before leaves what this begins with again.
-        if _maybe_write(file, 0, found.headers):
-            is_torn = True
             file.flush()
             os.fsync(file.fileno())
     return is_torn
 
 
-def _is_other_header_torn(headers: bytes, copied: bytes) -> bool:
-    """Whether all is as it was but for the header not in force, whose checksum does not hold."""
-    starts = range(0, _HEADERS_BYTES, _HEADER_BYTES)
-    slots = [slice(start, start + _HEADER_BYTES) for start in starts]
-    main, *databases = slots
-    if len(headers) < _HEADERS_BYTES or headers[main] != copied[main]:
-        return False
-    in_force, other = sorted(databases, key=lambda slot: _iteration(copied[slot]), reverse=True)
-    return headers[in_force] == copied[in_force] and not _is_whole(headers[other])
-
-
-def _iteration(header: bytes) -> int:
-    return int.from_bytes(header[8:16], "little")
-
-
 def _is_whole(block: bytes) -> bool:
     words = np.frombuffer(block, "<u8")
     return bool(np.bitwise_xor.reduce(words[1:] * _FACTOR) ^ _START == words[0])
-
-
-def _maybe_write(file: BinaryIO, begin: int, content: bytes) -> bool:
-    """False when it is there already."""
-    file.seek(begin)
-    if file.read(len(content)) == content:
-        return False
-    file.seek(begin)
-    file.write(content)
-    return True
 
 
 def _sync(directory: Path) -> None:
