@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from ingester.store.check import check_parts, inspect_folder
+from ingester.store.database import Cursor
 from ingester.store.metadata_copy import copy_path, keep_metadata, put_back_metadata
 from ingester.store.rollups import Rollups
 from ingester.store.store import Store
@@ -183,6 +184,22 @@ def test_without_room_for_the_copy_there_is_a_checkpoint_all_the_same(
             assert store.checkpoint()
         assert store.wal_bytes() == 0
         assert list((tmp_path / "open").glob("*.partial")) == []
+
+
+def test_commits_do_not_wait_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as store:
+        load(store, 1, 50)
+        kept: list[int] = []
+
+        def keep(cursor: Cursor, name: str, path: Path) -> bool:
+            load(store, 2, 70)
+            kept.append(count(store))
+            return keep_metadata(cursor, name, path)
+
+        monkeypatch.setattr("ingester.store.store.keep_metadata", keep)
+        assert store.checkpoint()
+        assert kept == [50 + 70]
+        assert store.wal_bytes() == 0
 
 
 def test_a_copy_goes_with_its_part_and_is_no_stranger(tmp_path: Path) -> None:
