@@ -78,7 +78,9 @@ async def run(
         WorkerThread("rollups-late") as late,
     ):
         purged_at = checkpointed_at = trio.current_time() - _PURGE_EVERY_S
-        bell.ring()  # what was committed before the start
+        # What was committed before the start; it waits from now on, even if nothing else comes.
+        rollups.note_commit()
+        bell.ring()
         while True:
             with trio.move_on_after(_ROUND_S):
                 await bell.wait()
@@ -117,13 +119,15 @@ async def _catch_up(
     step = Step(0, 0)
     while True:
         if must_wait():
-            await _wait_out(must_wait, nice)
+            await _wait_out(must_wait, late)
         began = trio.current_time()
         thread = late if step.waiting_row_count > _LATE_ROWS else nice
         step = await _call(thread, rollups.step)
         took_s = trio.current_time() - began
         if step.row_count >= _LARGE_STEP_ROWS:
-            await _call(nice, give_back)
+            # Not by the nice one: it holds locks of the allocators, for which all others would
+            # wait as long as it gets no processor.
+            await _call(late, give_back)
         # Also in the midst of a long backlog: a start replays the whole WAL.
         await _call(nice, rollups.maybe_checkpoint)
         if step.waiting_row_count:

@@ -35,6 +35,7 @@ from ..store.parts import sync_directory
 from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
     PartMarks,
+    accept_losses,
     adopt_sealed,
     list_again,
     mark_found,
@@ -287,7 +288,7 @@ class _Run:
                         "rollups of rows that retention has removed are lost, if there were any;"
                         " they come from a backup only"
                     )
-            store.sealed.forget_lost()
+            accept_losses(store)
             store.checkpoint()
 
     def _list_kept(self, store: Store) -> None:

@@ -1,4 +1,5 @@
-"""Whether the parts and upload files of a store are sound and add up; nothing is changed.
+"""Whether the parts and upload files of a store are sound and add up; nothing is changed, but for
+metadata that a checkpoint has torn which did not end: it is put back, as any opening does.
 
 Why two ways to the same questions: beside a running server only its own instance may open a part
 (another descriptor, when closed, would drop DuckDB's lock), and a stopped folder must be looked at
@@ -51,6 +52,7 @@ from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
 from .frozen import Frozen, frozen
 from .lost import missing_numbers, newest_number, numbers_named
+from .metadata_copy import put_back_metadata
 from .relations import Snapshot
 from .rollup_file import ROLLUPS, view_of
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
@@ -289,6 +291,8 @@ def parts_read_only(
                 continue
             quoted = str(path).replace("'", "''")
             try:
+                with suppress(OSError):  # of a folder that may only be read
+                    put_back_metadata(path)
                 connection.execute(f"ATTACH '{quoted}' AS {part.name} (READ_ONLY)")
                 version = connection.execute(
                     f"SELECT max(schema_version) FROM {part.name}.part_info"

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ import duckdb
 from msgspec import Struct
 
 from .control.sealed_files import Manifest
+from .metadata_copy import put_back_metadata
 from .relations import Snapshot, relation
 from .rollup_file import ROLLUPS
 from .rollup_schema import TABLES, rollup_view_ddl
@@ -407,6 +409,8 @@ def _is_purged(manifest: Manifest) -> bool:
 def attach_rollups(connection: duckdb.DuckDBPyConnection, path: Path) -> Callable[[str], str]:
     """Attach the file, only to be read, with its public relations; the names of its tables."""
     quoted = str(path).replace("'", "''")
+    with suppress(OSError):  # of a folder that may only be read
+        put_back_metadata(path)
     connection.execute(f"ATTACH '{quoted}' AS {ROLLUPS} (READ_ONLY)")
     rows = connection.execute(
         f"SELECT name, max(number) FROM {ROLLUPS}.generations GROUP BY name"

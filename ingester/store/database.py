@@ -215,6 +215,8 @@ class Database:
         with mapped_errors(self.generation):
             root = duckdb.connect(":memory:", config=self._settings())
             try:
+                # Nor at a DETACH or the end: no copy would be taken before (`metadata_copy.py`).
+                root.execute("PRAGMA disable_checkpoint_on_shutdown")
                 self._attach(root)
             except BaseException:
                 _close(root)

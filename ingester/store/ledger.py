@@ -61,6 +61,8 @@ class Ledger:
         self._lock = threading.Lock()
         self.batch_id = 0
         self.commit_number = 0
+        # The last that was not given in vain: a COMMIT may fail.
+        self.committed_number = 0
         self.applied_seq = 0
         self.request_number_max = 0
 
@@ -80,6 +82,7 @@ class Ledger:
         with self._lock:
             self.batch_id = max(self.batch_id, marks.batch_id)
             self.commit_number = max(self.commit_number, marks.commit_number)
+            self.committed_number = max(self.committed_number, marks.commit_number)
             self.applied_seq = max(self.applied_seq, marks.applied_seq)
             self.request_number_max = max(self.request_number_max, marks.request_number_max)
 
@@ -88,9 +91,11 @@ class Ledger:
         with self._lock:
             self.batch_id += count
             self.commit_number += count
+            self.committed_number = self.commit_number
 
     def applied(self, batches: Iterable[AppliedBatch]) -> None:
         """Take note of a commit. Called with the commit gate held."""
+        self.committed_number = self.commit_number
         for batch in batches:
             self.applied_seq = max(self.applied_seq, batch.last_seq)
             self.request_number_max = max(self.request_number_max, batch.request_number_max)

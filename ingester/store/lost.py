@@ -8,7 +8,9 @@ has left of the next part of that number, and be removed.
    files below `uploads/` and `sealed/` say. The next part is numbered above it.
 2. Commits are gone when that part is not there, or when rules or rollups have seen a later one than
    the ledger has. Then the next part begins `LEAP` numbers further on, and the manifest says so.
-3. An upload file that no part lists is kept when its part is not known, or when it may have been
+3. They are gone, too, when a part was begun behind a commit that none before it has: its WAL was
+   lost after the rotation. Only then is there no leap: the numbers behind it are given.
+4. An upload file that no part lists is kept when its part is not known, or when it may have been
    listed by a commit that is gone. What a crash has left of any other is removed, as ever.
 
 A repair lists those files again and forgets the loss.
@@ -20,11 +22,14 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from .control.sealed_files import LostCommits, Manifest
+from .control.sealed_files import LostCommits, Manifest, SealedPart
+from .database import Cursor
 from .ledger import BULK_AGAIN
 
 __all__ = [
     "LEAP",
+    "accept_cuts",
+    "cut_ledgers",
     "kept_files",
     "lost_problem",
     "missing_numbers",
@@ -69,6 +74,41 @@ def missing_numbers(attached: Collection[int], sealed: Collection[int], newest: 
     """Parts are numbered from 1 without gaps; without any, the first one is missing."""
     known = {*attached, *sealed}
     return [n for n in range(1, max([1, newest, *known]) + 1) if n not in known]
+
+
+def cut_ledgers(
+    cursor: Cursor, attached: Collection[int], sealed: Iterable[SealedPart]
+) -> list[tuple[int, int, int]]:
+    """Commits above the first number, up to the second, that are gone from the part of the third:
+    the next part began behind them.
+    """
+    highest = {part.part_number: part.commit_high for part in sealed}
+    begun: dict[int, int] = {}
+    for number in attached:
+        ((begun[number], highest[number]),) = cursor.execute(
+            "SELECT coalesce(min(commit_number) FILTER (lane = 'carry'), 0),"
+            f" coalesce(max(commit_number), 0) FROM {_part_name(number)}.applied"
+        ).fetchall()
+    found: list[tuple[int, int, int]] = []
+    for number, carried in begun.items():
+        before = max((high for other, high in highest.items() if other < number), default=0)
+        # A leap is no loss of that part.
+        if number - 1 in begun and before < carried < before + LEAP:
+            found.append((before, carried, number - 1))
+    return found
+
+
+def accept_cuts(cursor: Cursor, attached: Collection[int], sealed: Iterable[SealedPart]) -> None:
+    """Let these parts end where the next one begins: what was lost of them was looked for."""
+    for _, carried, number in cut_ledgers(cursor, attached, sealed):
+        cursor.execute(
+            f"INSERT INTO {_part_name(number)}.applied FROM {_part_name(number + 1)}.applied"
+            f" WHERE lane = 'carry' AND commit_number = {carried}"
+        )
+
+
+def _part_name(number: int) -> str:
+    return f"part_{number:06d}"
 
 
 def kept_files(

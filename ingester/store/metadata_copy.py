@@ -10,11 +10,14 @@ are lost with it. Once seen, in some 250 kills of a server on a busy machine.
    attached, only when they are still the same: the checkpoint has not come to its end, and
    everything else it wrote lies in blocks that these headers call free. Rows committed since are in
    the WAL. It is not waited for an error: some metadata is read long after the attaching.
-2. The copy is synced, and renamed into place, before the checkpoint begins. Where it cannot be
-   written (a full disk) the checkpoint goes on without: it may be what gives space back.
-3. The file is read through DuckDB's own descriptor: closing one of ours would drop its lock.
+2. The copy is synced, and renamed into place durably, before the checkpoint begins. Where it cannot
+   be written (a full disk) the checkpoint goes on without: it may be what gives space back.
+3. A block whose checksum does not hold is not copied: it was not written yet, or is past help.
+4. The file is read through DuckDB's own descriptor: closing one of ours would drop its lock.
+5. No other checkpoint of the file may run beside the copying.
 
-Refuses to touch a file whose headers are others; where there is no `/proc`, copies nothing.
+Refuses to touch a file whose headers are others (a file that was made anew has another identifier
+in its first one); where there is no `/proc`, copies nothing.
 """
 
 from __future__ import annotations
@@ -26,17 +29,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from msgspec import Struct
 
 from .database import Cursor
 
 __all__ = ["copy_path", "keep_metadata", "put_back_metadata"]
 
+# Of each of the three only the first sector is used, which no power cut tears.
 _HEADERS_BYTES = 3 * 4096
 _BLOCK_BYTES = 262_144
 # More than a part of the largest size has; beyond it something else is wrong.
 _BLOCKS_MAX = 1_000
 _MAGIC = b"ingester metadata 1\n"
+# DuckDB's checksum: words multiplied and added without carry, kept in the first word.
+_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
+_START = np.uint64(5381)
 
 
 class _Copy(Struct, frozen=True):
@@ -72,10 +80,12 @@ def keep_metadata(cursor: Cursor, name: str, path: Path) -> bool:
             return False
         text = msgspec.msgpack.encode(_Copy(headers, blocks))
         with partial.open("wb") as file:
-            file.write(_MAGIC + zlib.crc32(text).to_bytes(4, "little") + text)
+            file.write(_MAGIC + zlib.crc32(text).to_bytes(4, "little"))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(copy_path(path))
+        _sync(path.parent)
     except OSError:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -105,6 +115,19 @@ def put_back_metadata(path: Path) -> bool:
             file.flush()
             os.fsync(file.fileno())
     return is_torn
+
+
+def _is_whole(block: bytes) -> bool:
+    words = np.frombuffer(block, "<u8")
+    return bool(np.bitwise_xor.reduce(words[1:] * _FACTOR) ^ _START == words[0])
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _maybe_copy(path: Path) -> _Copy | None:
@@ -143,7 +166,9 @@ def _read(descriptor: int, numbers: Sequence[int]) -> dict[int, bytes] | None:
     blocks = {}
     for number in numbers:
         begin = _HEADERS_BYTES + number * _BLOCK_BYTES
-        # One that was not written yet is in no header's use.
-        if begin + _BLOCK_BYTES <= size:
-            blocks[number] = os.pread(descriptor, _BLOCK_BYTES, begin)
+        if begin + _BLOCK_BYTES > size:
+            continue
+        block = os.pread(descriptor, _BLOCK_BYTES, begin)
+        if _is_whole(block):
+            blocks[number] = block
     return blocks

@@ -26,7 +26,7 @@ import structlog
 from ..errors import StoreFailed
 from .database import Cursor
 from .ledger import AppliedBatch, write_applied
-from .metadata_copy import copy_path, put_back_metadata
+from .metadata_copy import copy_path, keep_metadata, put_back_metadata
 from .pinned import PINNED_ROWS, TailRows
 from .schema import PART_DDL, SCHEMA_VERSION, VERSION_DDL
 
@@ -127,9 +127,10 @@ class PartFiles:
     ) -> Part:
         """Make a part with the ledger's marks carried forward. It is not in `parts` yet."""
         part = Part(self._path(number), number)
-        # A WAL without its file is what is left of a removal (`_remove`).
+        # What is there without its file is left of a removal (`_remove`).
         if not part.path.exists():
             part.wal_path.unlink(missing_ok=True)
+            copy_path(part.path).unlink(missing_ok=True)
         try:
             self._attach(cursor, part)
             cursor.execute("BEGIN")
@@ -161,12 +162,7 @@ class PartFiles:
         """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had."""
         part = Part(self._path(number), number)
         size = part.file_bytes() + part.wal_bytes()
-        # Else it would write its WAL into the file that goes, and may find the disk full.
-        cursor.execute("PRAGMA disable_checkpoint_on_shutdown")
-        try:
-            cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
-        finally:
-            cursor.execute("PRAGMA enable_checkpoint_on_shutdown")
+        cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
         _remove(part)
         sync_directory(self.directory)
         return size
@@ -243,6 +239,7 @@ class PartFiles:
                 cursor.execute(statement.format(part=part.name))
         cursor.execute(f"UPDATE {part.name}.part_info SET schema_version = ?", [SCHEMA_VERSION])
         cursor.execute("COMMIT")
+        keep_metadata(cursor, part.name, part.path)
         cursor.execute(f"CHECKPOINT {part.name}")
 
     def _maybe_read_info(self, cursor: Cursor, part: Part) -> bool:

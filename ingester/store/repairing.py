@@ -16,7 +16,7 @@ from .check import Interval, parts_read_only, sequence_gaps
 from .control.copying import maybe_manifest, put_manifest
 from .control.sealed_files import Manifest, SealedFile, SealedPart
 from .ledger import AppliedBatch
-from .lost import LEAP, part_number_of
+from .lost import LEAP, accept_cuts, part_number_of
 from .salvage import listing_rows
 from .schema import DATA_TABLES, parquet_relation
 from .sealed_format import SEALED_TABLES, Span
@@ -25,6 +25,7 @@ from .store import Store
 
 __all__ = [
     "PartMarks",
+    "accept_losses",
     "adopt_sealed",
     "list_again",
     "mark_found",
@@ -167,6 +168,14 @@ def mark_lost(store: Store) -> Iterator[Interval]:
     for first, last in sequence_gaps(store):
         _mark(store, "lost", first, last)
         yield first, last
+
+
+def accept_losses(store: Store) -> None:
+    """What was lost was looked for: it is not told of again."""
+    numbers = [part.number for part in store.parts.parts]
+    with store.database.lease() as lease, lease.using() as cursor:
+        accept_cuts(cursor, numbers, store.sealed.parts.values())
+    store.sealed.forget_lost()
 
 
 def mark_found(store: Store, last_seq: int) -> None:

@@ -2,8 +2,8 @@
 
 Everything here blocks and is called from worker threads. One commit gate per process is held only
 to take commit numbers, write `applied`, COMMIT and publish; inserts run outside it. Who waits for
-whom: commit turn ► a cursor in use ► gate. A reopening waits for cursors in use and for nothing
-else; nobody waits for a reopening with a cursor in use.
+whom: commit turn ► a cursor in use ► checkpoint turn ► gate. A reopening waits for cursors in use
+and for nothing else; nobody waits for a reopening with a cursor in use.
 
 What a caller may rely on
 1. StoreBroken is raised with the generation to hand to `recover`, once the transaction is closed.
@@ -30,7 +30,7 @@ from .cursors import Cursors
 from .database import Cursor, Database, StoreBroken
 from .holds import Holds
 from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, write_applied
-from .lost import LEAP, kept_files, missing_numbers, newest_number
+from .lost import LEAP, cut_ledgers, kept_files, missing_numbers, newest_number
 from .metadata_copy import keep_metadata
 from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
@@ -65,6 +65,8 @@ class Store:
         # used, so that the checkpoint that may be needed first can have one.
         self._commit_turn = threading.Lock()
         self._gate = threading.Lock()
+        # One checkpoint at a time, from the copy of metadata on.
+        self._checkpoint_turn = threading.Lock()
         self._count_lock = threading.Lock()
         self._open_transactions = 0
         # By the number of the part that they began in: a part is another object after a reopening.
@@ -138,6 +140,9 @@ class Store:
         self.rollup_file.attach(cursor)
         newest = max((part.number for part in self.parts.parts), default=0)
         seen = max(manifest.evaluated.commit_number, self.rollup_file.commit_number(cursor))
+        numbers = [part.number for part in self.parts.parts]
+        for low, high, number in cut_ledgers(cursor, numbers, self.sealed.parts.values()):
+            self.sealed.note_lost(low, high, number)
         is_lost = newest < known or seen > self.ledger.commit_number
         if is_lost:
             low = self.ledger.commit_number
@@ -193,9 +198,10 @@ class Store:
         """
         if self._open_transactions and not beside_writers:
             return False
-        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+        with self.database.lease() as lease, lease.using() as cursor:
             for part in self.parts.parts:
-                self._maybe_write_mark(cursor, part)
+                with self._gate:
+                    self._maybe_write_mark(cursor, part)
                 if not part.wal_bytes():
                     continue
                 if not self._checkpoint_part(cursor, part):
@@ -218,13 +224,19 @@ class Store:
             return
         with self.database.lease() as lease, lease.using() as cursor:
             for part in waiting:
-                with self._gate:
-                    self._checkpoint_part(cursor, part)
+                self._checkpoint_part(cursor, part)
 
     def _checkpoint_part(self, cursor: Cursor, part: Part) -> bool:
-        """With the gate held: no commit gets in between. False when writers are in the way."""
-        try:
+        """False when writers are in the way. No commit gets in between; only the copying, which
+        waits for the disk, is done beside them: it is of what the last checkpoint has written.
+        """
+        with self._checkpoint_turn:
             keep_metadata(cursor, part.name, part.path)
+            with self._gate:
+                return self._checkpoint_behind_gate(cursor, part)
+
+    def _checkpoint_behind_gate(self, cursor: Cursor, part: Part) -> bool:
+        try:
             if not part.is_wide:
                 cursor.execute("SET GLOBAL max_vacuum_tasks = 100")
             cursor.execute(f"CHECKPOINT {part.name}")
@@ -246,7 +258,7 @@ class Store:
         bytes_max = self.config.memory_bytes_max // 2
         if all(part.fresh[table].widest_with(rows) <= bytes_max for table, rows in pinned.items()):
             return
-        with self.database.lease() as lease, lease.using() as cursor, self._gate:
+        with self.database.lease() as lease, lease.using() as cursor:
             self._checkpoint_part(cursor, part)
 
     def _maybe_write_mark(self, cursor: Cursor, part: Part) -> None:
@@ -277,7 +289,7 @@ class Store:
             part = self.parts.create(
                 cursor,
                 self.ledger.carry(),
-                self.ledger.commit_number,
+                self.ledger.committed_number,
                 number=self.parts.newest.number + 1,
             )
             try:

@@ -176,14 +176,16 @@ def test_a_backup_of_a_store_that_has_lost_rows_replaces_none(folder: Path) -> N
     assert read_manifest(directory) == before
 
 
-def _with_wal(folder: Path) -> None:
-    """An upload and small requests that are in the WAL alone, rolled up; then a kill."""
+def _with_wal(folder: Path, *, rotated: bool = False) -> None:
+    """An upload that is in the WAL alone, rolled up; then a kill."""
     with _started(folder) as opened:
         _rolled_up(opened)
     store = Store(folder, config_of(folder).store)
     store.open()
     upload(store, 1_003)
     Rollups(store).step()
+    if rotated:
+        store.rotate()
     copy = folder.with_name("killed")
     shutil.copytree(folder, copy)
     store.close()
@@ -216,6 +218,36 @@ def test_an_upload_whose_commit_was_lost_with_the_wal_is_kept_and_listed_again(
         assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_000
         _rolled_up(opened)
         assert value(opened.store, "SELECT sum(events) FROM events_daily") == 15_998
+    assert check_folder(folder) == []
+
+
+def test_an_upload_whose_commit_was_lost_with_the_wal_of_a_rotated_part_is_kept(
+    folder: Path,
+) -> None:
+    _with_wal(folder, rotated=True)
+    (folder / "open" / "000002.duckdb.wal").unlink()
+    before = _uploads(folder)
+    for _ in range(2):
+        with _started(folder) as opened:
+            assert _uploads(folder) == before
+            assert len(opened.store.kept_files) == 1
+    found = repair_folder(config_of(folder))
+    assert found.problems == [], found
+    for _ in range(2):
+        with _started(folder) as opened:
+            assert opened.store.sealed.lost == ()
+            assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_000
+            _rolled_up(opened)
+            assert value(opened.store, "SELECT sum(events) FROM events_daily") == 15_998
+    assert check_folder(folder) == []
+
+
+def test_a_number_that_was_given_in_vain_before_a_rotation_is_no_loss(folder: Path) -> None:
+    with _started(folder) as opened:
+        opened.store.ledger.commit_number += 1  # a COMMIT that failed
+        opened.store.rotate()
+    with _started(folder) as opened:
+        assert opened.store.sealed.lost == ()
     assert check_folder(folder) == []
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ingester.store.check import check_parts
+from ingester.store.check import check_parts, inspect_folder
+from ingester.store.database import Cursor
 from ingester.store.metadata_copy import copy_path, keep_metadata, put_back_metadata
 from ingester.store.rollups import Rollups
 from ingester.store.store import Store
@@ -80,6 +81,44 @@ def test_a_part_with_torn_metadata_is_attached_with_all_of_its_rows(tmp_path: Pa
         assert count(store) == 3 * 50 + 70
 
 
+@pytest.mark.parametrize("name", ["part_000001", "rollups"])
+def test_a_check_of_a_stopped_folder_finds_torn_metadata_in_order(
+    tmp_path: Path, name: str
+) -> None:
+    filled(tmp_path)
+    with opened(tmp_path) as store:
+        Rollups(store).maybe_checkpoint(bytes_min=1)
+
+    def more(store: Store) -> None:
+        load(store, 4, 70)
+        Rollups(store).step()
+
+    path = {
+        "part_000001": tmp_path / "open" / "000001.duckdb",
+        "rollups": tmp_path / "rollups.duckdb",
+    }[name]
+    tear(tmp_path, name, more, path)
+    with pytest.raises(duckdb.IOException, match="checksum"):
+        duckdb.connect(str(path), read_only=True)
+    found = inspect_folder(tmp_path)
+    assert (found.problems, found.damaged, found.are_rollups_lost) == ([], {}, False)
+
+
+def test_a_block_whose_checksum_does_not_hold_is_not_copied(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path = tmp_path / "open" / "000001.duckdb"
+    with opened(tmp_path) as store:
+        load(store, 9, 70)
+        with store.database.lease() as lease, lease.using() as cursor:
+            with path.open("r+b") as file:
+                file.seek(HEADERS + BLOCK - 8)
+                file.write(b"torn off")
+            assert keep_metadata(cursor, "part_000001", path)
+        broken = path.read_bytes()
+    assert put_back_metadata(path) is False
+    assert path.read_bytes() == broken
+
+
 def test_rollups_with_torn_metadata_are_attached(tmp_path: Path) -> None:
     filled(tmp_path)
     with opened(tmp_path) as store:
@@ -145,6 +184,22 @@ def test_without_room_for_the_copy_there_is_a_checkpoint_all_the_same(
             assert store.checkpoint()
         assert store.wal_bytes() == 0
         assert list((tmp_path / "open").glob("*.partial")) == []
+
+
+def test_commits_do_not_wait_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as store:
+        load(store, 1, 50)
+        kept: list[int] = []
+
+        def keep(cursor: Cursor, name: str, path: Path) -> bool:
+            load(store, 2, 70)
+            kept.append(count(store))
+            return keep_metadata(cursor, name, path)
+
+        monkeypatch.setattr("ingester.store.store.keep_metadata", keep)
+        assert store.checkpoint()
+        assert kept == [50 + 70]
+        assert store.wal_bytes() == 0
 
 
 def test_a_copy_goes_with_its_part_and_is_no_stranger(tmp_path: Path) -> None:
