@@ -99,6 +99,7 @@ _ROLES: dict[NeededRole, str] = {
     "viewer": "",
     "admin": "Only for administrators.",
 }
+_SIGNED_IN_ONLY = "For members who are signed in: a read token changes nothing."
 EVENTS = "text/event-stream"
 _TAIL_TEXT = (
     "Each event is one row, its `id` the position behind it: sent as `Last-Event-ID` the stream"
@@ -145,7 +146,10 @@ def management_operation(route: Route, schemas: Schemas) -> Json:
     }
     if route.conflict:
         operation["responses"]["409"] = error_response(schemas.of(ErrorBody), 409, route.conflict)
-    if text := _ROLES[route.role]:
+    text = _ROLES[route.role]
+    if route.role == "viewer" and route.method != "GET" and name != "change_password":
+        text = _SIGNED_IN_ONLY
+    if text:
         operation["description"] = text
     if parameters := _parameters(route.pattern, route.query, schemas):
         operation["parameters"] = parameters
