@@ -106,7 +106,7 @@ def test_a_lost_part_is_made_anew_from_the_journal_and_its_uploads(
         pytest.skip("the second header counts")
     found = _repaired(folder)
     assert found.problems == []
-    assert len(list((folder / "open").glob("*.damaged-*"))) == (damage is not _remove)
+    assert len(list((folder / "open").glob("*.duckdb.damaged-*"))) == (damage is not _remove)
     rows = _rows(folder)
     wanted = sound[1]
     assert rows["events"] == wanted["events"]
