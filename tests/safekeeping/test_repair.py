@@ -266,7 +266,7 @@ def test_damage_of_a_wal_takes_nothing_that_is_in_the_file(
 
 def test_damage_of_exported_rows_is_named_and_they_are_exported_anew(folder: Path) -> None:
     with _started(folder) as opened:
-        held = opened.increments.hold(gives_up_at=time.monotonic() + 30)
+        held = opened.increments.hold(gives_up_at=time.monotonic() + 30, sql="FROM events")
         opened.increments.release(held)
     path = next((folder / "export").glob("000001-events-*"))
     assert check_folder(folder) == []

@@ -110,7 +110,7 @@ _TAIL_TEXT = (
 _SIGNED_IN: list[Json] = [{"consoleToken": []}, {"session": []}]
 # Functions after which the browser keeps another session.
 _SESSIONS = frozenset({"set_up", "accept_invitation", "sign_in", "sign_out"})
-_OWN_SESSION = _SESSIONS | {"change_password"}
+_OF_MEMBERS = frozenset({"create_saved_search", "patch_saved_search", "delete_saved_search"})
 
 
 def console_types() -> Iterable[Any]:
@@ -148,7 +148,7 @@ def management_operation(route: Route, schemas: Schemas) -> Json:
     if route.conflict:
         operation["responses"]["409"] = error_response(schemas.of(ErrorBody), 409, route.conflict)
     text = _ROLES[route.role]
-    if route.role == "viewer" and route.method != "GET" and name not in _OWN_SESSION:
+    if name in _OF_MEMBERS:
         text = _SIGNED_IN_ONLY
     if text:
         operation["description"] = text
