@@ -337,7 +337,7 @@ def test_a_rotation_behind_a_failed_commit_is_passed(tmp_path: Path) -> None:
         store.ledger.commit_number += 3
         store.rotate()
         finish(rollups)
-        assert rollups.commit_number == store.ledger.commit_number
+        assert rollups.commit_number == store.ledger.committed_number
         assert not Rollups(store)._is_rebuild_due
 
 
