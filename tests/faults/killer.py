@@ -24,7 +24,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ import structlog
 
 from ingester.store import rollups
 from tests.faults.life import Book, Life, Request, random_request
-from tests.faults.points import POINTS, STARTING, break_build, install
+from tests.faults.builds import broken
+from tests.faults.points import POINTS, STARTING, install
 
 __all__ = ["Round", "main"]
 
@@ -89,9 +90,8 @@ def work(folder: Path, book: Book, this: Round, say: Callable[[str], None]) -> N
         for request in book.requests.values():
             say(f"is {request.batch} {request.outcome}")
         say(f"gone {' '.join(book.gone)}")
-        say(f"day {_day(book)}")
         if this.number % _RECOUNT_EVERY == 0:
-            for problem in life.recount(_day(book) - 3):
+            for problem in life.recount():
                 say(f"wrong {problem}")
         for step in steps(life, book, this):
             step()
@@ -102,9 +102,8 @@ def work(folder: Path, book: Book, this: Round, say: Callable[[str], None]) -> N
 def steps(life: Life, book: Book, this: Round) -> Iterator[Callable[[], object]]:
     """In no order, and so that each point is passed sooner or later."""
     chance = this.chance
-    day = _day(book)
     for _ in range(_OPS_MAX):
-        some = [random_request(book, chance, day) for _ in range(chance.randint(1, 4))]
+        some = [random_request(book, chance, book.day) for _ in range(chance.randint(1, 4))]
         small = [request for request in some if request.kind == "small"]
         if small:
             yield lambda those=small: life.send_small(*those)
@@ -125,8 +124,7 @@ def steps(life: Life, book: Book, this: Round) -> Iterator[Callable[[], object]]
             if chance.random() < rate:
                 yield step
         if chance.random() < 0.25:
-            day += 1
-            yield lambda: life.purge(day)
+            yield lambda: life.purge(book.day + 1)
 
 
 def _again(life: Life, request: Request, chance: random.Random) -> None:
@@ -134,10 +132,6 @@ def _again(life: Life, request: Request, chance: random.Random) -> None:
     problem = life.send_again(request, as_file=chance.random() < 0.5 if is_bulk else None)
     if problem is not None:
         life._say(f"wrong {problem}")
-
-
-def _day(book: Book) -> int:
-    return max((request.day for request in book.requests.values()), default=0)
 
 
 def _end() -> None:
@@ -188,6 +182,8 @@ def take(book: Book, line: str) -> None:
     elif kind == "is":
         batch, outcome = rest.split()
         book.requests[batch].outcome = outcome  # type: ignore[assignment]
+    elif kind == "day":
+        book.day = max(book.day, int(rest))
     elif kind == "going":
         book.going.update(rest.split())
     elif kind == "gone":
@@ -195,10 +191,13 @@ def take(book: Book, line: str) -> None:
         book.going.clear()
 
 
-def main(folder: Path, count: int, seed: int, broken: str = "") -> dict[str, Any]:
+def main(folder: Path, count: int, seed: int, build: str = "") -> dict[str, Any]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    if broken:
-        break_build(broken)
+    with broken(build) if build else nullcontext():
+        return _rounds(folder, count, seed)
+
+
+def _rounds(folder: Path, count: int, seed: int) -> dict[str, Any]:
     book = Book()
     reached: Counter[str] = Counter()
     passed: Counter[str] = Counter()

@@ -104,6 +104,7 @@ class Book:
         self.going: set[str] = set()  # retention has begun: there whole, or not at all
         self.total = Verdict()
         self.serial = 0
+        self.day = 0  # the newest that retention has looked at
 
     def name(self) -> str:
         self.serial += 1
@@ -251,6 +252,8 @@ class Life:
 
     def purge(self, today: int) -> None:
         """Remove what is sealed and past its time at the beginning of that day."""
+        self.book.day = max(self.book.day, today)
+        self._say(f"day {self.book.day}")
         now = (DAY_0 + timedelta(days=today)).timestamp()
         kept = Keeping(days={"events": _KEPT_DAYS, "rejects": _KEPT_DAYS})
         files = [
@@ -318,9 +321,9 @@ class Life:
             wrong.append(f"requests that are there twice: {found}")
         return wrong
 
-    def recount(self, since_day: int) -> list[str]:
+    def recount(self) -> list[str]:
         """Where rollups are not what the rows say that retention has left."""
-        since = DAY_0 + timedelta(days=since_day)
+        since = DAY_0 + timedelta(days=self.book.day - _KEPT_DAYS)
         if self.rollups._is_rebuild_due:
             self.rollups.step()
         return recount_problems(self.store, self.rollups, since=since.replace(tzinfo=None))

@@ -7,13 +7,10 @@ name of a point each time one is passed. What is done then is the caller's: SIGK
 
 1. A name says what has just been done and, by that, what has not.
 2. Every name in `POINTS` is passed by ordinary work; `test_named_points.py` fails where one is not.
-3. `broken` builds do two steps in the wrong order or leave one out. A fault test that finds
-   nothing wrong with them proves nothing.
 """
 
 from __future__ import annotations
 
-import os
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +20,7 @@ from typing import Any
 from ingester import startup
 from ingester.journal import segments, writer
 from ingester.journal.writer import JournalWriter
-from ingester.store import metadata_copy, parts, rollup_file, rollups, sealing, store, transaction
+from ingester.store import metadata_copy, parts, rollup_file, rollups, sealing, store
 from ingester.store.control.sealed_files import SealedFiles
 from ingester.store.parts import PartFiles
 from ingester.store.rollup_file import RollupFile
@@ -33,7 +30,7 @@ from ingester.store.store import Store
 from ingester.store.transaction import Transaction
 from ingester.store.upload_files import UploadFile
 
-__all__ = ["BREAKS", "POINTS", "STARTING", "break_build", "install"]
+__all__ = ["POINTS", "POINT_GROUPS", "STARTING", "Patch", "install", "patching"]
 
 Reach = Callable[[str], None]
 
@@ -69,49 +66,46 @@ _SEALING = (
 # Passed by a start that has something to replay.
 STARTING = ("replaying", "replayed")
 
-POINTS = (
-    *_JOURNAL,
-    *_LOADING,
-    *_UPLOADS,
-    *_ROTATION,
-    *_CHECKPOINT,
-    *_ROLLUPS,
-    *_SEALING,
-    *STARTING,
-)
+_GROUPS = {
+    "journal": _JOURNAL,
+    "loading": _LOADING,
+    "uploads": _UPLOADS,
+    "rotation": _ROTATION,
+    "checkpoint": _CHECKPOINT,
+    "rollups": _ROLLUPS,
+    "sealing": _SEALING,
+    "starting": STARTING,
+}
+POINT_GROUPS = {point: group for group, points in _GROUPS.items() for point in points}
+POINTS = tuple(POINT_GROUPS)
 
-# By name, what is wrong with the build.
-BREAKS = (
-    "not written",  # acknowledged, and written only with the next group
-    "ledger without sequences",  # what was loaded is not told from what was not
-    "upload not listed",
-    "segment unlinked early",  # before its records are loaded
-    "part removed early",  # before the manifest has its rows
-    "manifest forgets",  # files go, and are not named as removals nor taken out
-    "rollup cursor first",
-    "replayed again",
-)
+# Replaces a function of an owner by what the last argument makes of it.
+Patch = Callable[[Any, str, Callable[[Any], Any]], None]
 
 
 @contextmanager
-def install(reach: Reach) -> Iterator[None]:
-    """Call `reach` at every point until the end."""
+def patching() -> Iterator[Patch]:
+    """What is patched with it is as before at the end."""
     undo: list[tuple[Any, str, Any]] = []
 
     def patch(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
         undo.append((owner, name, getattr(owner, name)))
         setattr(owner, name, wrap(getattr(owner, name)))
 
-    for patches in (_on_journal, _on_commits, _on_parts, _on_rollups, _on_sealing):
-        patches(patch, reach)
     try:
-        yield
+        yield patch
     finally:
         for owner, name, original in reversed(undo):
             setattr(owner, name, original)
 
 
-Patch = Callable[[Any, str, Callable[[Any], Any]], None]
+@contextmanager
+def install(reach: Reach) -> Iterator[None]:
+    """Call `reach` at every point until the end."""
+    with patching() as patch:
+        for patches in (_on_journal, _on_commits, _on_parts, _on_rollups, _on_sealing):
+            patches(patch, reach)
+        yield
 
 
 def _behind(reach: Reach, point: str) -> Callable[[Any], Any]:
@@ -258,116 +252,3 @@ def _on_sealing(patch: Patch, reach: Reach) -> None:
     patch(Store, "publish_sealed", published)
     patch(PartFiles, "remove", _behind(reach, "part removed"))
     patch(SealedData, "_unlink", unlinked)
-
-
-def break_build(name: str) -> None:
-    """For good: in a process of its own."""
-    assert name in BREAKS, name
-    _BROKEN[name]()
-
-
-def _acknowledge_early() -> None:
-    append = JournalWriter.append
-    held: list[bytes] = []
-
-    def appended(self: JournalWriter, payloads: Any) -> tuple[int, int]:
-        first = self.next_seq + len(held)
-        late, held[:] = list(held), payloads
-        if late:
-            append(self, late)
-        return first, first + len(payloads) - 1
-
-    JournalWriter.append = appended  # type: ignore[method-assign]
-
-
-def _forget_sequences() -> None:
-    write = store.write_applied
-
-    def written(cursor: Any, name: str, batches: Any, number: int) -> None:
-        from msgspec.structs import replace
-
-        write(cursor, name, [replace(b, first_seq=0, last_seq=0) for b in batches], number)
-
-    store.write_applied = written  # type: ignore[attr-defined]
-
-
-def _leave_unlisted() -> None:
-    Transaction._list_upload = lambda *_: None  # type: ignore[method-assign,assignment]
-
-
-def _unlink_segments_early() -> None:
-    delete = JournalWriter.delete_applied
-    JournalWriter.delete_applied = (  # type: ignore[method-assign]
-        lambda self, applied_seq, *, now: delete(self, self.next_seq, now=float("inf"))
-    )
-
-
-def _remove_parts_early() -> None:
-    publish = Store.publish_sealed
-
-    def published(self: Store, **changes: Any) -> None:
-        told = changes.get("part")
-        if told is not None:
-            for suffix in ("", ".wal"):
-                path = self.parts.directory / f"{told.part_number:06d}.duckdb{suffix}"
-                path.unlink(missing_ok=True)
-        publish(self, **changes)
-
-    Store.publish_sealed = published  # type: ignore[method-assign,assignment]
-
-
-def _forget_files() -> None:
-    swap = SealedFiles.swap_sealed
-
-    def swapped(self: SealedFiles, **changes: Any) -> None:
-        if not changes.get("part"):
-            changes["removals"] = ()
-            changes["dropped"] = ()
-        swap(self, **changes)
-
-    SealedFiles.swap_sealed = swapped  # type: ignore[method-assign,assignment]
-
-
-def _move_cursor_first() -> None:
-    add = rollups._add
-
-    def added(cursor: Any, snapshot: Any, ids: Any, tables: Any) -> None:
-        number = snapshot.commit_number
-        cursor.execute(
-            f"INSERT INTO {tables['progress']} VALUES (?, now()::TIMESTAMP, {tables.horizon})",
-            [number],
-        )
-        cursor.execute("COMMIT")
-        cursor.execute("BEGIN")
-        add(cursor, snapshot, ids, tables)
-
-    rollups._add = added  # type: ignore[assignment]
-
-
-def _replay_again() -> None:
-    recover = startup.recover
-    startup.recover = (  # type: ignore[attr-defined]
-        lambda directory, *, after_seq: recover(directory, after_seq=max(0, after_seq - 3))
-    )
-    load = startup.load_requests
-
-    def loaded(target: Store, first_seq: int, requests: Any, *rest: Any) -> None:
-        target.ledger.applied_seq = min(target.ledger.applied_seq, first_seq - 1)
-        load(target, first_seq, requests, *rest)
-
-    startup.load_requests = loaded  # type: ignore[attr-defined]
-
-
-_BROKEN: dict[str, Callable[[], None]] = {
-    "not written": _acknowledge_early,
-    "ledger without sequences": _forget_sequences,
-    "upload not listed": _leave_unlisted,
-    "segment unlinked early": _unlink_segments_early,
-    "part removed early": _remove_parts_early,
-    "manifest forgets": _forget_files,
-    "rollup cursor first": _move_cursor_first,
-    "replayed again": _replay_again,
-}
-assert set(_BROKEN) == set(BREAKS)
-assert transaction is not None
-assert os.name == "posix"
