@@ -31,8 +31,8 @@ from typing import Any
 import structlog
 
 from ingester.store import rollups
-from tests.faults.life import Book, Life, Request, random_request
 from tests.faults.builds import broken
+from tests.faults.life import Book, Life, Request, random_request
 from tests.faults.points import POINTS, STARTING, install
 
 __all__ = ["Round", "main"]
@@ -112,7 +112,7 @@ def steps(life: Life, book: Book, this: Round) -> Iterator[Callable[[], object]]
                 yield lambda r=request: life.send_bulk(r, as_file=chance.random() < 0.5)
         keyed = [r for r in book.requests.values() if r.key is not None]
         if keyed and chance.random() < 0.3:
-            yield lambda: _again(life, chance.choice(keyed), chance)
+            yield lambda those=keyed: _again(life, chance.choice(those), chance)
         for rate, step in (
             (0.5, life.load),
             (0.3, life.roll_up),
