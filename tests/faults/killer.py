@@ -1,6 +1,7 @@
-"""Rounds of work in a forked child that kills itself at a named point; `python -m` it with a folder,
-a count of rounds, a seed, and perhaps the name of a broken build. Prints a report as JSON, a line
-a round.
+"""Rounds of work in a forked child that kills itself at a named point.
+
+`python -m` it with a folder, a count of rounds, a seed, and perhaps the name of a broken build.
+Prints a report as JSON, a line a round.
 
 Why forks: a process that has imported everything is ready for the next round in milliseconds, so
 that hundreds of kills are a matter of minutes (as `tests/store/checkpoint_killer.py`).
