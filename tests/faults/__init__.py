@@ -5,7 +5,7 @@ F1, kill -9 at random: `system/test_kill.py`, `test_rollups.py`, `test_sealing.p
 F2, kill -9 at named points: `test_named_points.py`, `system/test_kill_points.py`; within a
     checkpoint `store/test_checkpoint_kill.py`, `store/test_metadata_copy.py`; rules, alerts,
     monitors and deliveries `system/test_watch_kill.py`, `test_delivery_kill.py`.
-F3, power cuts: `test_power.py` (ext4 on a loop device), `journal/test_faults.py` (a disk in memory).
+F3, power cuts: `test_power.py` (ext4 on a loop device), `journal/test_faults.py` (in memory).
 F3b, torn and damaged journal segments: `test_torn.py`, `journal/test_recovery.py`; other files:
     `safekeeping/`, `store/test_metadata_copy.py`, `actors/test_sealer.py`.
 F4, full disk: `system/test_disk_full.py`, `store/test_disk_full.py`.

@@ -95,7 +95,7 @@ def test_a_slow_disk_slows_senders_and_loses_nothing(tmp_path: Path) -> None:
                 assert connection.request("GET", "/healthz").status == 200
         assert server.memory_peak_bytes() < _MEMORY_BYTES_MAX
         tracer.send_signal(signal.SIGINT)
-        tracer.wait(30)
+        tracer.communicate(timeout=30)
         load.stop()
         server.kill()
         server.start()

@@ -29,12 +29,17 @@ def main() -> None:
     # Behind the patch: some bind the clock when they are imported.
     from ingester.actors import sealer
     from ingester.cli import main as command
+    from ingester.store.control.sealed_files import SealedFile
     from ingester.store.retention import Keeping
 
     sealer.NOTICE_S, sealer._PURGE_LOOK_S = 1.0, 1.0
     # The ledger has DuckDB's clock, which is not fast: it would go before the rows it tells of.
     goes_at = Keeping.goes_at
-    Keeping.goes_at = lambda self, file: None if file.table == "applied" else goes_at(self, file)  # type: ignore[method-assign]
+
+    def later(self: Keeping, file: SealedFile) -> float | None:
+        return None if file.table == "applied" else goes_at(self, file)
+
+    Keeping.goes_at = later  # type: ignore[method-assign]
     command(prog_name="ingester")
 
 
