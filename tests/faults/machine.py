@@ -307,12 +307,13 @@ def _commit_fails(is_durable: bool) -> Iterator[None]:
         raise duckdb.FatalException("injected: database has been invalidated")
 
     def wrap(commit: Any) -> Any:
-        def called(self: Store, part: Any, batches: Any, upload: Any, pinned: Any, cursor: Any):
+        def called(self: Store, *arguments: Any) -> Any:
             nonlocal is_due
+            *rest, cursor = arguments
             if is_due:
                 is_due = False
                 cursor = FaultyCursor(cursor, "COMMIT", fail)
-            return commit(self, part, batches, upload, pinned, cursor)
+            return commit(self, *rest, cursor)
 
         return called
 

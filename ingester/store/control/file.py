@@ -58,7 +58,7 @@ class ControlFile:
                 connection.execute("PRAGMA foreign_keys = ON")
                 # A dead process may have left a commit there whose sync had failed. It counts from
                 # now on, so it must not be in the page cache only.
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 if 0 < (version := schema_version(connection)) < steps[-1].version:
                     _copy_before_upgrade(connection, path, version)
                 migrate(connection, steps, path=str(path))
