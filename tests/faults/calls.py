@@ -68,7 +68,10 @@ class _Said:
 
 def work(folder: Path, book: Book, said: _Said) -> None:
     """Everything once, and then until it works again."""
-    life = Life(folder, book, say=said.say)
+    try:
+        life = Life(folder, book, say=said.say)
+    except StoreBusy as error:
+        raise StoreFailed(f"a start: {error}") from error
     book.serial += 1000
 
     def small() -> None:
