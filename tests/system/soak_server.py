@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 
 __all__ = ["fast_time", "main"]
 
@@ -31,6 +32,7 @@ def main() -> None:
     from ingester.cli import main as command
     from ingester.store.control.sealed_files import SealedFile
     from ingester.store.retention import Keeping
+    from ingester.store.rollups import Rollups
 
     sealer.NOTICE_S, sealer._PURGE_LOOK_S = 1.0, 1.0
     # The ledger has DuckDB's clock, which is not fast: it would go before the rows it tells of.
@@ -40,6 +42,12 @@ def main() -> None:
         return None if file.table == "applied" else goes_at(self, file)
 
     Keeping.goes_at = later  # type: ignore[method-assign]
+    purge = Rollups.purge
+
+    def purged(self: Rollups, days: int) -> int:
+        return purge(self, days, now=datetime.fromtimestamp(time.time(), UTC))
+
+    Rollups.purge = purged  # type: ignore[assignment,method-assign]
     command(prog_name="ingester")
 
 
