@@ -53,7 +53,10 @@ _MERGE_ROWS_MAX = 262_144
 # What was appended since the last one is held in memory: after a million events 263 MB with 8 MiB
 # here, 320 without a checkpoint (measured 2026-11-21).
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
+# Before any bucket. Not "is finite": from the statistics of a file that was checkpointed and attached
+# again DuckDB 1.5.6 answers max('-infinity') with a day in 290309 BC, which is then stored.
 _LONG_AGO = "-infinity"
+_IS_SET = "horizon > TIMESTAMP '0001-01-01'"
 
 _EVENT_COLUMNS = ("source", "account_id", "user_id", "created_at", "action", "session_id", "body")
 _LOG_COLUMNS = ("time", "service", "environment", "level")
@@ -249,7 +252,7 @@ class Rollups:
     def horizon(self, cursor: Cursor) -> datetime | None:
         """Since when buckets are kept; None: all of them."""
         ((found,),) = cursor.execute(
-            f"SELECT max(horizon) FILTER (isfinite(horizon)) FROM {self._file.names()['progress']}"
+            f"SELECT max(horizon) FILTER ({_IS_SET}) FROM {self._file.names()['progress']}"
         ).fetchall()
         assert found is None or isinstance(found, datetime)
         return found
@@ -347,7 +350,7 @@ class Rollups:
     def _progress(self, cursor: Cursor) -> _Progress:
         ((number, at, horizon),) = cursor.execute(
             "SELECT coalesce(max(commit_number), 0), max(committed_at), "
-            f"coalesce(max(horizon), '{_LONG_AGO}'::TIMESTAMP)::VARCHAR "
+            f"coalesce(max(horizon) FILTER ({_IS_SET}), '{_LONG_AGO}'::TIMESTAMP)::VARCHAR "
             f"FROM {self._file.names()['progress']}"
         ).fetchall()
         return _Progress(number, at, f"TIMESTAMP '{horizon}'")

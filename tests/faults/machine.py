@@ -1,0 +1,341 @@
+"""Random interleavings of sending, retries, crashes, replay, FATAL errors, rotation, sealing and
+retention, against a model of sets (`Book`).
+
+A crash is a copy of the folder, taken at a named point or between two steps, on which the next life
+starts; the old life is dropped without any tidying. What a start finds must be what the book says:
+acknowledged requests whole and once, refused ones not at all, unanswered ones whole or not at all,
+and rollups that are a recount.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from hypothesis import note
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from ingester.journal.segments import FileCalls
+from ingester.store import rollups
+from ingester.store.store import Store
+from tests.faults.life import Book, Life, Request
+from tests.faults.points import POINT_GROUPS, POINTS, STARTING, install, patching
+from tests.store.stores import FaultyCursor
+
+__all__ = ["Crashed", "StoreMachine"]
+
+_UNMERGED_ROWS_MAX = 60
+# What is done, in this order, to come by the points of a group.
+_WORK = {
+    "journal": ("send", "send", "send", "load", "send", "clean"),
+    "loading": ("send", "load"),
+    "uploads": ("upload", "upload"),
+    "rotation": ("rotate",),
+    "checkpoint": ("send", "load", "roll_up", "checkpoint"),
+    "rollups": ("send", "load", "roll_up", "upload", "roll_up", "roll_up"),
+    "sealing": ("send", "load", "upload", "seal", "upload", "seal", "purge"),
+    "starting": ("send", "restart"),
+}
+_sizes = st.lists(
+    st.tuples(st.sampled_from([1, 1, 3, 30]), st.sampled_from([0, 0, 2]), st.booleans()),
+    min_size=1,
+    max_size=3,
+)
+
+
+class Crashed(BaseException):
+    """The process ended at a point; the folder as it was then has been copied."""
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """`crash_count` and `points` tell what a run has come to, over all machines of it."""
+
+    crash_count = 0
+    points: set[str] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._root = Path(tempfile.mkdtemp(prefix="ingester-machine-"))
+        self._folder_count = 0
+        self._folder = self._root / "0"
+        self._book = Book()
+        self._armed: tuple[str, int] | None = None
+        self._stack = ExitStack()
+        self._stack.callback(shutil.rmtree, self._root, ignore_errors=True)
+        self._stack.enter_context(install(self._reach))
+        patch = self._stack.enter_context(patching())
+        patch(rollups, "_UNMERGED_ROWS_MAX", lambda _: _UNMERGED_ROWS_MAX)
+        self._life: Life | None = None
+        self._start()
+
+    # --- what is done
+
+    @rule(sizes=_sizes)
+    def send_small(self, sizes: list[tuple[int, int, bool]]) -> None:
+        requests = [self._request("small", *size) for size in sizes]
+        self._do(lambda life: life.send_small(*requests))
+
+    @rule(row_count=st.integers(1, 300), as_file=st.booleans(), is_keyed=st.booleans())
+    def send_bulk(self, row_count: int, as_file: bool, is_keyed: bool) -> None:
+        request = self._request("bulk", row_count, 0, is_keyed)
+        self._do(lambda life: life.send_bulk(request, as_file=as_file))
+
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        keyed = [r for r in self._book.requests.values() if r.key is not None]
+        if keyed:
+            request = data.draw(st.sampled_from(keyed), label="request")
+            self._do(lambda life: _no_problem(life.send_again(request, as_file=_as_file(request))))
+
+    @rule()
+    def load(self) -> None:
+        self._do(Life.load)
+
+    @rule()
+    def roll_up(self) -> None:
+        self._do(Life.roll_up)
+
+    @rule()
+    def checkpoint(self) -> None:
+        self._do(Life.checkpoint)
+
+    @rule()
+    def rotate(self) -> None:
+        self._do(Life.rotate)
+
+    @rule()
+    def seal(self) -> None:
+        self._do(Life.load)
+        self._do(Life.rotate)
+        self._do(Life.seal)
+
+    @rule(days=st.integers(1, 3))
+    def purge(self, days: int) -> None:
+        self._book.day += days
+        self._do(lambda life: life.purge(self._book.day))
+
+    @rule()
+    def clean_journal(self) -> None:
+        self._do(Life.clean_journal)
+
+    # --- what goes wrong
+
+    @rule(point=st.sampled_from(POINTS), count=st.integers(1, 3))
+    def crash_at(self, point: str, count: int) -> None:
+        """With the work that comes by it; `count` only where that passes it more than once."""
+        self._armed = point, 1 if point in STARTING else count
+        for name in _WORK[POINT_GROUPS[point]]:
+            getattr(self, f"_{name}")()
+            if self._armed is None:
+                return
+        self._armed = None
+
+    @rule()
+    def crash(self) -> None:
+        self._copy()
+        self._restart()
+
+    @rule(is_durable=st.booleans(), is_bulk=st.booleans())
+    def fatal_commit(self, is_durable: bool, is_bulk: bool) -> None:
+        """The COMMIT ends the instance, and is durable all the same or not."""
+        request = self._request("bulk" if is_bulk else "small", 5, 0, True)
+        with _commit_fails(is_durable):
+            if is_bulk:
+                self._do(lambda life: life.send_bulk(request, as_file=is_durable))
+            else:
+                self._do(lambda life: life.send_small(request))
+                self._do(Life.load)
+
+    @rule()
+    def fatal_checkpoint(self) -> None:
+        def fail(life: Life) -> None:
+            with life.store.database.lease() as lease, lease.using() as cursor:
+                cursor.execute("SET GLOBAL debug_checkpoint_abort = 'BEFORE_HEADER'")
+            life.checkpoint()
+
+        self._do(fail)
+
+    @rule(is_write=st.booleans())
+    def refuse(self, is_write: bool) -> None:
+        """The journal's disk fails once, in the write or in the sync."""
+        request = self._request("small", 2, 0, True)
+        with _disk_fails("write" if is_write else "fdatasync"):
+            self._do(lambda life: life.send_small(request))
+
+    @rule()
+    def stop_and_start(self) -> None:
+        self._do(Life.close)
+        self._restart()
+
+    @rule()
+    def recount(self) -> None:
+        self._do(lambda life: _no_problems(life.recount()))
+
+    def teardown(self) -> None:
+        try:
+            self._armed = None
+            self._copy()
+            self._restart()
+            self._do(Life.load)
+            self._do(lambda life: _no_problems(life.recount()))
+        finally:
+            if self._life is not None:
+                self._life.drop()
+            self._stack.close()
+
+    # --- work that passes points
+
+    def _send(self) -> None:
+        requests = [self._request("small", 20, 1, True), self._request("small", 1, 0, False)]
+        self._do(lambda life: life.send_small(*requests))
+
+    def _upload(self) -> None:
+        request = self._request("bulk", 120, 0, True)
+        self._do(lambda life: life.send_bulk(request, as_file=True))
+
+    def _seal(self) -> None:
+        self._do(Life.rotate)
+        self._do(Life.seal)
+
+    def _purge(self) -> None:
+        self._book.day += 5
+        self._do(lambda life: life.purge(self._book.day))
+
+    def _load(self) -> None:
+        self._do(Life.load)
+
+    def _roll_up(self) -> None:
+        self._do(Life.roll_up)
+
+    def _checkpoint(self) -> None:
+        self._do(Life.checkpoint)
+
+    def _rotate(self) -> None:
+        self._do(Life.rotate)
+
+    def _clean(self) -> None:
+        self._do(Life.clean_journal)
+
+    # --- means
+
+    def _request(self, kind: str, row_count: int, reject_count: int, is_keyed: bool) -> Request:
+        name = self._book.name()
+        key = f"key-{name}" if is_keyed else None
+        return Request(name, kind, row_count, reject_count, day=self._book.day, key=key)
+
+    def _do(self, step: Callable[[Life], object]) -> None:
+        """One step, and the next life when it ended in a crash."""
+        assert self._life is not None
+        try:
+            step(self._life)
+        except Crashed:
+            self._restart()
+
+    def _reach(self, point: str) -> None:
+        if self._armed is None or self._armed[0] != point:
+            return
+        left = self._armed[1] - 1
+        self._armed = (point, left) if left else None
+        if not left:
+            note(f"crash at {point}")
+            StoreMachine.points.add(point)
+            self._copy()
+            raise Crashed(point)
+
+    def _copy(self) -> None:
+        """The folder as a kill leaves it now."""
+        self._folder_count += 1
+        StoreMachine.crash_count += 1
+        target = self._root / str(self._folder_count)
+        for _ in range(3):
+            # The journal's spare is made, filled and removed by a thread.
+            with suppress(shutil.Error):
+                shutil.copytree(self._folder, target, ignore=_spares)
+                break
+            shutil.rmtree(target)
+        self._folder = target
+
+    def _restart(self) -> None:
+        if self._life is not None:
+            armed, self._armed = self._armed, None
+            self._life.drop()
+            if self._life.folder != self._folder:
+                shutil.rmtree(self._life.folder, ignore_errors=True)
+            self._life = None
+            self._armed = armed
+        self._start()
+
+    def _start(self) -> None:
+        while self._life is None:
+            # A start may end at a point as well.
+            with suppress(Crashed):
+                self._life = Life(self._folder, self._book)
+        _no_problems(self._book.compare(self._life))
+
+
+def _spares(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith(".tmp") and os.sep not in name]
+
+
+def _as_file(request: Request) -> bool | None:
+    return True if request.kind == "bulk" else None
+
+
+def _no_problem(problem: str | None) -> None:
+    assert problem is None, problem
+
+
+def _no_problems(problems: list[str]) -> None:
+    assert problems == [], "\n".join(problems[:10])
+
+
+@contextmanager
+def _commit_fails(is_durable: bool) -> Iterator[None]:
+    """The next COMMIT behind the gate."""
+    is_due = True
+
+    def fail(cursor: Any) -> None:
+        if is_durable:
+            cursor.execute("COMMIT")
+        raise duckdb.FatalException("injected: database has been invalidated")
+
+    def wrap(commit: Any) -> Any:
+        def called(self: Store, part: Any, batches: Any, upload: Any, pinned: Any, cursor: Any):
+            nonlocal is_due
+            if is_due:
+                is_due = False
+                cursor = FaultyCursor(cursor, "COMMIT", fail)
+            return commit(self, part, batches, upload, pinned, cursor)
+
+        return called
+
+    with patching() as patch:
+        patch(Store, "_commit", wrap)
+        yield
+
+
+@contextmanager
+def _disk_fails(name: str) -> Iterator[None]:
+    """The next such call of the journal, once."""
+    is_due = True
+
+    def wrap(call: Any) -> Any:
+        def called(*arguments: Any) -> Any:
+            nonlocal is_due
+            if is_due:
+                is_due = False
+                raise OSError(5, "injected")
+            return call(*arguments)
+
+        return called
+
+    with patching() as patch:
+        patch(FileCalls, name, wrap)
+        yield

@@ -1,0 +1,57 @@
+"""F20: sending, retries, crashes, FATAL, rotation, sealing, retention, in any order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.faults.builds import BREAKS, broken
+from tests.faults.machine import StoreMachine
+
+_QUIET = dict(
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    verbosity=Verbosity.normal,
+)
+
+
+@pytest.fixture(autouse=True)
+def _without_log_lines() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
+def _run(number: int, examples: int, steps: int, *, shrinks: bool = True) -> None:
+    StoreMachine.crash_count, StoreMachine.points = 0, set()
+    phases = tuple(Phase) if shrinks else (Phase.generate,)
+    chosen = settings(max_examples=examples, stateful_step_count=steps, phases=phases, **_QUIET)  # type: ignore[arg-type]
+    run_state_machine_as_test(seed(number)(StoreMachine), settings=chosen)
+
+
+@pytest.mark.timeout(7200)
+def test_whatever_the_order_requests_are_there_once_and_rollups_are_a_recount(
+    long_form: bool,
+) -> None:
+    number = int(os.environ.get("MACHINE_SEED") or (secrets.randbelow(1 << 32) if long_form else 7))
+    examples, steps = (300, 40) if long_form else (4, 12)
+    _run(number, examples, steps)
+    print(
+        f"seed {number}: {examples} machines, {StoreMachine.crash_count} crashes at "
+        f"{len(StoreMachine.points)} points, nothing lost or doubled"
+    )
+    assert StoreMachine.crash_count > examples
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("build", BREAKS)
+def test_builds_that_are_broken_are_found(build: str) -> None:
+    with broken(build), pytest.raises(BaseException, match="") as found:
+        _run(11, 60, 40, shrinks=False)
+    assert not isinstance(found.value, KeyboardInterrupt)
