@@ -139,7 +139,7 @@ def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]
     evaluated_ms = min(lost.evaluated_ms for lost in store.sealed.lost) if names else 0
     by_number = {part.number: part.name for part in store.parts.parts}
     for name in names:
-        first = store.ledger.commit_number + 1
+        first = store.ledger.taken_number + 1
         try:
             tables, count = listing_rows(
                 store.uploads_directory / name, first, without=(), evaluated_ms=evaluated_ms
@@ -156,7 +156,7 @@ def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]
                 cursor.execute(f"INSERT INTO {part}.{table} BY NAME SELECT {columns} FROM feed")
                 cursor.unregister("feed")
             cursor.execute("COMMIT")
-        store.ledger.commit_number += count
+        store.ledger.take_commit_numbers(count)
         listed.append(name)
     if listed:
         store.recover(store.database.generation)

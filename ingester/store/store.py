@@ -29,7 +29,7 @@ from .control.sealed_files import SealedFile, SealedFiles, SealedPart
 from .cursors import Cursors
 from .database import Cursor, Database, StoreBroken
 from .holds import Holds
-from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, write_applied
+from .ledger import AppliedBatch, Ledger, marks_of, maybe_commit_number, read_ledger, write_applied
 from .lost import LEAP, cut_ledgers, kept_files, missing_numbers, newest_number
 from .metadata_copy import keep_metadata
 from .parts import Part, PartFiles
@@ -289,7 +289,7 @@ class Store:
             part = self.parts.create(
                 cursor,
                 self.ledger.carry(),
-                self.ledger.committed_number,
+                self.ledger.commit_number,
                 number=self.parts.newest.number + 1,
             )
             try:
@@ -409,13 +409,12 @@ class Store:
     ) -> None:
         """COMMIT behind the gate and take note. DuckDB's errors pass through."""
         with self._gate:
-            write_applied(cursor, part.name, batches, self.ledger.commit_number + 1)
-            # Also when COMMIT fails: a number is never used for two commits that may both be there.
-            self.ledger.commit_number += len(batches)
+            first_number = self.ledger.take_commit_numbers(len(batches))
+            write_applied(cursor, part.name, batches, first_number)
             if not part.is_wide and self._makes_wide(part, pinned):
                 write_applied(cursor, part.name, [AppliedBatch(0, "wide", 0, 0, 0, 0)], 0)
             cursor.execute("COMMIT")
-            self._note_applied(part, batches, pinned)
+            self._note_applied(part, batches, first_number + len(batches) - 1, pinned)
             if upload is not None:
                 self._publish(part.name, upload)
 
@@ -428,9 +427,13 @@ class Store:
         part.upload_bytes += upload.byte_count
 
     def _note_applied(
-        self, part: Part, batches: Sequence[AppliedBatch], pinned: Mapping[str, PinnedRows]
+        self,
+        part: Part,
+        batches: Sequence[AppliedBatch],
+        last_number: int,
+        pinned: Mapping[str, PinnedRows],
     ) -> None:
-        self.ledger.applied(batches)
+        self.ledger.applied(batches, last_number)
         self.commit_count += 1
         for listener in self.commit_listeners:
             listener()
@@ -459,8 +462,9 @@ class Store:
             if not self._transactions_in[part.number]:
                 del self._transactions_in[part.number]
 
-    def _was_applied(self, part: Part, batch: AppliedBatch, error: StoreError) -> bool:
-        """Read the ledger after a COMMIT that raised `error`.
+    def _maybe_applied(self, part: Part, batch: AppliedBatch, error: StoreError) -> int | None:
+        """Read the ledger after a COMMIT that raised `error`: the number of the batch, if it is
+        there.
 
         Raises StoreFailed when it cannot be read: "busy" would say that nothing was stored.
         """
@@ -470,7 +474,7 @@ class Store:
                 if isinstance(error, StoreBroken):
                     self.recover(error.generation)
                 with self.database.lease() as lease, lease.using() as cursor:
-                    return is_applied(cursor, part.name, batch.batch_id)
+                    return maybe_commit_number(cursor, part.name, batch.batch_id)
             except StoreBusy as busy:
                 error = busy
                 if time.monotonic() > gives_up_at:

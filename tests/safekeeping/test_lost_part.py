@@ -244,7 +244,7 @@ def test_an_upload_whose_commit_was_lost_with_the_wal_of_a_rotated_part_is_kept(
 
 def test_a_number_that_was_given_in_vain_before_a_rotation_is_no_loss(folder: Path) -> None:
     with _started(folder) as opened:
-        opened.store.ledger.commit_number += 1  # a COMMIT that failed
+        opened.store.ledger.take_commit_numbers(1)  # a COMMIT that failed
         opened.store.rotate()
     with _started(folder) as opened:
         assert opened.store.sealed.lost == ()
