@@ -34,6 +34,7 @@ from .lost import LEAP, cut_ledgers, kept_files, missing_numbers, newest_number
 from .metadata_copy import keep_metadata
 from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
+from .put_back import doubled_parts
 from .relations import Held, Snapshot, files_by_table
 from .rollup_file import RollupFile
 from .sealed import SealedData
@@ -80,6 +81,8 @@ class Store:
         # Numbers of parts that are gone, and upload files that nobody lists and that stay.
         self.missing_parts: list[int] = []
         self.kept_files: list[str] = []
+        # Numbers of parts that are there and not read (`put_back.py`).
+        self.doubled_parts: list[int] = []
         # Journal records up to here were evaluated by rules; those to be loaded were lost since.
         self.evaluated_seq = 0
         self.commit_count = 0
@@ -137,6 +140,7 @@ class Store:
         self.parts.attach_all(cursor, self.sealed.parts, known)
         self._rolled_back.clear()
         self.ledger.rise(read_ledger(cursor, [part.name for part in self.parts.parts]))
+        self._leave_out_doubled(cursor)
         self.rollup_file.attach(cursor)
         newest = max((part.number for part in self.parts.parts), default=0)
         seen = max(manifest.evaluated.commit_number, self.rollup_file.commit_number(cursor))
@@ -156,6 +160,13 @@ class Store:
         self.evaluated_seq = manifest.evaluated.seq
         self._look_at_uploads()
 
+    def _leave_out_doubled(self, cursor: Cursor) -> None:
+        numbers = [part.number for part in self.parts.parts]
+        sealed = self.sealed
+        self.doubled_parts = doubled_parts(cursor, numbers, sealed.all_files(), sealed.directory)
+        for number in self.doubled_parts:
+            self.parts.leave_out(cursor, number)
+
     def _look_at_uploads(self) -> None:
         """Which files are listed and cannot be read, and which are kept though nobody lists them;
         others are removed.
@@ -171,7 +182,8 @@ class Store:
         unreadable = set(remove_unlisted(directory, listed, spared))
         for part in parts:
             part.unreadable_files = tuple(name for name in part.upload_files if name in unreadable)
-        self.missing_parts = missing_numbers(attached, sealed.parts, self.parts.newest.number)
+        there = [*attached, *self.doubled_parts]
+        self.missing_parts = missing_numbers(there, sealed.parts, self.parts.newest.number)
 
     @property
     def is_space_owed(self) -> bool:
