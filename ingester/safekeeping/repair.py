@@ -2,11 +2,13 @@
 
 1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`).
 2. A damaged part becomes a new one with all rows that can still be read of it; of a missing one
-   nothing can. Uploads whose files are there are listed again.
+   nothing can. Uploads whose files are there are listed again. One that was put back too late
+   (`store/put_back.py`) becomes one with what is stored nowhere else.
 3. Upload files that no part lists and that may hold rows which were acknowledged are listed again.
 4. Then the journal's records that are nowhere applied are loaded as the loader does, so their rows
    are the same as before and there once: a record counts as applied when its request is stored.
-5. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere.
+5. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere;
+   those that are lost are made anew of what the journal has (`remade.py`).
 6. Rows of uploads that are in no file, and control data, come from a backup only.
 """
 
@@ -20,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from ..actors.loader import LoaderCounters, load_runs
 from ..config import Config
@@ -29,7 +31,8 @@ from ..journal.check import SET_ASIDE_MARK
 from ..journal.recovery import recover
 from ..protocol.requests import SmallRequest, decode_entry, entry_from_bytes
 from ..store.control import ControlStore
-from ..store.control.copying import control_problems, maybe_manifest
+from ..store.control.copying import control_problems, maybe_manifest, put_manifest
+from ..store.control.sealed_files import SealedFile
 from ..store.lock import FolderLock
 from ..store.parts import sync_directory
 from ..store.rebuilt_part import RebuiltPart
@@ -41,21 +44,27 @@ from ..store.repairing import (
     mark_found,
     mark_lost,
     marks_before,
+    sequences_of_folder,
     stored_numbers,
     stored_numbers_of_folder,
 )
 from ..store.rollups import Rollups
 from ..store.salvage import Saved, ledger_rows, listing_rows, salvage
 from ..store.store import Store
+from ..store.upload_files import request_of
 from .check import FolderCheck, look_at_folder
+from .remade import remake
 
 __all__ = ["Repair", "repair_folder"]
 
 # Records are loaded in transactions of so many, or of so many bytes.
 _RECORDS = 16_384
 _BYTES = 16 * 1024 * 1024
+# Above all sequences.
+_NEVER = 1 << 62
 
 Numbers = npt.NDArray[np.int64]
+Interval = tuple[int, int]
 
 
 class Repair(Struct, kw_only=True):
@@ -112,7 +121,7 @@ class _Run:
             self._set_aside_rollups()
         self._rows(
             is_changed=adopted
-            or bool(before.parts.damaged or before.parts.missing)
+            or bool(before.parts.damaged or before.parts.missing or before.parts.doubled)
             or before.parts.are_rollups_wrong
             or before.parts.is_behind
         )
@@ -136,28 +145,53 @@ class _Run:
 
     def _lost_files(self, before: FolderCheck) -> None:
         """A damaged file in a view would break every query; without it the others are read."""
+        sealed: dict[str, Path] = {}
         for name in before.parts.lost_files:
-            path = self._data_dir / (name if name.startswith("sealed/") else f"uploads/{name}")
-            if path.exists():
-                self._set_aside(path)
-            self._repair.lost.append(f"{path.name}: its rows come from a backup only")
+            if name.startswith("sealed/"):
+                sealed[name.removeprefix("sealed/")] = self._set_aside(self._data_dir / name)
+                continue
+            self._set_aside(self._data_dir / "uploads" / name)
+            self._repair.lost.append(f"{name}: its rows come from a backup only")
+        manifest = maybe_manifest(self._data_dir / "control.sqlite")
+        if not sealed or manifest is None:
+            return
+        made = remake(self._data_dir / "sealed", manifest, sealed, self._records())
+        files = tuple(made.get(file.name, file) for file in manifest.files)
+        put_manifest(self._data_dir / "control.sqlite", structs.replace(manifest, files=files))
+        for file in manifest.files:
+            if file.name in sealed:
+                self._tell_remade(file, made.get(file.name))
+
+    def _tell_remade(self, lost: SealedFile, made: SealedFile | None) -> None:
+        if made is None:
+            self._repair.lost.append(f"sealed/{lost.name}: its rows come from a backup only")
+            return
+        self._repair.done.append(
+            f"sealed/{made.name} was made in the place of {lost.name}, of {made.row_count:,} rows"
+        )
+        if made.row_count < lost.row_count:
+            self._repair.lost.append(
+                f"sealed/{lost.name}: {lost.row_count - made.row_count:,} rows, of uploads or no"
+                " more in the journal, come from a backup only; put that file there and repair"
+                " again"
+            )
 
     def _sealed(self, before: FolderCheck) -> bool:
         """Before anything else: a manifest that lacks a part makes it look lost."""
         strangers = before.parts.strangers
         lost = {*before.parts.damaged, *before.parts.missing}
         sound = [number for number in self._numbers() if number not in lost]
-        adopted, refused = adopt_sealed(self._data_dir, strangers, sound)
+        adopted, refused, replaced = adopt_sealed(self._data_dir, strangers, sound)
         if adopted:
             self._repair.done.append(f"{adopted} sealed files are in the manifest again")
-        for name in refused:
+        for name in (*refused, *replaced):
             self._set_aside(self._data_dir / "sealed" / name)
         return adopted > 0
 
     def _parts(self, before: FolderCheck) -> None:
-        """New files in the place of damaged and missing parts."""
+        """New files in the place of damaged and missing parts, and of those put back too late."""
         parts = before.parts
-        numbers = sorted({*parts.damaged, *parts.missing})
+        numbers = sorted({*parts.damaged, *parts.missing, *parts.doubled})
         if not numbers:
             return
         sound = [n for n in self._numbers() if n not in numbers]
@@ -165,11 +199,20 @@ class _Run:
         wanted, replayed_from = self._records_wanted(stored)
         # Of older ones, behind damage of the journal too, what is saved of the part stays.
         self._load_from = replayed_from
+        replayed = [(replayed_from, _NEVER)]
         marks = marks_before(self._data_dir, sound)
         for number in numbers:
-            self._part(number, marks, wanted, replayed_from)
+            if number in parts.doubled:
+                stored = stored_numbers_of_folder(self._data_dir, sound)
+                told = sequences_of_folder(self._data_dir, sound)
+                self._part(number, marks, np.union1d(wanted, stored), sorted([*told, *replayed]))
+            else:
+                self._part(number, marks, wanted, replayed)
+            sound.append(number)
 
-    def _part(self, number: int, marks: PartMarks, wanted: Numbers, replayed_from: int) -> None:
+    def _part(
+        self, number: int, marks: PartMarks, without: Numbers, sequences: Sequence[Interval]
+    ) -> None:
         directory, uploads = self._data_dir / "open", self._data_dir / "uploads"
         directory.mkdir(mode=0o700, exist_ok=True)
         path = directory / f"{number:06d}.duckdb"
@@ -177,17 +220,19 @@ class _Run:
         for leaving in directory.glob(f"{partial.name}*"):
             leaving.unlink()
         saved = Saved()
-        files = sorted(uploads.glob(f"{number:06d}-*.parquet"))
+        paths = sorted(uploads.glob(f"{number:06d}-*.parquet"))
+        numbered = [(path, request_of(path.name)) for path in paths]
+        files = [path for path, n in numbered if n is not None and n not in without]
         with RebuiltPart(partial, number) as rebuilt:
             if path.exists():
-                saved = salvage(
-                    path, rebuilt, without=wanted, replayed_from=replayed_from, uploads=files
-                )
+                saved = salvage(path, rebuilt, without=without, sequences=sequences, uploads=files)
             if not saved.has_ledger:
                 rebuilt.insert("applied", marks.carry(number))
                 if saved.batches:
                     rebuilt.insert("applied", ledger_rows(saved.batches, marks.commit_number + 1))
                     marks.commit_number += len(saved.batches)
+            if saved.scattered:
+                rebuilt.insert("applied", marks.found(saved.scattered))
             listed = self._list_again(files, rebuilt, saved, marks)
             rebuilt.finish()
         for suffix in ("", ".wal", ".meta"):
@@ -345,7 +390,7 @@ class _Run:
         that no sound part has.
         """
         numbers: list[int] = []
-        oldest, expected = 1 << 62, 0
+        oldest, expected = _NEVER, 0
         for seq, payload in self._records():
             if seq != expected:
                 oldest = seq
@@ -367,13 +412,14 @@ class _Run:
         found = (p for p in (self._data_dir / "open").glob("*.duckdb") if p.stem.isdecimal())
         return sorted(int(p.stem) for p in found if int(p.stem) not in sealed)
 
-    def _set_aside(self, path: Path) -> None:
-        if not path.exists():
-            return
+    def _set_aside(self, path: Path) -> Path:
+        """Where it lies then, if it is there."""
         target = path.with_name(f"{path.name}{SET_ASIDE_MARK}{self._stamp}")
-        path.rename(target)
-        sync_directory(path.parent)
-        self._repair.done.append(f"{path.name} was set aside as {target.name}")
+        if path.exists():
+            path.rename(target)
+            sync_directory(path.parent)
+            self._repair.done.append(f"{path.name} was set aside as {target.name}")
+        return target
 
 
 def _false_runs(flags: Sequence[bool] | npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

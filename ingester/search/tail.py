@@ -1,8 +1,8 @@
 """The tail: rows of committed batches behind a position, in the order of commits.
 
 1. A position is (commit number, request number, line number) of the last row that was told; rows
-   behind it are those that a later look finds, also after a restart. It never passes a commit that
-   is not in the ledger, because such a number may be given again.
+   behind it are those that a later look finds, also after a restart: no commit number is named
+   that may be given again (`store/ledger.py`).
 2. A look tells at most `_LINES_MAX` rows, oldest first; the next goes on behind them. Who lags
    behind by more than `_BACKLOG_LINES_MAX` is told how many were left out, and goes on with the
    newest. A look reads at most `_ROWS_MAX` rows, the newest. Nothing waits for who follows.
@@ -102,15 +102,8 @@ def parse_position(text: str) -> Position:
 
 
 def end_of(reading: Reading) -> Position:
-    """Behind all that is committed. Never beyond the ledger: see 1."""
-    union = " UNION ALL ".join(
-        f"SELECT commit_number FROM {part}.applied" for part in reading.snapshot.parts
-    )
-    ((last,),) = reading.rows(
-        f"SELECT max(commit_number) FROM ({union}) WHERE commit_number <= ?",
-        [reading.snapshot.commit_number],
-    )
-    return Position(cast(int | None, last) or 0)
+    """Behind all that is committed."""
+    return Position(reading.snapshot.commit_number)
 
 
 def start_of(reading: Reading) -> Position:

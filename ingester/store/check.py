@@ -53,6 +53,7 @@ from .database import StoreBroken
 from .frozen import Frozen, frozen
 from .lost import missing_numbers, newest_number, numbers_named
 from .metadata_copy import put_back_metadata
+from .put_back import doubled_parts
 from .relations import Snapshot
 from .rollup_file import ROLLUPS, view_of
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
@@ -91,7 +92,7 @@ def inspect_store(store: Store) -> PartsCheck:
         for part in parts:
             _inspect_part(part, ask, store.uploads_directory, found, deep=True)
         _check_sealed(store, found, deep=True)
-        found.missing = store.missing_parts
+        found.missing, found.doubled = store.missing_parts, store.doubled_parts
         check_losses(
             found,
             store.sealed.manifest.read_manifest(),
@@ -185,12 +186,14 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
             except duckdb.Error as error:
                 raise Unreadable(first_line(error)) from error
 
-        uploads = (data_dir / "uploads").absolute()
+        uploads, directory = data_dir.absolute() / "uploads", data_dir.absolute() / "sealed"
+        files = _sound_files(manifest.files, found)
+        there = [part.number for part in parts]
+        found.doubled = doubled_parts(connection, there, files, directory)
+        parts = [part for part in parts if part.number not in found.doubled]
         _inspect(parts, ask, uploads, found, deep=True)
         sound = [part for part in parts if part.number not in found.damaged]
         if sound:
-            directory = (data_dir / "sealed").absolute()
-            files = _sound_files(manifest.files, found)
             ledgers = sealed_ledgers(directory, files, sound[0].number)
             check_sequences(sound, ask, found, ledgers)
         marks = [found.applied_seq, *(part.seq_high for part in manifest.parts)]

@@ -158,6 +158,11 @@ class PartFiles:
         """The part is sealed. It stays attached until `remove`."""
         self.parts = tuple(part for part in self.parts if part.number != number)
 
+    def leave_out(self, cursor: Cursor, number: int) -> None:
+        """The part is not read; its files stay."""
+        self.forget(number)
+        cursor.execute(f"DETACH DATABASE {Part(self._path(number), number).name}")
+
     def remove(self, cursor: Cursor, number: int) -> int:
         """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had."""
         part = Part(self._path(number), number)

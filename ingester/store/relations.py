@@ -4,7 +4,7 @@ Why not the public views: they name every upload file, and a file costs its foot
 (measured 2026-11-21, 200 files, one minute asked for: 36 ms; with the files that overlap it 1 ms).
 
 1. A snapshot is taken behind the commit gate: whatever it names is committed and published, and no
-   commit up to its `commit_number` is missing in it.
+   commit up to its `commit_number`, the last one, is missing in it.
 2. A relation has the columns of the public view, the two numbers that an id is made of, and a
    `place` (`arm_number`, `file_name`, `place`) by which its rows can be fetched again.
 3. Upload files are left out by the statistics in their footers (one without stays in), sealed

@@ -26,12 +26,12 @@ import pyarrow.parquet as pq
 from ..errors import StoreBusy, StoreFailed
 from .parts import sync_directory
 
-__all__ = ["UploadFile", "remove_unlisted", "row_count", "table_of"]
+__all__ = ["UploadFile", "remove_unlisted", "request_of", "row_count", "table_of"]
 
 _SUFFIX = ".parquet"
 _TEMPORARY_SUFFIX = ".tmp"
 # What is named otherwise was put there by somebody else.
-_NAME = re.compile(r"\d{6,}-[0-9a-f]{16}(-[a-z_]+)?\.parquet(\.tmp)?")
+_NAME = re.compile(r"\d{6,}-([0-9a-f]{16})(-[a-z_]+)?\.parquet(\.tmp)?")
 
 # Level 1 is 5 % larger than DuckDB's level 3 and takes half the time.
 _ZSTD_LEVEL = 1
@@ -46,6 +46,12 @@ _STATISTICS_COLUMNS = [
     "batch_id",
     "line_number",
 ]
+
+
+def request_of(name: str) -> int | None:
+    """The request whose rows are in a file; None when it is none of ours."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else int(found[1], 16)
 
 
 class UploadFile:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ingester import startup
 from ingester.lql import parse
 from ingester.safekeeping.repair import repair_folder
 from ingester.search.reading import Reading
@@ -19,20 +17,11 @@ from ingester.search.subjects import SUBJECTS
 from ingester.search.tail import matching_behind
 from ingester.startup import Opened
 from ingester.watch.rules import RuleEngine
-from tests.safekeeping.folders import acknowledge, config_of, requests, upload
+from tests.safekeeping.folders import acknowledge, config_of, requests, started, upload
 from tests.store.stores import value
 
 _SMALL = 'action:"open"'
 _LARGE = 'action:"x"'
-
-
-@contextmanager
-def _started(folder: Path) -> Iterator[Opened]:
-    opened = startup.open_all(config_of(folder))
-    try:
-        yield opened
-    finally:
-        startup.close(opened)
 
 
 def _evaluate(opened: Opened) -> None:
@@ -62,7 +51,7 @@ def _events(opened: Opened, action: str) -> int:
 def folder(tmp_path: Path) -> Path:
     """The second part has what was evaluated, and after that what was not."""
     path = tmp_path / "data"
-    with _started(path) as opened:
+    with started(path) as opened:
         for name, lql in (("small", _SMALL), ("large", _LARGE)):
             settings = msgspec.json.encode({"name": name, "lql": lql, "on": "events"})
             opened.control.create_watch("rule", name, settings, actor="test")
@@ -91,13 +80,13 @@ def test_rules_fire_once_for_rows_that_come_back(
     if damage == "gone":
         path.unlink()
         if starts_before_repair:
-            with _started(folder) as opened:
+            with started(folder) as opened:
                 _evaluate(opened)
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     found = repair_folder(config_of(folder))
     assert found.problems == [], found
-    with _started(folder) as opened:
+    with started(folder) as opened:
         _evaluate(opened)
         assert _events(opened, "x") == 1_500
         assert _events(opened, "open") == sum(n % 3 + 1 for n in range(1, 150))
@@ -114,7 +103,7 @@ def test_an_upload_that_may_not_have_been_evaluated_is(folder: Path) -> None:
         os.utime(path, (now, now))
     (folder / "open" / "000002.duckdb").unlink()
     assert repair_folder(config_of(folder)).problems == []
-    with _started(folder) as opened:
+    with started(folder) as opened:
         _evaluate(opened)
         assert _matches(opened)["large"] == 1_000 + 1_500
 
@@ -124,7 +113,7 @@ def test_an_alert_looks_at_rows_that_came_back_if_they_arrived_since_its_last_wi
 ) -> None:
     (folder / "open" / "000002.duckdb").unlink()
     assert repair_folder(config_of(folder)).problems == []
-    with _started(folder) as opened, Reading.open(opened.store, seconds_max=10) as reading:
+    with started(folder) as opened, Reading.open(opened.store, seconds_max=10) as reading:
         subject = SUBJECTS["events"]
         query = parse(_SMALL, context="rule", schema=subject.schema)
         arrived = value(opened.store, "SELECT max(received_at) FROM events WHERE action = 'open'")
