@@ -140,7 +140,7 @@ function AddDialog({ rows }) {
     const { id: _id, ...added } = { ...widget, title };
     try {
       const whole = target === NEW
-        ? await post("/dashboards", { name, widgets: [added] })
+        ? await post("/dashboards", { name, widgets: [added], since: range.since.value, until: range.until.value })
         : await addTo(target, added);
       location.assign(`/dashboards/${whole.id}`);
     } catch (error) {

@@ -1,4 +1,4 @@
-// Alert settings: destinations, routes to them, and at the bottom the form that adds one.
+// Alert settings: destinations, routes to them, labels, and at the bottom the form that adds a destination.
 import { Empty, Fragment, Head, Loaded, html, mount, screen, useEffect, useRef, useState } from "../ui.js";
 import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
@@ -7,6 +7,7 @@ import { DestinationForm, TYPES } from "../destinationform.js";
 import { Dialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
 import { deleteAfterAsking } from "../keys.js";
+import { Labels } from "../labels.js";
 import { Menu } from "../menu.js";
 import { DryRun, Routes } from "../routes.js";
 import { Table } from "../table.js";
@@ -25,7 +26,7 @@ function Settings() {
     found.reload();
   };
   return html`
-    <${Head} title="Alert settings" text="Where incidents are sent to, and which go where." />
+    <${Head} title="Alert settings" text="Where incidents are sent to, which go where, and their labels." />
     <${Loaded} of=${found}>${({ destinations }) => html`<${Fragment}>
       <section class="card card-flush" aria-label="Destinations">
         <div class="card-head"><h2>Alert destinations</h2></div>
@@ -39,6 +40,7 @@ function Settings() {
       </section>
       <${Routes} destinations=${destinations} />
       <${DryRun} />
+      <${Labels} />
       ${screen.isAdmin && html`<${Add} onDone=${(made) => {
         adding.value = "";
         toast(`${made.name} is added. Verify in its menu sends a sample.`);
