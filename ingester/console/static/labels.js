@@ -1,10 +1,9 @@
 // Labels of incidents: the names there are, and on how many incidents each is.
 import { Empty, Loaded, html, screen, useState } from "./ui.js";
 import { del, get, patch, post, useResource } from "./api.js";
-import { Dialog } from "./feedback.js";
+import { Dialog, deleteAfterAsking } from "./feedback.js";
 import { Form } from "./forms.js";
 import { count, plural } from "./format.js";
-import { deleteAfterAsking } from "./keys.js";
 import { Menu } from "./menu.js";
 import { Table } from "./table.js";
 

@@ -17,6 +17,7 @@ const TICKS = [
   [0.001, "{ss}.{fff}", `${DAY} {HH}:{mm}`, null, DAY, null, "\n{HH}:{mm}", null, 1],
 ];
 const BAR_SHARE = 0.85;
+const WIDE_PX = 480;
 /** Less of a movement is a click. */
 const DRAG_PX = 3;
 
@@ -133,7 +134,8 @@ function settings({
     width,
     height,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), timeZone),
-    padding: [8, 8, 0, 0],
+    // The last date stands half beyond its tick.
+    padding: [8, width > WIDE_PX ? 34 : 8, 0, 0],
     legend: { show: legend, live: true },
     cursor: {
       y: false,

@@ -36,7 +36,10 @@ export const addWidgetHref = (widget, range) => `/dashboards?${new URLSearchPara
   ...(range && { since: range.since.value, until: range.until.value }),
 })}`;
 
-/** The form of a new monitor, filled in: `{kind, query?, metric?, project?, aggregate?, group_by?, name?}`. */
+/**
+ * The form of a new monitor, filled in: `{kind, query?, metric?, project?, aggregate?, group_by?, name?}`;
+ * what is "" is left out.
+ */
 export const addMonitorHref = (asked) => `/alerts/monitors?${new URLSearchParams({
   new: "1", ...Object.fromEntries(Object.entries(asked).filter(([, text]) => text)),
 })}`;

@@ -2,7 +2,7 @@
 import { Failure, html, screen, useState } from "../ui.js";
 import { apiUrl, del, get, patch, post, useResource } from "../api.js";
 import { copyText } from "../copy.js";
-import { Dialog, confirmDialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
 import { Menu } from "../menu.js";
 import { boundsOf, isoTime } from "../time.js";
@@ -36,13 +36,14 @@ function SavedList({ close, save }) {
       columns: row.columns.join(","), saved: row.id, row: "",
     });
   };
-  const remove = async (row) => {
+  const remove = (row) => {
     close();
-    if (!(await confirmDialog({
+    deleteAfterAsking({
       title: `Delete the saved search “${row.name}”?`,
-      text: "It goes for everybody. This cannot be undone.",
-    }))) return;
-    await told(() => del(`/saved-searches/${row.id}`), "Deleted");
+      text: "It goes for everybody.",
+      remove: () => del(`/saved-searches/${row.id}`),
+      done: () => toast("Deleted"),
+    });
   };
   const update = async (row) => {
     close();

@@ -4,9 +4,8 @@ import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
 import { pretty } from "../deliverylog.js";
 import { DestinationForm, TYPES } from "../destinationform.js";
-import { Dialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import { deleteAfterAsking } from "../keys.js";
 import { Labels } from "../labels.js";
 import { Menu } from "../menu.js";
 import { DryRun, Routes } from "../routes.js";
@@ -34,7 +33,9 @@ function Settings() {
           columns=${COLUMNS} detail=${(row) => html`<${About} row=${row} />`}
           actions=${(row) => html`<${Menu} label=${`Actions for ${row.name}`}
             items=${items(row, { setDialog, reload: found.reload })} />`}
-          empty=${html`<${Empty} title="Nobody is told yet">
+          empty=${html`<${Empty} title="Nobody is told yet" actions=${screen.isAdmin && html`<button
+            class="btn btn-primary" type="button" onClick=${() => (adding.value = "webhook")}>
+            Add a webhook</button>`}>
             Incidents are shown in this console. Add a destination below to have them sent.
           <//>`} />
       </section>

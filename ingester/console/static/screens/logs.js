@@ -87,7 +87,7 @@ function Bar() {
     <h1 class="sr-only">${screen.title}</h1>
     <div class="logs-query">
       <${Editor} value=${draft.value} label="Query (LQL)" language="lql" search
-        placeholder=${'error  level:>=warning  service:checkout  m.user.plan:pro  "timed out"'}
+        placeholder='All logs. For example: level:>=warning service:checkout m.user.plan:pro "timed out"'
         onChange=${(text) => (draft.value = text)} onRun=${ask} complete=${complete}
         fault=${draft.value === query.value ? place : null} />
       <button type="button" class="btn btn-primary" onClick=${() => ask(draft.value)}>Run</button>
