@@ -218,7 +218,7 @@ async def many_requests(console: Console, count: int) -> None:
             await stream.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 5)
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         else:
-            answer = await ask(stream, "POST", "/", b"x" * 70_000)
+            answer = await ask(stream, "POST", "/", b"x" * (ConsoleLimits().body_bytes_max + 1))
             assert answer.status == 413
 
     async with trio.open_nursery() as nursery:

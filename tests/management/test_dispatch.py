@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from ingester.management import ROUTES, Actor, Answer, Links, Management
+from ingester.management import ROUTES, Actor
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.management.dispatch import find_route
 from ingester.store.control import ControlStore, RefusedRequest, UsageChange, members
+from tests.management.desk import VIEWER, Desk
 from tests.management.fake_desk import FakeDesk
-
-VIEWER = Actor(name="tok_1", role="viewer")
-
-
-class Desk:
-    """The dispatcher with short calls."""
-
-    def __init__(self, control: ControlStore) -> None:
-        self.control = control
-        links = Links(intake=lambda: "https://in.example", console=lambda: "https://c.example/")
-        self.management = Management(control, links, rejects=FakeDesk(control, 3))
-
-    def ask(
-        self, method: str, path: str, body: object = None, *, actor: Actor = LOCAL_ADMIN
-    ) -> Answer:
-        path, _, query = path.partition("?")
-        pairs = dict(pair.split("=") for pair in query.split("&") if pair)
-        data = b"" if body is None else json.dumps(body).encode()
-        return self.management.handle(method, "/api/v1" + path, pairs, data, actor)
-
-    def document(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        answer = self.ask(method, path, body)
-        assert 200 <= answer.status < 300, answer.document
-        return dict(answer.document)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        yield Desk(control)
+def desk(control: ControlStore) -> Desk:
+    return Desk(control, rejects=FakeDesk(control, 3))
 
 
 def path_of(pattern: str) -> str:

@@ -2,7 +2,7 @@
 import { Fragment, Loaded, html, useState } from "./ui.js";
 import { get, post, useResource } from "./api.js";
 import { CopyButton } from "./copy.js";
-import { Dialog, confirmDialog, toast } from "./feedback.js";
+import { Dialog, deleteAfterAsking } from "./feedback.js";
 import { Form } from "./forms.js";
 import { Plot } from "./plot.js";
 import { ago, count, plural, time } from "./format.js";
@@ -56,17 +56,6 @@ export function revokeItem(name, path, done) {
       done,
     }),
   };
-}
-
-/** Delete after a question that says what stays. */
-export async function deleteAfterAsking({ title, text, remove, done, action = "Delete" }) {
-  if (!(await confirmDialog({ title, text: `${text} This cannot be undone.`, action }))) return;
-  try {
-    await remove();
-    done();
-  } catch (error) {
-    toast(error, "error");
-  }
 }
 
 /** Requests by hour of one credential, and the last of its that were refused. */

@@ -1,9 +1,8 @@
 // Routes: who is told besides those that a rule, alert or monitor names; and who would be.
 import { Empty, Fragment, Loaded, html, screen, useState } from "./ui.js";
 import { del, get, patch, post, useResource } from "./api.js";
-import { Dialog, toast } from "./feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "./feedback.js";
 import { Field } from "./forms.js";
-import { deleteAfterAsking } from "./keys.js";
 import { MatcherTexts, Matchers, isWhole } from "./matchers.js";
 import { Menu } from "./menu.js";
 import { Table } from "./table.js";

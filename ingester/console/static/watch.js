@@ -2,9 +2,8 @@
 import { Fragment, Head, html, screen, useId, useMemo, useState } from "./ui.js";
 import { del, get, patch, post, useResource } from "./api.js";
 import { Editor } from "./editor.js";
-import { toast } from "./feedback.js";
+import { deleteAfterAsking, toast } from "./feedback.js";
 import { Field } from "./forms.js";
-import { deleteAfterAsking } from "./keys.js";
 import { ago, time } from "./format.js";
 
 export const useDestinations = () => useResource((signal) => get("/destinations", {}, { signal }));

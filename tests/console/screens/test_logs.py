@@ -177,6 +177,16 @@ def test_a_drag_over_the_histogram_is_the_new_span(site: Site) -> None:
         page.go_back()
         expect(page.get_by_role("region", name="Logs by time")).to_contain_text("460 logs")
         assert parameters(page)["since"] == "now-3h"
+        # A click is the bar that it is on, as one step.
+        page.mouse.click(box["x"] + box["width"] * 0.85, box["y"] + 30)
+        page.wait_for_function("() => /since=2/.test(location.search)")
+        since, until = (
+            datetime.fromisoformat(parameters(page)[name]) for name in ("since", "until")
+        )
+        assert (until - since).total_seconds() == 120
+        assert since.timestamp() % 120 == 0
+        page.go_back()
+        assert parameters(page)["since"] == "now-3h"
 
 
 def test_a_row_opens_in_place_and_its_values_filter(site: Site) -> None:
@@ -303,6 +313,8 @@ def test_all_matches_are_exported_and_a_query_goes_to_other_screens(site: Site) 
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert len(lines) == 400
         assert {line["service"] for line in lines} == {"checkout"}
+        expect(page.get_by_role("link", name="+ Monitor")).to_have_count(0)
+    with site.page("/logs?since=now-3h&q=service:checkout") as page:
         monitor = page.get_by_role("link", name="+ Monitor").get_attribute("href")
         assert monitor == "/alerts/monitors?new=1&kind=logs&query=service%3Acheckout"
         dashboard = page.get_by_role("link", name="+ Dashboard").get_attribute("href") or ""
@@ -311,11 +323,20 @@ def test_all_matches_are_exported_and_a_query_goes_to_other_screens(site: Site) 
 
 
 def test_a_chart_is_a_table_and_a_plot(site: Site) -> None:
-    with site.page("/logs?since=now-3h&q=c:count(*) c:group_by(t::minute, level)") as page:
+    with site.page(
+        "/logs?since=now-3h&q=service:checkout c:count(*) c:group_by(t::minute, level)"
+    ) as page:
         expect(page.locator(".logs-rows table.table")).to_contain_text("value")
         expect(page.get_by_role("img", name="Result by time")).to_be_visible()
         site.shot(page, "logs-chart-light", whole=False)
         assert_accessible(page)
+        # Its rows can be watched; who groups them goes with them.
+        expect(page.get_by_role("link", name="+ Monitor")).to_have_attribute(
+            "href", "/alerts/monitors?new=1&kind=logs&query=service%3Acheckout"
+        )
+        page.get_by_role("link", name="+ Dashboard").click()
+        dialog = page.get_by_role("dialog", name="Add to a dashboard")
+        expect(dialog.locator(".u-legend")).to_contain_text("error")
 
 
 def test_the_page_in_both_themes_and_on_a_phone(site: Site) -> None:

@@ -1,6 +1,7 @@
 // What the explorer's views are narrowed to: a query, and a value for each of the usual fields.
 import { html, useEffect, useId, useState } from "../ui.js";
 import { get, useResource } from "../api.js";
+import { Typed } from "../choice.js";
 import { Editor } from "../editor.js";
 import { EVENT_FIELDS, both, clause } from "../queries.js";
 import { urlParam } from "../url.js";
@@ -70,14 +71,9 @@ const valuesOf = (fields, name) =>
 
 function FieldFilter({ label, state, values }) {
   const list = useId();
-  const [text, setText] = useState(state.value);
-  useEffect(() => setText(state.value), [state.value]);
-  const keep = (event) => (state.value = event.currentTarget.value.trim());
   return html`<label class="filter-field">
     <span class="small muted">${label}</span>
-    <input type="search" list=${list} value=${text} placeholder="any" autocomplete="off"
-      spellcheck=${false} onInput=${(event) => setText(event.currentTarget.value)} onChange=${keep}
-      onKeyDown=${(event) => event.key === "Enter" && keep(event)} />
+    <${Typed} state=${state} type="search" list=${list} placeholder="any" />
     <datalist id=${list}>${values.map((value) => html`<option value=${String(value)}></option>`)}</datalist>
   </label>`;
 }

@@ -1,7 +1,8 @@
 // Dashboards: the list, and the place where a widget of another screen finds its dashboard.
 import { Empty, Head, Loaded, html, mount, screen, useState } from "../ui.js";
-import { del, get, patch, post, useResource } from "../api.js";
-import { Dialog, confirmDialog, toast } from "../feedback.js";
+import { get, patch, post, useResource } from "../api.js";
+import { dashboardItems } from "../dashboardmenu.js";
+import { Dialog } from "../feedback.js";
 import { Field, Form } from "../forms.js";
 import { shownText } from "../lines.js";
 import { Menu } from "../menu.js";
@@ -59,38 +60,9 @@ const COLUMNS = [
 function Actions({ row, reload }) {
   if (!screen.isAdmin) return null;
   return html`<${Menu} label=${`Actions for ${row.name}`} items=${[
-    { label: "Make a copy", onSelect: () => copy(row) },
     !row.built_in && { label: "Edit", href: `/dashboards/${row.id}?edit=1` },
-    !row.built_in && { label: "Delete…", danger: true, onSelect: () => remove(row, reload) },
+    ...dashboardItems(row, reload),
   ]} />`;
-}
-
-async function copy({ id }) {
-  try {
-    const whole = await get(`/dashboards/${id}`);
-    const made = await post("/dashboards", {
-      name: `Copy of ${whole.name}`.slice(0, 256), description: whole.description,
-      since: whole.since, until: whole.until, refresh_seconds: whole.refresh_seconds,
-      widgets: whole.widgets,
-    });
-    location.assign(`/dashboards/${made.id}?edit=1`);
-  } catch (error) {
-    toast(error, "error");
-  }
-}
-
-async function remove(row, reload) {
-  const isSure = await confirmDialog({
-    title: `Delete ${row.name}?`,
-    text: "Links to it stop working. What it shows stays stored. This cannot be undone.",
-  });
-  if (!isSure) return;
-  try {
-    await del(`/dashboards/${row.id}`);
-    reload();
-  } catch (error) {
-    toast(error, "error");
-  }
 }
 
 function NewDialog() {
@@ -140,7 +112,9 @@ function AddDialog({ rows }) {
     const { id: _id, ...added } = { ...widget, title };
     try {
       const whole = target === NEW
-        ? await post("/dashboards", { name, widgets: [added] })
+        ? await post("/dashboards", {
+          name, widgets: [added], since: range.since.value, until: range.until.value,
+        })
         : await addTo(target, added);
       location.assign(`/dashboards/${whole.id}`);
     } catch (error) {

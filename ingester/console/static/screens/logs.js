@@ -8,7 +8,7 @@ import { Detail } from "../logs/detail.js";
 import { Histogram, total } from "../logs/histogram.js";
 import { charactersOf, unitsOf } from "../logs/lql.js";
 import { Message, Rows } from "../logs/rows.js";
-import { ExportMenu, SavedMenu, ShareMenu, dashboardHref, monitorHref } from "../logs/saved.js";
+import { AddLinks, ExportMenu, SavedMenu, ShareMenu } from "../logs/saved.js";
 import { Sidebar } from "../logs/sidebar.js";
 import {
   answer, ask, asks, chart, context, draft, fault, isLoading, isTable, linked, live, query,
@@ -87,7 +87,7 @@ function Bar() {
     <h1 class="sr-only">${screen.title}</h1>
     <div class="logs-query">
       <${Editor} value=${draft.value} label="Query (LQL)" language="lql" search
-        placeholder=${'error  level:>=warning  service:checkout  m.user.plan:pro  "timed out"'}
+        placeholder='All logs. For example: level:>=warning service:checkout m.user.plan:pro "timed out"'
         onChange=${(text) => (draft.value = text)} onRun=${ask} complete=${complete}
         fault=${draft.value === query.value ? place : null} />
       <button type="button" class="btn btn-primary" onClick=${() => ask(draft.value)}>Run</button>
@@ -97,9 +97,7 @@ function Bar() {
       <${LiveButton} />
       <span class="grow"></span>
       <${SavedMenu} />
-      ${!isTable.value && html`
-        <a class="btn" href=${monitorHref()}>+ Monitor</a>
-        <a class="btn" href=${dashboardHref()}>+ Dashboard</a>`}
+      <${AddLinks} />
       <${ExportMenu} />
       <${ShareMenu} />
     </div>

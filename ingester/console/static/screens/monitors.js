@@ -17,10 +17,12 @@ const kind = urlParam("kind");
 const query = urlParam("query");
 const metric = urlParam("metric");
 const project = urlParam("project");
+const aggregate = urlParam("aggregate");
+const groupBy = urlParam("group_by");
 const wantedName = urlParam("name");
 
 const closeForm = () => setParams({
-  new: null, edit: "", kind: "", query: "", metric: "", project: "", name: "",
+  new: null, edit: "", kind: "", query: "", metric: "", project: "", aggregate: "", group_by: "", name: "",
 });
 
 function Monitors() {
@@ -32,7 +34,7 @@ function Monitors() {
   if (asksNew.value !== null) {
     const asked = {
       kind: kind.value, query: query.value, metric: metric.value, project: project.value,
-      name: wantedName.value || undefined,
+      aggregate: aggregate.value, group_by: groupBy.value, name: wantedName.value || undefined,
     };
     return html`<${MonitorForm} asked=${asked} onDone=${done} />`;
   }

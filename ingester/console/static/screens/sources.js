@@ -2,11 +2,9 @@
 import { Empty, Fragment, Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
-import { Dialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import {
-  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
-} from "../keys.js";
+import { CopyKey, KeyList, RotateDialog, Usage, revokeItem } from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, count, time } from "../format.js";

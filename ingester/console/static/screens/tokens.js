@@ -2,11 +2,9 @@
 import { Empty, Fragment, Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { del, get, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
-import { Dialog } from "../feedback.js";
+import { Dialog, deleteAfterAsking } from "../feedback.js";
 import { Form } from "../forms.js";
-import {
-  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
-} from "../keys.js";
+import { CopyKey, KeyList, RotateDialog, Usage, revokeItem } from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, time } from "../format.js";
