@@ -22,27 +22,31 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.abc import MetaPathFinder
 
 __all__ = ["bound_arenas", "forget_loading", "leave_out"]
 
-_LEFT_OUT = (
-    "pandas",
-    "rich",
-    "pyarrow._s3fs",
-    "pyarrow._gcsfs",
-    "pyarrow._azurefs",
-    "pyarrow._hdfs",
-)
+_LEFT_OUT = frozenset({
+    *("pandas", "rich"),
+    *("pyarrow._s3fs", "pyarrow._gcsfs", "pyarrow._azurefs", "pyarrow._hdfs"),
+})
 _M_ARENA_MAX = -8  # malloc.h
 _MADV_DONTNEED = 4  # sys/mman.h
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[-x]p \S+ \S+ \d+ +/\S*\.so[.0-9]*$")
 _HEAD = re.compile(r"[0-9a-f]+-[0-9a-f]+ ")
 
 
+class _NotInstalled(MetaPathFinder):
+    """Not None in `sys.modules`: modules compiled by Cython, as Arrow's, take that for one."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name in _LEFT_OUT:
+            raise ModuleNotFoundError(f"{name} is left out of the server", name=name)
+
+
 def leave_out() -> None:
     """Let imports of what we never use fail, as they do where it is not installed. Call first."""
-    for name in _LEFT_OUT:
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _NotInstalled())
 
 
 def bound_arenas() -> None:

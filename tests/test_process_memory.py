@@ -27,6 +27,8 @@ after = resident()
 rows = duckdb.connect().execute("SELECT 'a' || i AS t, now() AS at FROM range(3) r(i)").arrow()
 rows = rows.read_all() if hasattr(rows, "read_all") else rows
 assert pc.max(rows.column("t")).as_py() == "a2"
+# Arrow looks whether a value is one of pandas'.
+assert pa.array(iter([1, 2])).to_pylist() == [1, 2]
 assert not [name for name in ("pandas", "rich", "pyarrow._s3fs") if sys.modules.get(name)]
 structlog.get_logger().info("still here")
 print(looked_at > 0, after < before / 2)
