@@ -21,7 +21,7 @@ from pathlib import Path
 
 import duckdb
 
-from ..errors import StoreBusy
+from ..errors import StoreBusy, StoreFailed
 from .check_files import (
     STRANGER,
     file_problem,
@@ -302,6 +302,9 @@ def parts_read_only(
                 ).fetchall()[0][0]
             except duckdb.Error as error:
                 refused[part.number] = first_line(error)
+                continue
+            except StoreFailed as error:
+                refused[part.number] = str(error)
                 continue
             if version is None or version > SCHEMA_VERSION:
                 refused[part.number] = f"it has schema version {version}: a newer release wrote it"

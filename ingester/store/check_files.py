@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from .control.sealed_files import Manifest, SealedFile
 from .relations import spans_of
 from .sealed import ENDS, number_of
+from .upgrades import BACKUP_NAME, maybe_newer_parquet
 
 __all__ = [
     "STRANGER",
@@ -28,7 +29,9 @@ __all__ = [
     "sealed_strangers",
 ]
 
-_PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?)?(\.damaged-.+)?")
+_PART_COMPANION = re.compile(
+    rf"\d{{6}}\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?|{BACKUP_NAME})?(\.damaged-.+)?"
+)
 STRANGER = (
     "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
     " check --repair` lists it again"
@@ -42,6 +45,8 @@ def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
         if size != byte_count:
             return f"it has {size} bytes, not {byte_count}"
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if (problem := maybe_newer_parquet(file.metadata)) is not None:
+                return problem
             if file.metadata.num_rows != row_count:
                 return f"it has {file.metadata.num_rows} rows, not {row_count}"
             for number in range(file.num_row_groups):
@@ -81,16 +86,19 @@ def _exported(directory: Path, is_running: bool) -> Iterator[tuple[Path, int | N
     # Without a list all of them go at the next start.
     with suppress(OSError, msgspec.DecodeError, KeyError, TypeError):
         listed = msgspec.json.decode((directory / "index.json").read_bytes())
-        for entry in listed:
+        for entry in listed["files"]:
             yield directory / entry["name"], entry["end"] - entry["first"]
 
 
 def footer_problem(path: Path, row_count: int) -> str | None:
     try:
-        found = pq.read_metadata(path).num_rows
+        metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowException):
         return "it is missing or damaged"
-    return None if found == row_count else f"it has {found} rows, not {row_count}"
+    found = metadata.num_rows
+    if found != row_count:
+        return f"it has {found} rows, not {row_count}"
+    return maybe_newer_parquet(metadata)
 
 
 def _span_problem(path: Path, file: SealedFile) -> str | None:

@@ -29,6 +29,7 @@ from .ledger import AppliedBatch, write_applied
 from .metadata_copy import copy_path, keep_metadata, put_back_metadata
 from .pinned import PINNED_ROWS, TailRows
 from .schema import PART_DDL, SCHEMA_VERSION, VERSION_DDL
+from .upgrades import attached_again, refuse_newer
 
 __all__ = ["ATTACH_OPTIONS", "WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
 
@@ -237,7 +238,11 @@ class PartFiles:
         return row is not None and row[0] > 0
 
     def _migrate(self, cursor: Cursor, part: Part, version: int) -> None:
-        """Give a part of an older version what it has not."""
+        """Give a part of an older version what it has not. Raises StoreBusy."""
+        copy = attached_again(
+            cursor, part.name, part.path, version, lambda: self._attach(cursor, part)
+        )
+        _log.info("part upgraded", file=part.path.name, before=version, copy=copy.name)
         cursor.execute("BEGIN")
         for newer in range(version + 1, SCHEMA_VERSION + 1):
             for statement in VERSION_DDL[newer]:
@@ -257,11 +262,7 @@ class PartFiles:
             return False
         if row is None or row[0] is None:
             return False
-        if row[0] > SCHEMA_VERSION:
-            raise StoreFailed(
-                f"{part.path.name} has schema version {row[0]}, this program knows "
-                f"{SCHEMA_VERSION}: start the newer version again"
-            )
+        refuse_newer(part.path, row[0], SCHEMA_VERSION)
         part.created_at = row[1]
         if row[0] < SCHEMA_VERSION:
             self._migrate(cursor, part, row[0])

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from ..errors import StoreBusy, StoreFailed
 from .parts import sync_directory
+from .upgrades import PARQUET_METADATA, maybe_newer_parquet
 
 __all__ = ["UploadFile", "remove_unlisted", "request_of", "row_count", "table_of"]
 
@@ -98,6 +99,7 @@ class UploadFile:
         """Make the file durable under its name; sets `byte_count`."""
         assert self._writer is not None
         with _busy_errors():
+            self._writer.add_key_value_metadata(PARQUET_METADATA)
             self._writer.close()
             os.fdatasync(self._descriptor)
             self.byte_count = os.fstat(self._descriptor).st_size
@@ -150,10 +152,13 @@ def remove_unlisted(
 
 
 def _is_readable(path: Path) -> bool:
+    """Raises StoreFailed for a file of a newer release: its rows must not look lost."""
     try:
-        pq.read_metadata(path)
+        problem = maybe_newer_parquet(pq.read_metadata(path))
     except (OSError, pa.ArrowException):
         return False
+    if problem is not None:
+        raise StoreFailed(f"uploads/{path.name}: {problem}; start that one, nothing was changed")
     return True
 
 
