@@ -4,23 +4,29 @@ Silent clients connect and wait; slow ones drip a head, a body or its chunks, a 
 Whoever is put out comes again after some seconds. The senders post events and look at a watch:
 their wait counts from the first try to the answer, over refusals and new connections.
 
-Each kind has addresses of its own of 127/8.
+Each kind has addresses of its own of 127/8. The crowd is a process of its own
+(`python -m tests.system.crowd`), so that the watch of the senders is not held up by it.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import trio
 
 from tests.http_peer import Answer, Peer
 from tests.system.client import event_line
 
-__all__ = ["CrowdPlan", "CrowdReport", "run_crowd"]
+__all__ = ["CrowdPlan", "CrowdReport", "crowding", "run_senders"]
 
-_AGAIN_S = (2.0, 6.0)
 _DRIP_S = 0.4
 _LARGE_BYTES = 200_000
 _TRIES_MAX = 200
@@ -29,13 +35,16 @@ _PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class CrowdPlan:
-    """How many of each, and how long."""
+    """How many of each, how long, how often a sender sends, how soon one that was put out is back
+    (from half of it to one and a half).
+    """
 
     silent: int
     slow: int
     senders: int
     seconds: float
     between_s: float = 0.5
+    again_s: float = 4.0
 
 
 @dataclass
@@ -62,51 +71,85 @@ class CrowdReport:
         )
 
 
-async def run_crowd(
-    address: tuple[str, int], path: str, plan: CrowdPlan, *, seed: int
-) -> CrowdReport:
-    """The crowd first; when all of it has knocked, the senders, for `plan.seconds`."""
-    report = CrowdReport(seed)
-    rng = random.Random(seed)
+@contextmanager
+def crowding(
+    address: tuple[str, int], path: str, plan: CrowdPlan, report: CrowdReport
+) -> Iterator[None]:
+    """The crowd is there; all of it has knocked once. `report` learns what became of it."""
+    asked = {"address": address, "path": path, "plan": asdict(plan), "seed": report.seed}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.system.crowd", json.dumps(asked)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as crowd:
+        assert crowd.stdin is not None
+        assert crowd.stdout is not None
+        try:
+            assert crowd.stdout.readline() == "here\n"
+            yield
+        finally:
+            crowd.stdin.close()
+            report.put_out.update(json.loads(crowd.stdout.readline() or "{}"))
+
+
+async def run_senders(
+    address: tuple[str, int], path: str, plan: CrowdPlan, report: CrowdReport
+) -> None:
+    """For `plan.seconds`, and until what was begun is answered."""
+    until = trio.current_time() + plan.seconds
+    with trio.move_on_after(plan.seconds + 60):
+        async with trio.open_nursery() as senders:
+            for number in range(plan.senders):
+                rng = random.Random(f"{report.seed} {number}")
+                sender = _Sender(address, path, f"s{number}", rng)
+                senders.start_soon(sender.run, until, plan.between_s, report)
+
+
+async def _crowd(asked: dict[str, Any]) -> None:
+    """All of the crowd, until standard input ends."""
+    plan = CrowdPlan(**asked["plan"])
+    put_out = Counter[str]()
     there = trio.Semaphore(0)
     async with trio.open_nursery() as crowd:
         for number in range(plan.silent + plan.slow):
-            kind = _SILENT if number < plan.silent else _SLOW[number % len(_SLOW)]
-            kind = kind.replace(b"PATH", path.encode())
-            crowd.start_soon(
-                _one_of_many, address, kind, random.Random(rng.random()), report, there
-            )
+            kind = _SLOW[number % len(_SLOW)] if number < plan.slow else _SILENT
+            kind = kind.replace(b"PATH", asked["path"].encode())
+            rng = random.Random(f"{asked['seed']} {number}")
+            one = _One(tuple(asked["address"]), kind, rng, plan.again_s, put_out, there)
+            crowd.start_soon(one.run)
         for _ in range(plan.silent + plan.slow):
             await there.acquire()
-        with trio.move_on_after(plan.seconds + 60):
-            async with trio.open_nursery() as senders:
-                until = trio.current_time() + plan.seconds
-                for number in range(plan.senders):
-                    sender = _Sender(address, path, f"s{number}", random.Random(rng.random()))
-                    senders.start_soon(sender.run, until, plan.between_s, report)
+        print("here", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read)
+        print(json.dumps(put_out), flush=True)
         crowd.cancel_scope.cancel()
-    return report
 
 
-async def _one_of_many(
-    address: tuple[str, int],
-    kind: bytes,
-    rng: random.Random,
-    report: CrowdReport,
-    there: trio.Semaphore,
-) -> None:
-    local = f"127.0.{rng.randrange(1, 250)}.{rng.randrange(1, 250)}"
-    has_knocked = False
-    while True:
-        try:
-            async with await trio.open_tcp_stream(*address, local_address=local) as stream:
-                if not has_knocked:
-                    has_knocked = True
-                    there.release()
-                report.put_out[await _stay(stream, kind, rng)] += 1
-        except OSError as error:
-            report.put_out[f"no connection: {error}"] += 1
-        await trio.sleep(rng.uniform(*_AGAIN_S))
+@dataclass
+class _One:
+    """One of the crowd."""
+
+    address: tuple[str, int]
+    kind: bytes
+    rng: random.Random
+    again_s: float
+    put_out: Counter[str]
+    there: trio.Semaphore
+
+    async def run(self) -> None:
+        local = f"127.0.{self.rng.randrange(1, 250)}.{self.rng.randrange(1, 250)}"
+        has_knocked = False
+        while True:
+            try:
+                async with await trio.open_tcp_stream(*self.address, local_address=local) as stream:
+                    if not has_knocked:
+                        has_knocked = True
+                        self.there.release()
+                    self.put_out[await _stay(stream, self.kind, self.rng)] += 1
+            except OSError as error:
+                self.put_out[f"no connection: {error}"] += 1
+            await trio.sleep(self.rng.uniform(0.5, 1.5) * self.again_s)
 
 
 _SILENT = b""
@@ -203,3 +246,7 @@ class _Sender:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
+
+
+if __name__ == "__main__":
+    trio.run(_crowd, json.loads(sys.argv[1]))

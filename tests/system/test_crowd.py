@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.system.crowd import CrowdPlan, CrowdReport, run_crowd
+from tests.system.crowd import CrowdPlan, CrowdReport, crowding, run_senders
 from tests.system.server import Server, wait_until
 
-_SHORT = CrowdPlan(silent=200, slow=150, senders=8, seconds=3)
-_LONG = CrowdPlan(silent=5_000, slow=1_000, senders=200, seconds=60, between_s=1.0)
+_SHORT = CrowdPlan(silent=200, slow=150, senders=8, seconds=3, again_s=1)
+_LONG = CrowdPlan(silent=5_000, slow=1_000, senders=200, seconds=60, between_s=1.0, again_s=40)
 # The limit of the process for the short form: 128 connections.
 _FEW = 256
 _SECONDS_MAX = 1.0
@@ -52,7 +52,9 @@ def run(server: Server, plan: CrowdPlan) -> tuple[CrowdReport, list[str]]:
     keys = server.create_source("crowd")
     server.settle(keys)
     before = used(server)
-    report = trio.run(lambda: run_crowd(server.address, keys.path, plan, seed=seed))
+    report = CrowdReport(seed)
+    with crowding(server.address, keys.path, plan, report):
+        trio.run(run_senders, server.address, keys.path, plan, report)
     print(report)
     problems = []
     if report.unanswered:
