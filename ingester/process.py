@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+import structlog
 import trio
 
 from .actors.bulk.worker import SLICES_CAPACITY, BulkCounters
@@ -20,6 +22,7 @@ from .actors.tls import Certificates
 from .actors.watch import WatchCounters
 from .config import Config
 from .console.connection import ConsoleCounters
+from .descriptors import connections_allowed
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import PIECES_CAPACITY, BulkLane, BulkUpload
 from .doors.disk import DiskWatch
@@ -32,6 +35,8 @@ from .startup import Opened
 from .store.retention import Keeping
 
 __all__ = ["Process"]
+
+_log = structlog.get_logger()
 
 UPLOADS_CAPACITY = 0
 # The loader takes up to 16 MiB at a time: so much waits when it has fallen behind.
@@ -77,11 +82,16 @@ class Process:
             dedup=opened.dedup,
             metrics=config.metrics,
         )
+        wanted = config.intake.connections_max
+        allowed = connections_allowed(wanted)
+        if allowed < wanted:
+            _log.warning("fewer connections than set: raise `ulimit -n`", connections_max=allowed)
         self.server = IntakeServer(
             make_handler(self.admission),
-            config.intake,
+            msgspec.structs.replace(config.intake, connections_max=allowed),
             opened.numbers,
             {"intake": make_shortcut(self.admission)},
+            is_short_of_memory=lambda: self.admission.budget.is_waited_for,
         )
         self.queries = Queries(
             opened.increments,
@@ -131,6 +141,7 @@ class Process:
                 "connections": intake.connections_open,
                 "connections_accepted_total": intake.connections_accepted,
                 "connections_refused_total": intake.connections_refused,
+                "connections_ended_total": intake.connections_ended,
                 "requests_total": {"by_door": by_door},
                 "received_bytes_total": intake.received_bytes,
                 "sent_bytes_total": intake.sent_bytes,

@@ -42,6 +42,7 @@ from .config_check import split_address
 from .console.app import make_app
 from .console.connection import ConsoleLimits
 from .console.server import ConsoleAddresses, StartedOnce, serve_console
+from .descriptors import raise_limit
 from .errors import ConfigError, IngesterError, StoreFailed
 from .logs import configure_logging
 from .management.people import invitation_link
@@ -85,6 +86,7 @@ async def serve(
     """Run until SIGTERM or SIGINT. `reload` reads the configuration again (SIGHUP)."""
     configure_logging(config.log)
     bound_arenas()
+    raise_limit()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         opened = await trio.to_thread.run_sync(startup.open_all, config)
         # What exists now lives as long as the process; a full collection need not walk it.

@@ -37,14 +37,15 @@ Headers = tuple[tuple[bytes, bytes], ...]
 class IntakeStatistics(Struct, frozen=True, kw_only=True):
     """A snapshot; the counters run from the start of the server.
 
-    `requests` counts answers by (door, status). `stalls`: senders that stopped, stayed below the
-    minimum rate, or did not read their answer. `gone`: clients that left inside a request.
-    `faults`: answers 500.
+    `connections_ended`: for want of places or memory. `requests` counts answers by (door, status).
+    `stalls`: senders that stopped, stayed below the minimum rate, or did not read their answer.
+    `gone`: clients that left inside a request. `faults`: answers 500.
     """
 
     connections_open: int
     connections_accepted: int
     connections_refused: int
+    connections_ended: int
     requests: dict[tuple[str, int], int]
     received_bytes: int
     sent_bytes: int

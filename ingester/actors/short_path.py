@@ -119,6 +119,7 @@ class ShortPath:
         shared.received_bytes += len(data)
         connection = self._connection
         connection.is_idle = False
+        connection.has_sent = True
         connection.deadline = NEVER
         self._in_flight = self._is_taking = True
         self._number = number = shared.next_number()
