@@ -164,7 +164,7 @@ async def run(
         except StoreError as error:
             counters.failure_count += 1
             if isinstance(error, PartNotWhole):
-                _log.error("a part cannot be sealed; run `ingester check`", reason=str(error))
+                _log.error("rows cannot be sealed; run `ingester check`", reason=str(error))
                 continue
             _log.warning("sealing put off", reason=str(error))
             if isinstance(error, StoreBroken):
@@ -224,7 +224,8 @@ def _seal_or_join(
         _log.info("part sealed", part=part.number, seconds=seconds)
     else:
         today = time.strftime("%Y-%m-%d", time.gmtime(now()))
-        files = joinable(store.sealed.all_files(), today)
+        sound = [f for f in store.sealed.all_files() if f.name not in sealer.damaged]
+        files = joinable(sound, today)
         if not files:
             return
         joined = sealer.join(files)

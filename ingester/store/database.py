@@ -218,6 +218,9 @@ class Database:
                 # Nor at a DETACH or the end: no copy would be taken before (`metadata_copy.py`).
                 root.execute("PRAGMA disable_checkpoint_on_shutdown")
                 self._attach(root)
+            except OSError as error:  # of a file that is put in order before it is attached
+                _close(root)
+                raise StoreBusy(f"{error.filename or 'a file'}: {error.strerror}") from error
             except BaseException:
                 _close(root)
                 raise

@@ -120,8 +120,9 @@ class PartRows:
 
     def read(self, chunk: Chunk, table: SealedTable) -> pa.Table:
         if chunk.file:
+            path = self._store.uploads_directory / chunk.file
             try:
-                with pq.ParquetFile(self._store.uploads_directory / chunk.file) as file:
+                with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     return conformed(file.read_row_group(chunk.first, use_threads=False), table)
             except (OSError, pa.ArrowException) as error:
                 if getattr(error, "errno", None) is not None:  # the disk's trouble, not the file's

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 import structlog
 
-from ..errors import StoreFailed
+from ..errors import StoreBusy, StoreFailed
 from .database import Cursor
 from .ledger import AppliedBatch, write_applied
 from .metadata_copy import copy_path, keep_metadata, put_back_metadata
@@ -31,7 +31,14 @@ from .pinned import PINNED_ROWS, TailRows
 from .schema import PART_DDL, SCHEMA_VERSION, VERSION_DDL
 from .upgrades import attached_again, refuse_newer
 
-__all__ = ["ATTACH_OPTIONS", "WIDE_TABLES", "Part", "PartFiles", "sync_directory"]
+__all__ = [
+    "ATTACH_OPTIONS",
+    "WIDE_TABLES",
+    "Part",
+    "PartFiles",
+    "busy_file_errors",
+    "sync_directory",
+]
 
 _log = structlog.get_logger()
 
@@ -128,6 +135,11 @@ class PartFiles:
     ) -> Part:
         """Make a part with the ledger's marks carried forward. It is not in `parts` yet."""
         part = Part(self._path(number), number)
+        with busy_file_errors(f"{part.path.name} cannot be made"):
+            self._make(cursor, part, carried, commit_number)
+        return part
+
+    def _make(self, cursor: Cursor, part: Part, carried: AppliedBatch, commit_number: int) -> None:
         # What is there without its file is left of a removal (`_remove`).
         if not part.path.exists():
             part.wal_path.unlink(missing_ok=True)
@@ -139,7 +151,7 @@ class PartFiles:
                 cursor.execute(statement.format(part=part.name))
             cursor.execute(
                 f"INSERT INTO {part.name}.part_info VALUES (?, ?, now() AT TIME ZONE 'UTC')",
-                [SCHEMA_VERSION, number],
+                [SCHEMA_VERSION, part.number],
             )
             write_applied(cursor, part.name, [carried], commit_number)
             cursor.execute("COMMIT")
@@ -149,7 +161,6 @@ class PartFiles:
         except BaseException:
             self.discard(cursor, part)
             raise
-        return part
 
     def append(self, part: Part) -> None:
         """`part` takes what comes from now on."""
@@ -165,12 +176,16 @@ class PartFiles:
         cursor.execute(f"DETACH DATABASE {Part(self._path(number), number).name}")
 
     def remove(self, cursor: Cursor, number: int) -> int:
-        """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had."""
+        """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had.
+
+        Raises StoreBusy: what is left of it goes with the next call.
+        """
         part = Part(self._path(number), number)
         size = part.file_bytes() + part.wal_bytes()
         cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
-        _remove(part)
-        sync_directory(self.directory)
+        with busy_file_errors(f"{part.path.name} cannot be removed"):
+            _remove(part)
+            sync_directory(self.directory)
         return size
 
     def discard(self, cursor: Cursor, part: Part) -> None:
@@ -322,6 +337,15 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+@contextmanager
+def busy_file_errors(what: str) -> Iterator[None]:
+    """The disk's trouble of the moment, as StoreBusy."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreBusy(f"{what}: {error.strerror or error}") from error
 
 
 def sync_directory(directory: Path) -> None:

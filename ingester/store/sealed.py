@@ -25,7 +25,7 @@ from msgspec import Struct
 from ..errors import StoreError
 from .control.sealed_files import LostCommits, Manifest, SealedFile, SealedFiles, SealedPart
 from .holds import Holds
-from .parts import sync_directory
+from .parts import busy_file_errors, sync_directory
 
 __all__ = ["ENDS", "SealedData", "number_of", "sealed_name", "that_may_hold"]
 
@@ -199,7 +199,7 @@ class SealedData:
 
     def unlink_unread(self, detached: Iterable[int] = ()) -> int:
         """Remove files that nobody reads any more; how many bytes that gave back. `detached`: of
-        `parts_to_detach`, those that are.
+        `parts_to_detach`, those that are. Raises StoreBusy: they are tried again.
         """
         gone = set(detached)
         freed_bytes = 0
@@ -208,7 +208,8 @@ class SealedData:
             if entry.part_number in gone:
                 entry.part_number = None
             if entry.part_number is None and self._holds.are_over(entry.epoch):
-                freed_bytes += sum(self._unlink(path) for path in entry.paths)
+                with busy_file_errors("a file that was replaced cannot be removed"):
+                    freed_bytes += sum(self._unlink(path) for path in entry.paths)
                 done.append(entry)
         if done:
             self.manifest.forget_removals([path for entry in done for path in entry.paths])

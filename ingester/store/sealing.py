@@ -7,8 +7,10 @@
 2. The day is that of arrival: a late row lands in its arrival's file, and the manifest tells which
    event times a file has, so that searches find it.
 3. Nothing is sealed that is not whole: rows must be as many as the ledger says, and every upload
-   file readable. Such a part stays as it is, and `check` tells why.
-4. Files of one table and day are joined while they are small (`joinable`).
+   file readable, page for page as its checksums say. Such a part stays as it is, and `check` tells
+   why.
+4. Files of one table and day are joined while they are small (`joinable`). A damaged one is left
+   as it is: its rows, joined with others, would have new checksums over what they are now.
 5. Between two pieces of a tenth of a second or so it `pause`s, which may take its time or end it.
    No lock and no cursor is held meanwhile.
 6. A crash harms nothing: before the manifest changed the files are orphans, behind it the part is
@@ -21,6 +23,7 @@ ends with them.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -58,7 +61,19 @@ _JOINED_FILES_MIN = 4
 
 
 class PartNotWhole(StoreError):
-    """Rows are missing, or are more than the ledger says: it stays as it is."""
+    """Rows are missing, damaged, or more than the ledger says: it stays as it is."""
+
+
+class _Damaged(StoreError):
+    """A sealed file that is not as it was written."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"{name}: the sealed file is damaged: {error}")
+        self.name = name
+
+
+# What reading rows comes to that are not what was written.
+_DAMAGES = (StoreError, pa.ArrowException, OSError, ValueError)
 
 
 def _go_on(_: str) -> None:
@@ -91,8 +106,9 @@ class Sealer:
         self._pause = pause
         self._sealed = store.sealed
         self._temporary = store.sealed.directory / TEMPORARY_SUFFIX
-        # Numbers of parts that are not whole.
+        # Numbers of parts that are not whole, and names of files that are damaged.
         self.stuck: set[int] = set()
+        self.damaged: set[str] = set()
         for path in self._temporary.glob("*.runs"):  # a crash has left them
             path.unlink(missing_ok=True)
 
@@ -140,14 +156,20 @@ class Sealer:
 
     def join(self, files: Sequence[SealedFile]) -> SealedFile:
         """One file instead of several of a table and day; as `seal`."""
+        with self._set_aside(files):
+            return self._join(files)
+
+    def _join(self, files: Sequence[SealedFile]) -> SealedFile:
         first = files[0]
         table = SEALED_TABLES[first.table]
         added: list[SealedFile] = []
         with ExitStack() as stack, self._undone(added):
             sources = []
             for file in files:
-                opened = stack.enter_context(pq.ParquetFile(self._sealed.path(file)))
-                sources.append(_SealedRows(opened, table))
+                path = self._sealed.path(file)
+                with _damage_named(file.name):
+                    opened = pq.ParquetFile(path, page_checksum_verification=True)
+                sources.append(_SealedRows(stack.enter_context(opened), table, file.name))
                 self._pause()
             parts = [number for file in files for number in (file.first_part, file.last_part)]
             pieces = self._paused(merged(sources, table.time_column))
@@ -188,9 +210,25 @@ class Sealer:
             yield
         except (StoreBusy, StoreFailed):
             raise
-        except (StoreError, pa.ArrowException) as error:
+        except _DAMAGES as error:
+            if _is_of_the_disk(error):
+                raise StoreBusy(f"{part.path.name} cannot be sealed: {error}") from error
             self.stuck.add(part.number)
             raise PartNotWhole(f"{part.path.name}: {error}") from error
+
+    @contextmanager
+    def _set_aside(self, files: Sequence[SealedFile]) -> Iterator[None]:
+        """The same of files that are joined."""
+        try:
+            yield
+        except (StoreBusy, StoreFailed):
+            raise
+        except _DAMAGES as error:
+            if _is_of_the_disk(error):
+                raise StoreBusy(f"sealed files cannot be joined: {error}") from error
+            names = {file.name for file in files}
+            self.damaged |= {error.name} if isinstance(error, _Damaged) else names
+            raise PartNotWhole(str(error)) from error
 
     def _seal_table(self, part: Part, table: SealedTable, added: list[SealedFile]) -> int:
         """Write the rows of one table; how many."""
@@ -330,21 +368,23 @@ class _ChunkRows:
 class _SealedRows:
     """A sealed file as sorted rows, to be merged with others."""
 
-    def __init__(self, file: pq.ParquetFile, table: SealedTable) -> None:
+    def __init__(self, file: pq.ParquetFile, table: SealedTable, name: str) -> None:
         self._file = file
         self._table = table
+        self._name = name
         self.lows = [self._low(group) for group in range(file.num_row_groups)]
 
     def read(self, group: int) -> pa.Table:
         names = self._table.schema.names
-        return conformed(
-            self._file.read_row_group(group, columns=names, use_threads=False), self._table
-        )
+        with _damage_named(self._name):
+            rows = self._file.read_row_group(group, columns=names, use_threads=False)
+            return conformed(rows, self._table)
 
     def _low(self, group: int) -> int:
         column = self._table.time_column
-        rows = self._file.read_row_group(group, columns=[column], use_threads=False)
-        return int(time_values(rows, column)[0])
+        with _damage_named(self._name):
+            rows = self._file.read_row_group(group, columns=[column], use_threads=False)
+            return int(time_values(rows, column)[0])
 
 
 def _by_day(rows: pa.Table, arrival: str) -> Iterator[tuple[int, pa.Table]]:
@@ -365,3 +405,18 @@ def _busy_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreBusy(f"a sealed file cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _damage_named(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, ValueError) as error:
+        if _is_of_the_disk(error):
+            raise
+        raise _Damaged(name, error) from error
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Its trouble of the moment, not the file's. Arrow's own errors have no number."""
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)

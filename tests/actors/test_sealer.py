@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from ingester.actors.sealer import NOTICE_S, Load, SealerCounters
 from ingester.store.rejects import RejectBudget
 from ingester.store.retention import Keeping
 from ingester.store.store import Store
-from tests.store.sealing_rows import contents, fill
+from tests.store.sealing_rows import DAY, contents, fill
 from tests.store.stores import opened, value
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -209,6 +210,56 @@ async def test_a_damaged_part_is_told_of_once_and_holds_up_no_other(
         errors = [entry for entry in told if entry["log_level"] == "error"]
         assert len(errors) == 1
         assert [part.number for part in store.parts.parts] == [1, 3]
+
+
+async def test_a_damaged_sealed_file_is_told_of_once_and_the_others_are_joined(
+    tmp_path: Path, clock: trio.testing.MockClock
+) -> None:
+    with opened(tmp_path) as store:
+        for seed in range(4):
+            fill(store, row_count=10, seed=seed)
+            store.rotate()
+        async with running(store) as rig:
+            rig.load = "busy"
+            while not rig.counters.sealed_parts:
+                await trio.sleep(0.1)
+        damaged = store.sealed.path(store.sealed.files["events"][0])
+        content = bytearray(damaged.read_bytes())
+        content[200] ^= 0x40
+        damaged.write_bytes(content)
+        with structlog.testing.capture_logs() as told:
+            async with running(store) as rig:
+                await trio.sleep(120)
+                assert rig.counters.sealed_parts == 3
+                assert rig.counters.joined_files > 0
+            errors = [entry for entry in told if entry["log_level"] == "error"]
+            assert len(errors) == 1
+            assert damaged.name in errors[0]["reason"]
+        # As it is: joined with others its rows would have got new checksums.
+        assert damaged.read_bytes() == content
+        others = [file for file in store.sealed.files["logs"] if file.day == str(DAY.date())]
+        assert len(others) == 1
+
+
+async def test_a_disk_that_removes_nothing_does_not_end_it(
+    tmp_path: Path, clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, **_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with opened(tmp_path) as store:
+        fill(store, row_count=10)
+        store.rotate()
+        async with running(store) as rig:
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "unlink", fail)
+                await trio.sleep(40)
+                assert rig.counters.sealed_parts == 1
+                assert rig.counters.failure_count > 0
+                assert len(list((tmp_path / "open").glob("*.duckdb"))) == 2
+            await trio.sleep(40)
+        assert len(list((tmp_path / "open").glob("*.duckdb"))) == 1
+        assert list((tmp_path / "uploads").iterdir()) == []
 
 
 async def test_it_ends_soon_when_cancelled_in_the_middle(

@@ -147,7 +147,10 @@ def one_round(folder: Path, book: Book, this: Round) -> None:
         try:
             work(folder, book, this, lambda text: _write(writer, text))
         except BaseException as error:
-            _write(writer, "wrong " + " | ".join(traceback.format_exception(error)[-5:]).replace("\n", " "))
+            _write(
+                writer,
+                "wrong " + " | ".join(traceback.format_exception(error)[-5:]).replace("\n", " "),
+            )
         finally:
             os._exit(1)
     os.close(writer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from ingester.errors import StoreBusy
 from ingester.store.check import check_parts, inspect_folder
 from ingester.store.database import Cursor
 from ingester.store.metadata_copy import copy_path, keep_metadata, put_back_metadata
@@ -168,6 +170,47 @@ def test_a_copy_of_another_checkpoint_is_not_put_back(tmp_path: Path) -> None:
     assert put_back_metadata(path) is False
     copy_path(path).unlink()
     assert put_back_metadata(path) is False
+
+
+def test_headers_whose_sync_may_have_failed_are_written_and_synced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    path = tmp_path / "open" / "000001.duckdb"
+    with opened(tmp_path) as store:
+        load(store, 9, 70)
+        store.checkpoint()
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert put_back_metadata(path) is False
+    assert synced == [path]
+    with opened(tmp_path) as store:
+        assert count(store) == 3 * 50 + 70
+
+
+def test_a_disk_that_fails_while_a_file_is_attached_puts_the_reopening_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path)
+    with opened(tmp_path) as store:
+        load(store, 9, 70)
+        store.checkpoint()
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            with pytest.raises(StoreBusy, match="Input/output error"):
+                store.recover(store.database.generation)
+        store.recover(store.database.generation)
+        assert count(store) == 3 * 50 + 70
 
 
 def test_without_room_for_the_copy_there_is_a_checkpoint_all_the_same(

@@ -157,6 +157,28 @@ def test_a_reopened_store_goes_on_where_its_rollups_stand(tmp_path: Path) -> Non
         assert_recounts(store)
 
 
+def test_no_horizon_is_none_whatever_statistics_say(tmp_path: Path) -> None:
+    """From those of a file DuckDB 1.5.6 answers max('-infinity') with a day in 290309 BC."""
+    with opened(tmp_path) as store:
+        made = Rows(store)
+        made.add("events", [event(NOW)])
+        rollups = Rollups(store)
+        finish(rollups)
+        rollups.maybe_checkpoint(bytes_min=1)
+    for _ in range(2):
+        with opened(tmp_path) as store:
+            made.store = store
+            made.add("events", [event(NOW)])
+            rollups = Rollups(store)
+            finish(rollups)
+            with store.database.lease() as lease, lease.using() as cursor:
+                assert rollups.horizon(cursor) is None
+            progress = store.rollup_file.names()["progress"]
+            with store.database.lease() as lease, lease.using() as cursor:
+                stored = cursor.execute(f"SELECT DISTINCT horizon::VARCHAR FROM {progress}")
+                assert stored.fetchall() == [("-infinity",)]
+
+
 def test_a_number_that_was_taken_by_a_failed_commit_holds_nothing_up(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         rollups, made = Rollups(store), Rows(store)
