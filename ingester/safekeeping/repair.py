@@ -34,6 +34,7 @@ from ..store.control import ControlStore
 from ..store.control.copying import control_problems, maybe_manifest, put_manifest
 from ..store.control.sealed_files import SealedFile
 from ..store.lock import FolderLock
+from ..store.lost import bulk_lane
 from ..store.parts import sync_directory
 from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
@@ -229,7 +230,10 @@ class _Run:
             if not saved.has_ledger:
                 rebuilt.insert("applied", marks.carry(number))
                 if saved.batches:
-                    rebuilt.insert("applied", ledger_rows(saved.batches, marks.commit_number + 1))
+                    written = [p for p in (path, path.with_name(f"{path.name}.wal")) if p.exists()]
+                    lane = bulk_lane(written, self._evaluated_ms)
+                    first = marks.commit_number + 1
+                    rebuilt.insert("applied", ledger_rows(saved.batches, first, lane))
                     marks.commit_number += len(saved.batches)
             if saved.scattered:
                 rebuilt.insert("applied", marks.found(saved.scattered))

@@ -29,6 +29,7 @@ from .ledger import BULK_AGAIN
 __all__ = [
     "LEAP",
     "accept_cuts",
+    "bulk_lane",
     "cut_ledgers",
     "kept_files",
     "lost_problem",
@@ -37,7 +38,6 @@ __all__ = [
     "numbers_named",
     "part_number_of",
     "unlisted_problem",
-    "upload_lane",
 ]
 
 # Above all that a part can have had: a million commits a second are not reached in its hours.
@@ -131,11 +131,12 @@ def kept_files(
     return found
 
 
-def upload_lane(path: Path, evaluated_ms: int) -> str:
-    """Of an upload file that is listed again: whether rules had evaluated it. When unsure, not: an
-    incident twice is better than none.
+def bulk_lane(paths: Iterable[Path], evaluated_ms: int) -> str:
+    """Of an upload file that is listed again, or of a part and its WAL when their ledger is lost:
+    whether rules had evaluated what is in it. When unsure, not: an incident twice is better than
+    none.
     """
-    written_ms = path.stat().st_mtime * 1000
+    written_ms = max(path.stat().st_mtime for path in paths) * 1000
     return BULK_AGAIN if written_ms + _COMMIT_MS_MAX < evaluated_ms else "bulk"
 
 

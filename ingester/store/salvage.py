@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct, field
 
 from .ledger import BULK_AGAIN
-from .lost import upload_lane
+from .lost import bulk_lane
 from .metadata_copy import put_back_metadata
 from .rebuilt_part import RebuiltPart
 from .schema import DATA_TABLES
@@ -152,7 +153,7 @@ def listing_rows(
     """Rows that list an upload file anew, by table, and how many batches it has that are not
     `without`: the list itself, its batches, and the request as far as the file knows it.
 
-    `evaluated_ms`: see `upload_lane`. Raises OSError, ArrowException.
+    `evaluated_ms`: see `bulk_lane`. Raises OSError, ArrowException.
     """
     counts = batch_counts(path)
     request_number = request_of(path.name)
@@ -173,7 +174,7 @@ def listing_rows(
         "applied": pa.table({
             "batch_id": list(counts),
             "commit_number": [first_commit_number + n for n in range(len(counts))],
-            "lane": [upload_lane(path, evaluated_ms)] * len(counts),
+            "lane": [bulk_lane([path], evaluated_ms)] * len(counts),
             "first_seq": [0] * len(counts),
             "last_seq": [0] * len(counts),
             "row_count": list(counts.values()),
@@ -197,17 +198,18 @@ def listing_rows(
     return tables, len(counts)
 
 
-def ledger_rows(batches: Mapping[int, int], first_commit_number: int) -> pa.Table:
+def ledger_rows(batches: Mapping[int, int], first_commit_number: int, lane: str) -> pa.Table:
     """A ledger for rows whose own is lost."""
     count = len(batches)
     return pa.table({
         "batch_id": list(batches),
         "commit_number": [first_commit_number + n for n in range(count)],
-        "lane": ["bulk"] * count,
+        "lane": [lane] * count,
         "first_seq": [0] * count,
         "last_seq": [0] * count,
         "row_count": list(batches.values()),
         "request_number_max": [0] * count,
+        "committed_at": [datetime.now(UTC).replace(tzinfo=None)] * count,
     })
 
 

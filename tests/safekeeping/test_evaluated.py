@@ -7,6 +7,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 
@@ -94,6 +95,35 @@ def test_rules_fire_once_for_rows_that_come_back(
         acknowledge(opened, requests(range(150, 160)))
         _evaluate(opened)
         assert _matches(opened)["small"] == _events(opened, "open"), "what is new is told of"
+
+
+def test_rows_whose_ledger_is_lost_are_not_told_again_if_their_part_was_evaluated(
+    folder: Path,
+) -> None:
+    """Of an older part, which nothing was written to since. The journal does not have its rows."""
+    with started(folder) as opened:
+        _evaluate(opened)
+        before = _matches(opened)
+        opened.store.rotate()
+        acknowledge(opened, requests(range(200, 203)))
+        _evaluate(opened)
+        told = _matches(opened)
+    assert told["small"] > before["small"]
+    for segment in (folder / "journal").iterdir():
+        segment.unlink()
+    path = folder / "open" / "000002.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE applied")
+    hour_ago = datetime.now(UTC).timestamp() - 3600
+    for each in (path, *(folder / "uploads").iterdir()):
+        os.utime(each, (hour_ago, hour_ago))
+    found = repair_folder(config_of(folder))
+    assert found.problems == [], found
+    assert any("its ledger is lost" in lost for lost in found.lost)
+    with started(folder) as opened:
+        _evaluate(opened)
+        assert _events(opened, "x") == 1_500
+        assert _matches(opened) == told
 
 
 def test_an_upload_that_may_not_have_been_evaluated_is(folder: Path) -> None:
