@@ -14,6 +14,23 @@ const OVERLAPS = [
   { value: "604800", label: "7 days" },
 ];
 
+/**
+ * The dialogs of a list of keys: `adding` (in the address) opens the form, `made` is shown once it is
+ * made or rotated, `rotating` is asked about. `reload` the list then.
+ */
+export function useKeyDialogs(adding, reload) {
+  const [made, setMade] = useState(null);
+  const [rotating, setRotating] = useState(null);
+  const close = () => (adding.value = "");
+  const tell = (key) => {
+    close();
+    setRotating(null);
+    setMade(key);
+    reload();
+  };
+  return { made, rotating, setRotating, close, tell, forget: () => setMade(null) };
+}
+
 /** "Copy" for a key that the server can show again, else why not. */
 export function CopyKey({ path, field, isCopyable, label, masked }) {
   if (!isCopyable) {

@@ -29,6 +29,7 @@ __all__ = [
     "assert_accessible",
     "assert_fits",
     "copied",
+    "drag",
     "held",
     "write_query",
 ]
@@ -168,6 +169,16 @@ def write_query(page: Page, text: str, label: str = "Query") -> None:
     page.keyboard.press("ControlOrMeta+a")
     page.keyboard.press("Delete")
     page.keyboard.type(text)
+
+
+def drag(page: Page, plot: Locator, begin: float, end: float) -> None:
+    """Over a plot, between two shares of its width."""
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * begin, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * end, box["y"] + 50, steps=4)
+    page.mouse.up()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.screens.site import VIEWER, Site, Theme, assert_accessible, assert_fits
+from tests.console.screens.site import VIEWER, Site, Theme, assert_accessible, assert_fits, drag
 
 LEVELS = ("info", "info", "debug", "info", "warning", "error", "info", "notice")
 PATHS = ("/cart", "/checkout", "/api/v1/orders", "/login")
@@ -161,12 +161,7 @@ def test_a_drag_over_the_histogram_is_the_new_span(site: Site) -> None:
     with site.page(OURS) as page:
         plot = page.locator(".histogram .u-over")
         expect(plot).to_be_visible()
-        box = plot.bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 30)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30, steps=4)
-        page.mouse.up()
+        drag(page, plot, 0.75, 0.9)
         page.wait_for_function("() => /since=2/.test(location.search)")
         since, until = (
             datetime.fromisoformat(parameters(page)[name]) for name in ("since", "until")
@@ -178,7 +173,9 @@ def test_a_drag_over_the_histogram_is_the_new_span(site: Site) -> None:
         expect(page.get_by_role("region", name="Logs by time")).to_contain_text("460 logs")
         assert parameters(page)["since"] == "now-3h"
         # A click is the bar that it is on, as one step.
-        page.mouse.click(box["x"] + box["width"] * 0.85, box["y"] + 30)
+        box = plot.bounding_box()
+        assert box is not None
+        plot.click(position={"x": box["width"] * 0.85, "y": 30})
         page.wait_for_function("() => /since=2/.test(location.search)")
         since, until = (
             datetime.fromisoformat(parameters(page)[name]) for name in ("since", "until")

@@ -2,10 +2,9 @@
 import { html, useEffect, useId, useState } from "../ui.js";
 import { get, useResource } from "../api.js";
 import { Typed } from "../choice.js";
-import { Editor } from "../editor.js";
+import { Editor, lqlCompletion } from "../editor.js";
 import { EVENT_FIELDS, both, clause } from "../queries.js";
 import { urlParam } from "../url.js";
-import { completion } from "../widgetform.js";
 
 export const query = urlParam("q", "", { push: true });
 
@@ -33,8 +32,6 @@ export function narrowTo(field, value) {
   else query.value = both(query.value, clause(field, value));
 }
 
-const completeEvents = completion("events");
-
 /** The editor and the fields. `fault` is the server's refusal of the query. */
 export function FilterBar({ range, fault }) {
   const [text, setText] = useState(query.value);
@@ -50,7 +47,7 @@ export function FilterBar({ range, fault }) {
   return html`<div class="stack filters">
     <div class="row filters-query">
       <div class="grow"><${Editor} label="Query (LQL)" language="lql" search value=${text} onChange=${setText}
-        onRun=${run} complete=${completeEvents} fault=${place}
+        onRun=${run} complete=${lqlCompletion.events} fault=${place}
         placeholder='All events. For example: action:checkout -m.plan:"free"' /></div>
       <button class="btn btn-primary" type="button" onClick=${run}>Run</button>
     </div>

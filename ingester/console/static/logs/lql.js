@@ -94,7 +94,3 @@ function step(value, key) {
 
 /** Whether it is a column of logs. */
 export const isColumn = (name) => COLUMNS.has(name);
-
-/** The server counts characters, scripts count UTF-16 units. */
-export const unitsOf = (text, characters) => [...text].slice(0, characters).join("").length;
-export const charactersOf = (text, units) => [...text.slice(0, units)].length;

@@ -3,7 +3,7 @@ import { Empty, Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { get, patch, post, useResource } from "../api.js";
 import { dashboardItems } from "../dashboardmenu.js";
 import { Dialog } from "../feedback.js";
-import { Field, Form } from "../forms.js";
+import { Field, Form, useSend } from "../forms.js";
 import { shownText } from "../lines.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
@@ -97,7 +97,15 @@ function AddDialog({ rows }) {
   const [target, setTarget] = useState(mine.at(-1)?.id ?? NEW);
   const [name, setName] = useState("");
   const [title, setTitle] = useState(widget?.title ?? "");
-  const [problem, setProblem] = useState(null);
+  const { send, error, isBusy } = useSend(async () => {
+    const { id: _id, ...added } = { ...widget, title };
+    const whole = target === NEW
+      ? await post("/dashboards", {
+        name, widgets: [added], since: range.since.value, until: range.until.value,
+      })
+      : await addTo(target, added);
+    location.assign(`/dashboards/${whole.id}`);
+  });
   const range = urlRange({ since: "now-24h" });
   const close = () => (adding.value = "");
   if (!widget || !screen.isAdmin) {
@@ -107,26 +115,12 @@ function AddDialog({ rows }) {
         : "Only an administrator may change dashboards."}</p>
     <//>`;
   }
-  const save = async (event) => {
-    event.preventDefault();
-    const { id: _id, ...added } = { ...widget, title };
-    try {
-      const whole = target === NEW
-        ? await post("/dashboards", {
-          name, widgets: [added], since: range.since.value, until: range.until.value,
-        })
-        : await addTo(target, added);
-      location.assign(`/dashboards/${whole.id}`);
-    } catch (error) {
-      setProblem(error);
-    }
-  };
   const options = [
     ...mine.map((row) => ({ value: row.id, label: `${row.name} (${plural(row.widget_count, "widget")})` })),
     { value: NEW, label: "A new dashboard" },
   ];
   return html`<${Dialog} title="Add to a dashboard" onClose=${close} wide>
-    <form class="stack" onSubmit=${save}>
+    <form class="stack" onSubmit=${send}>
       <div class="fields">
         <${Field} name="target" label="Dashboard" kind="select" options=${options} value=${target}
           onValue=${setTarget} />
@@ -136,10 +130,10 @@ function AddDialog({ rows }) {
           placeholder="Left empty, it is what it shows" />
       </div>
       <${WidgetCard} widget=${{ ...widget, title }} range=${range} height=${240} />
-      ${problem && html`<p class="notice notice-error" role="alert">${problem.message}</p>`}
+      ${error && html`<p class="notice notice-error" role="alert">${error.message}</p>`}
       <div class="dialog-foot">
         <button class="btn" type="button" onClick=${close}>Cancel</button>
-        <button class="btn btn-primary">Add</button>
+        <button class="btn btn-primary" disabled=${isBusy}>Add</button>
       </div>
     </form>
   <//>`;
