@@ -21,7 +21,7 @@ import trio
 from ingester.actors.intake_shared import NEVER, IntakeShared
 from ingester.actors.short_path import ShortPath
 from ingester.actors.transport import PlainTransport, Transport, WaitExpired
-from ingester.doors.exchange import Request, Response, error_response
+from ingester.doors.exchange import Request, Response, error_response, without_body
 from ingester.errors import (
     BodyTooLarge,
     ClientGone,
@@ -348,7 +348,7 @@ class Connection:
             shared.gone += 1
             return False
         except Exception as error:
-            answer = self.answer_to(error, number)
+            answer = self.answer_to(error, number, head.path)
             if answer is None:
                 shared.gone += 1
                 return False
@@ -396,8 +396,12 @@ class Connection:
             self._reader.receive_data(data)
         return True
 
-    def answer_to(self, error: Exception, number: int) -> Response | None:
+    def answer_to(self, error: Exception, number: int, path: str) -> Response | None:
         """The answer to what a handler raised; None when the client is gone."""
+        answer = self._answer_to(error, number)
+        return None if answer is None else without_body(path, answer)
+
+    def _answer_to(self, error: Exception, number: int) -> Response | None:
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # raised through a nursery of the handler's own
         if isinstance(error, ClientGone):
@@ -433,13 +437,14 @@ class Connection:
         """Answer what never became a request, and end the connection."""
         shared = self.shared
         shared.count_answer(HTTP_DOOR, response.status)
+        response = without_body(self._reader.path_ahead(), response)
         await self.send(
             response_bytes(
                 response.status,
-                ((b"Content-Type", response.content_type), *response.headers),
+                response.headers,
                 response.body,
                 keep_alive=False,
-                first_lines=shared.first_lines(shared.next_number()),
+                first_lines=shared.first_lines_of(response, shared.next_number()),
             )
         )
         await self._finish(unread=True)

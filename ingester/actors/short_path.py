@@ -126,7 +126,7 @@ class ShortPath:
         try:
             take(number, connection.client_address(head), data[body_start:], self._answer)
         except Exception as error:
-            response = connection.answer_to(error, number)
+            response = connection.answer_to(error, number, head.path)
             self._answer(Response(503) if response is None else response)
         finally:
             self._is_taking = False

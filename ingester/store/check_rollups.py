@@ -126,7 +126,7 @@ _OF_EVENTS = (
         rounded=("active_duration",),
         told="SELECT * FROM {where}.accounts_daily",
         counted=f"SELECT {_at('day', 'created_at')}, source, account_id, count(*) AS events, "
-        f"{_PEOPLE}, coalesce(sum(CASE WHEN action = 'sessionSync' THEN "
+        f"{_PEOPLE}, coalesce(sum(CASE WHEN action IN ('sessionSync', 'session_sync') THEN "
         f"{_number('activeDuration', 'active_duration')} END), 0) AS active_duration "
         "FROM {rows} GROUP BY ALL",
     ),
@@ -139,7 +139,8 @@ _OF_EVENTS = (
         told="SELECT * FROM {where}.modules_daily",
         counted=f"SELECT {_at('day', 'created_at')}, source, account_id, body->>'module' AS module,"
         f" count(*) AS visits, coalesce(sum({_number('timeSpent', 'time_spent')}), 0) AS time_spent"
-        " FROM (SELECT * FROM {rows} WHERE action = 'moduleEnd') WHERE (body->>'module') <> '' "
+        " FROM (SELECT * FROM {rows} WHERE action IN ('moduleEnd', 'module_end')) "
+        "WHERE (body->>'module') <> '' "
         "GROUP BY ALL",
     ),
     _Recount(
