@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ import structlog
 import trio
 import trio.testing
 
+from ingester.console.app import make_app
 from ingester.console.connection import ConsoleLimits, FaultLog
 from ingester.console.server import serve_console, socket_address
 from ingester.errors import ConfigError
 from tests.console.fakes import (
     Console,
+    FakeServices,
     ask,
     eventually,
     read_answer,
@@ -215,3 +218,35 @@ async def test_ipv6_address_is_told_in_brackets() -> None:
         addresses = await nursery.start(run)
         assert addresses.url == f"http://[::1]:{addresses.port}"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("is_stopping", [True, False])
+async def test_cancelling_the_server_waits_for_no_answer_that_nobody_reads(
+    tmp_path: Path, is_stopping: bool
+) -> None:
+    """The end of a process gives the console two seconds, whatever its own patience."""
+    services, stop = FakeServices(tmp_path), trio.Event()
+    limits = ConsoleLimits(drain_seconds_max=60, send_seconds_max=60)
+    serve = partial(
+        serve_console,
+        make_app(services),
+        bind=None,
+        unix_path=tmp_path / "control.sock",
+        tls=None,
+        stop=stop,
+        limits=limits,
+    )
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            addresses = await nursery.start(serve)
+            stream = await trio.open_unix_socket(str(addresses.unix_path))
+            body = b'{"sql":"large 30000000"}'
+            head = b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            await stream.send_all(head % len(body) + body)
+            await stream.receive_some(100)
+            if is_stopping:
+                stop.set()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+    await stream.aclose()
+    services.control.close()

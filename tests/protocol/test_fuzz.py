@@ -88,7 +88,8 @@ def test_atheris_finds_nothing(tmp_path: Path) -> None:
         check=False,
     )
     print(f"atheris, seed {seed}:", *done.stderr.splitlines()[-3:], sep="\n")
-    assert done.returncode == 0, done.stderr[-6000:]
+    found = [path.read_bytes() for path in tmp_path.glob("*-*")]
+    assert done.returncode == 0, f"{found}\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
 
 
 def no_end(patch: pytest.MonkeyPatch) -> None:

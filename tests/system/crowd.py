@@ -31,6 +31,7 @@ _DRIP_S = 0.4
 _LARGE_BYTES = 200_000
 _TRIES_MAX = 200
 _PAUSE_S = 0.05
+_ANSWER_S = 10
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ class _Sender:
             if self._stream is None:
                 self._stream = await trio.open_tcp_stream(*self.address, local_address="127.1.0.1")
             peer = Peer(self._stream)
-            with trio.fail_after(10):
+            with trio.fail_after(_ANSWER_S):
                 await peer.send(data)
                 answer: Answer = await peer.answer()
             if answer.closes:
@@ -236,7 +237,7 @@ class _Sender:
         except trio.BrokenResourceError:
             outcome = "reset"
         except trio.TooSlowError:
-            outcome = "no answer in 10 s"
+            outcome = f"no answer in {_ANSWER_S} s"
         except OSError:
             outcome = "no connection"
         await self._drop()

@@ -109,7 +109,8 @@ def test_a_build_that_lets_the_crowd_stay_is_found(tmp_path: Path) -> None:
     plan = CrowdPlan(silent=260, slow=10, senders=3, seconds=1)
     is_found = False
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.system.crowd._TRIES_MAX", 20)
+        patch.setattr("tests.system.crowd._TRIES_MAX", 2)
+        patch.setattr("tests.system.crowd._ANSWER_S", 1)
         try:
             server.start()
             is_found = bool(run(server, plan)[1])
