@@ -53,8 +53,8 @@ _MERGE_ROWS_MAX = 262_144
 # What was appended since the last one is held in memory: after a million events 263 MB with 8 MiB
 # here, 320 without a checkpoint (measured 2026-11-21).
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
-# Before any bucket. Not "is finite": from the statistics of a file that was checkpointed and attached
-# again DuckDB 1.5.6 answers max('-infinity') with a day in 290309 BC, which is then stored.
+# Before any bucket. Not "is finite": from the statistics of a file that was checkpointed and
+# attached again DuckDB 1.5.6 answers max('-infinity') with a day in 290309 BC, which is then stored.
 _LONG_AGO = "-infinity"
 _IS_SET = "horizon > TIMESTAMP '0001-01-01'"
 

@@ -141,6 +141,14 @@ class SealedData:
             self.manifest.note_part(number)
             self._newest_part = number
 
+    def is_certain_not_noted(self, number: int) -> bool:
+        """After `note_part` has failed: whether no start will ever find it noted."""
+        try:
+            self.manifest.settle()
+            return self.manifest.read_manifest().newest_part < number
+        except StoreError:
+            return False
+
     def note_lost(self, low: int, high: int, through: int) -> None:
         """Before the part is made that leaves those commits behind."""
         began_ms = self.manifest.read_manifest().evaluated.began_ms

@@ -336,7 +336,9 @@ class Sealer:
 
     @contextmanager
     def _undone(self, added: Sequence[SealedFile]) -> Iterator[None]:
-        """Remove what was written, unless the manifest has it."""
+        """Remove what was written, unless the manifest has it, or may have it at the next start:
+        that would let go of the part, too, and the rows were nowhere.
+        """
         try:
             yield
         except BaseException:
@@ -344,6 +346,7 @@ class Sealer:
                 path = self._sealed.path(file)
                 path.with_name(path.name + TEMPORARY_SUFFIX).unlink(missing_ok=True)
             with suppress(StoreError):  # then they are orphans, and the next start looks
+                self._sealed.manifest.settle()
                 listed = {file.name for file in self._sealed.manifest.read_manifest().files}
                 for file in added:
                     if file.name not in listed:

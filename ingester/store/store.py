@@ -307,7 +307,10 @@ class Store:
             try:
                 self.sealed.note_part(part.number)
             except BaseException:
-                self.parts.discard(cursor, part)
+                if self.sealed.is_certain_not_noted(part.number):
+                    self.parts.discard(cursor, part)
+                else:  # noted at the next start perhaps, which would miss it
+                    self.parts.append(part)
                 raise
             self.parts.append(part)
 

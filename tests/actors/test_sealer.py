@@ -19,6 +19,7 @@ from ingester.actors import sealer
 from ingester.actors.sealer import NOTICE_S, Load, SealerCounters
 from ingester.store.rejects import RejectBudget
 from ingester.store.retention import Keeping
+from ingester.store.sealing import Sealer
 from ingester.store.store import Store
 from tests.store.sealing_rows import DAY, contents, fill
 from tests.store.stores import opened, value
@@ -219,10 +220,10 @@ async def test_a_damaged_sealed_file_is_told_of_once_and_the_others_are_joined(
         for seed in range(4):
             fill(store, row_count=10, seed=seed)
             store.rotate()
-        async with running(store) as rig:
-            rig.load = "busy"
-            while not rig.counters.sealed_parts:
-                await trio.sleep(0.1)
+        sealing = Sealer(store)
+        part = sealing.next_part()
+        assert part is not None
+        sealing.seal(part)
         damaged = store.sealed.path(store.sealed.files["events"][0])
         content = bytearray(damaged.read_bytes())
         content[200] ^= 0x40

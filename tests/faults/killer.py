@@ -1,6 +1,7 @@
-"""Rounds of work in a forked child that kills itself at a named point; `python -m` it with a folder,
-a count of rounds, a seed, and perhaps the name of a broken build. Prints a report as JSON, a line
-a round.
+"""Rounds of work in a forked child that kills itself at a named point.
+
+`python -m` it with a folder, a count of rounds, a seed, and perhaps the name of a broken build.
+Prints a report as JSON, a line a round.
 
 Why forks: a process that has imported everything is ready for the next round in milliseconds, so
 that hundreds of kills are a matter of minutes (as `tests/store/checkpoint_killer.py`).
@@ -31,8 +32,8 @@ from typing import Any
 import structlog
 
 from ingester.store import rollups
-from tests.faults.life import Book, Life, Request, random_request
 from tests.faults.builds import broken
+from tests.faults.life import Book, Life, Request, random_request
 from tests.faults.points import POINTS, STARTING, install
 
 __all__ = ["Round", "main"]
@@ -112,7 +113,7 @@ def steps(life: Life, book: Book, this: Round) -> Iterator[Callable[[], object]]
                 yield lambda r=request: life.send_bulk(r, as_file=chance.random() < 0.5)
         keyed = [r for r in book.requests.values() if r.key is not None]
         if keyed and chance.random() < 0.3:
-            yield lambda: _again(life, chance.choice(keyed), chance)
+            yield lambda those=keyed: _again(life, chance.choice(those), chance)
         for rate, step in (
             (0.5, life.load),
             (0.3, life.roll_up),

@@ -200,7 +200,9 @@ class Life:
         if isinstance(claim, Remembered):
             found = (f"{claim.request_number:016x}", claim.accepted, claim.rejected)
             wanted = (request.request_id, request.row_count, request.reject_count)
-            if request.outcome == "acknowledged" and found != wanted:
+            if not request.request_id:  # it was never answered, and turned out to be there
+                request.request_id = found[0]
+            elif request.outcome == "acknowledged" and found != wanted:
                 return f"{request.batch}: a repeat was answered {found}, not {wanted}"
             if request.outcome == "refused":
                 return f"{request.batch}: refused, and known by its key"

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 from hypothesis import note
@@ -40,7 +40,7 @@ _WORK = {
     "rotation": ("rotate",),
     "checkpoint": ("send", "load", "roll_up", "checkpoint"),
     "rollups": ("send", "load", "roll_up", "upload", "roll_up", "roll_up"),
-    "sealing": ("send", "load", "upload", "seal", "upload", "seal", "purge"),
+    "sealing": ("send", "load", "upload", "seal", "upload", "seal", "seal", "purge"),
     "starting": ("send", "restart"),
 }
 _sizes = st.lists(
@@ -58,7 +58,7 @@ class StoreMachine(RuleBasedStateMachine):
     """`crash_count` and `points` tell what a run has come to, over all machines of it."""
 
     crash_count = 0
-    points: set[str] = set()
+    points: ClassVar[set[str]] = set()
 
     def __init__(self) -> None:
         super().__init__()

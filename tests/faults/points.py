@@ -56,7 +56,9 @@ _SEALING = (
     "sealed written",  # under temporary names
     "sealed renamed",
     "manifest written",  # the transaction open
-    "manifest committed",  # readers find the old
+    "seal committed",  # in the manifest; readers find the part
+    "join committed",  # readers find the files before
+    "purge committed",
     "manifest swapped",
     "part removed",
     "sealed unlinked",  # what was replaced
@@ -245,9 +247,18 @@ def _on_sealing(patch: Patch, reach: Reach) -> None:
 
         return called
 
+    def swapped(call: Any) -> Any:
+        def called(self: SealedFiles, **changes: Any) -> None:
+            call(self, **changes)
+            is_join = bool(changes.get("added"))
+            kind = "seal" if changes.get("part") else "join" if is_join else "purge"
+            reach(f"{kind} committed")
+
+        return called
+
     patch(sealing, "reached", lambda _: lambda name: reach(names[name]))
     patch(SealedFiles, "_transaction", transaction_of)
-    patch(SealedFiles, "swap_sealed", _behind(reach, "manifest committed"))
+    patch(SealedFiles, "swap_sealed", swapped)
     patch(SealedFiles, "forget_removals", _behind(reach, "removals forgotten"))
     patch(Store, "publish_sealed", published)
     patch(PartFiles, "remove", _behind(reach, "part removed"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars
 import pyarrow.parquet as pq
 import pytest
 
+from ingester.errors import StoreBusy, StoreFailed
 from ingester.store import part_rows, sealing, sorting
+from ingester.store.control.sealed_files import SealedFiles
 from ingester.store.reader import check_parts, kept_reject_bytes, read_dedup_keys, read_keys
 from ingester.store.reject_rows import RejectFilter, count_rejects, find_rejects, reject_page
 from ingester.store.sealing import PartNotWhole, Sealer
@@ -175,6 +178,97 @@ def test_a_kill_while_joining_leaves_every_row_once(
         assert contents(store) == before
         assert len(sealed_files(tmp_path)) == 19
         assert check_parts(store) == []
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("is_join", [False, True])
+def test_a_swap_whose_sync_failed_costs_no_row_whether_it_is_there_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool, is_join: bool
+) -> None:
+    """For this process it did not happen; the next one may find it in SQLite's WAL."""
+    manifest = SealedFiles.open(tmp_path / "control.sqlite")
+    swap = manifest.swap_sealed
+
+    def fail(**changes: Any) -> None:
+        found = manifest.read_manifest()
+        monkeypatch.setattr(manifest, "read_manifest", lambda: found)
+        if is_there:
+            swap(**changes)
+        raise StoreFailed("disk I/O error")
+
+    def fail_to_settle() -> None:
+        raise StoreFailed("disk I/O error")
+
+    with opened(tmp_path) as store:
+        fill(store, row_count=20)
+        store.rotate()
+        if is_join:
+            for seed in (2, 3):
+                fill(store, row_count=20, seed=seed)
+                store.rotate()
+            seal_all(store)
+        before = contents(store)
+        store.sealed._manifest = manifest
+        monkeypatch.setattr(manifest, "swap_sealed", fail)
+        monkeypatch.setattr(manifest, "settle", fail_to_settle)
+        with pytest.raises(StoreFailed):
+            if is_join:
+                Sealer(store).join(sealing.joinable(store.sealed.all_files(), "2026-12-01"))
+            else:
+                Sealer(store).seal(store.parts.parts[0])
+        assert contents(store) == before
+    manifest.close()
+    with opened(tmp_path) as store:
+        assert contents(store) == before
+        assert check_parts(store) == []
+        seal_all(store)
+        assert contents(store) == before
+
+
+def test_a_swap_that_did_not_happen_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StoreBusy("the disk is full")
+
+    with opened(tmp_path) as store:
+        fill(store, row_count=20)
+        store.rotate()
+        with monkeypatch.context() as patch:
+            patch.setattr(SealedFiles, "swap_sealed", fail)
+            with pytest.raises(StoreBusy):
+                Sealer(store).seal(store.parts.parts[0])
+        assert sealed_files(tmp_path) == []
+        assert seal_all(store) == 1
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_rotation_whose_note_failed_is_no_loss_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    with opened(tmp_path) as store:
+        fill(store, row_count=20)
+        before = contents(store)
+        manifest = store.sealed.manifest
+        note = manifest.note_part
+
+        def fail(number: int) -> None:
+            if is_there:
+                note(number)
+            raise StoreFailed("disk I/O error")
+
+        def fail_to_settle() -> None:
+            raise StoreFailed("disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(manifest, "note_part", fail)
+            patch.setattr(manifest, "settle", fail_to_settle)
+            with pytest.raises(StoreFailed):
+                store.rotate()
+    with opened(tmp_path) as store:
+        assert store.missing_parts == []
+        assert store.sealed.lost == ()
+        assert contents(store) == before
 
 
 def test_a_part_waits_for_cursors_and_transactions(tmp_path: Path) -> None:

@@ -56,6 +56,9 @@ class ControlFile:
                 _switch_to_wal(connection)
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
+                # A dead process may have left a commit there whose sync had failed. It counts from
+                # now on, so it must not be in the page cache only.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 if 0 < (version := schema_version(connection)) < steps[-1].version:
                     _copy_before_upgrade(connection, path, version)
                 migrate(connection, steps, path=str(path))

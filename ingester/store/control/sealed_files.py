@@ -5,6 +5,9 @@
 2. What went out is named as a removal until its file is gone.
 3. A name is never given twice, nor is the number of a part: the highest one is kept here.
 4. Commits that a start found to be gone are named until a repair has looked for their rows.
+5. A COMMIT whose sync failed did not happen for this process, and may have happened for the next
+   one, which finds its frames in SQLite's WAL. It is undone for good when another one has written
+   over them (`settle`); until then nothing is removed that it speaks of.
 """
 
 from __future__ import annotations
@@ -101,6 +104,8 @@ class Manifest(Struct, frozen=True):
     evaluated: Evaluated = Evaluated()
 
 
+# Below the data folder there is no such file.
+_NO_PATH = "/"
 _FILE_FIELDS = SealedFile.__struct_fields__
 _PART_FIELDS = SealedPart.__struct_fields__
 
@@ -193,6 +198,14 @@ class SealedFiles(ControlFile):
             connection.executemany(
                 "INSERT OR IGNORE INTO sealed_removals VALUES (?)", [(path,) for path in removals]
             )
+
+    def settle(self) -> None:
+        """A change that changes nothing. When it returns, what `read_manifest` says is what the
+        next process will find, also behind a change that has failed.
+        """
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO sealed_removals VALUES (?)", (_NO_PATH,))
+            connection.execute("DELETE FROM sealed_removals WHERE path = ?", (_NO_PATH,))
 
     def forget_removals(self, paths: Collection[str]) -> None:
         """They are gone."""
