@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -48,11 +48,11 @@ Numbers = npt.NDArray[np.int64]
 def remake(
     directory: Path,
     manifest: Manifest,
-    lost: Mapping[str, Path],
+    lost: Collection[str],
     records: Iterable[tuple[int, bytes]],
 ) -> dict[str, SealedFile]:
     """New files below `directory`, durable, for the `lost` ones of which there are rows; by the
-    names of those. `lost`: by name, where the damaged file lies.
+    names of those.
     """
     files = [file for file in manifest.files if file.name in lost and file.table in _TABLES]
     if not files:
@@ -60,9 +60,7 @@ def remake(
     sound = [file for file in manifest.files if file.name not in lost]
     with ExitStack() as stack:
         ledger = _Ledger(directory, sound, min(file.first_part for file in files))
-        remaking = [
-            stack.enter_context(_Remade(directory, file, sound, lost[file.name])) for file in files
-        ]
+        remaking = [stack.enter_context(_Remade(directory, file, sound)) for file in files]
         for seq, payload in records:
             batch_id = ledger.maybe_batch(seq)
             if batch_id is None:
@@ -109,11 +107,8 @@ class _Ledger:
 class _Remade:
     """One file under way. Use as a context manager."""
 
-    def __init__(
-        self, directory: Path, lost: SealedFile, sound: Sequence[SealedFile], remains: Path
-    ) -> None:
+    def __init__(self, directory: Path, lost: SealedFile, sound: Sequence[SealedFile]) -> None:
         self.lost = lost
-        self._remains = remains
         self._journalled: set[int] = set()
         self._directory = directory
         self._table = SEALED_TABLES[lost.table]
@@ -197,7 +192,9 @@ class _Remade:
         names = self._table.schema.names
         with (
             suppress(OSError, pa.ArrowException),
-            pq.ParquetFile(self._remains, page_checksum_verification=True) as file,
+            pq.ParquetFile(
+                self._directory / self.lost.name, page_checksum_verification=True
+            ) as file,
         ):
             for group in range(file.num_row_groups):
                 with suppress(OSError, pa.ArrowException):

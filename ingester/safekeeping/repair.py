@@ -1,6 +1,7 @@
 """`check --repair`: what can be rebuilt is rebuilt; what cannot is said. Nothing is deleted.
 
-1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`).
+1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`), when
+   what takes its place is durable: a repair that is killed goes on when it is run again.
 2. A damaged part becomes a new one with all rows that can still be read of it; of a missing one
    nothing can. Uploads whose files are there are listed again. One that was put back too late
    (`store/put_back.py`) becomes one with what is stored nowhere else.
@@ -14,6 +15,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -61,6 +63,8 @@ __all__ = ["Repair", "repair_folder"]
 # Records are loaded in transactions of so many, or of so many bytes.
 _RECORDS = 16_384
 _BYTES = 16 * 1024 * 1024
+# Names of a part that is being made, and of one that is made.
+_BEING_MADE, _MADE = ".rebuilding", ".rebuilt"
 # Above all sequences.
 _NEVER = 1 << 62
 
@@ -105,6 +109,7 @@ class _Run:
         self._evaluated_ms = min([*marks, manifest.evaluated.began_ms]) if manifest else 0
 
     def run(self) -> Repair:
+        self._end_interrupted()
         repair, before = self._repair, look_at_folder(self._data_dir)
         if not before.problems:
             return repair
@@ -130,6 +135,17 @@ class _Run:
         repair.problems = look_at_folder(self._data_dir).problems
         return repair
 
+    def _end_interrupted(self) -> None:
+        """A part that was made and is not in its place yet; the old one may be aside already."""
+        directory = self._data_dir / "open"
+        for path in sorted(directory.glob(f"*{_MADE}")):
+            self._put_in_place(path)
+        for path in directory.glob(f"*{_BEING_MADE}*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def _control(self) -> bool:
         """Whether it was made anew."""
         path = self._data_dir / "control.sqlite"
@@ -146,21 +162,23 @@ class _Run:
 
     def _lost_files(self, before: FolderCheck) -> None:
         """A damaged file in a view would break every query; without it the others are read."""
-        sealed: dict[str, Path] = {}
+        sealed: set[str] = set()
         for name in before.parts.lost_files:
             if name.startswith("sealed/"):
-                sealed[name.removeprefix("sealed/")] = self._set_aside(self._data_dir / name)
-                continue
-            self._set_aside(self._data_dir / "uploads" / name)
-            self._repair.lost.append(f"{name}: its rows come from a backup only")
+                sealed.add(name.removeprefix("sealed/"))
+            else:
+                self._set_aside(self._data_dir / "uploads" / name)
+                self._repair.lost.append(f"{name}: its rows come from a backup only")
         manifest = maybe_manifest(self._data_dir / "control.sqlite")
         if not sealed or manifest is None:
             return
-        made = remake(self._data_dir / "sealed", manifest, sealed, self._records())
+        directory = self._data_dir / "sealed"
+        made = remake(directory, manifest, sealed, self._records())
         files = tuple(made.get(file.name, file) for file in manifest.files)
         put_manifest(self._data_dir / "control.sqlite", structs.replace(manifest, files=files))
         for file in manifest.files:
             if file.name in sealed:
+                self._set_aside(directory / file.name)
                 self._tell_remade(file, made.get(file.name))
 
     def _tell_remade(self, lost: SealedFile, made: SealedFile | None) -> None:
@@ -217,9 +235,7 @@ class _Run:
         directory, uploads = self._data_dir / "open", self._data_dir / "uploads"
         directory.mkdir(mode=0o700, exist_ok=True)
         path = directory / f"{number:06d}.duckdb"
-        partial = directory / f"{number:06d}.rebuilding"
-        for leaving in directory.glob(f"{partial.name}*"):
-            leaving.unlink()
+        partial = directory / f"{number:06d}{_BEING_MADE}"
         saved = Saved()
         paths = sorted(uploads.glob(f"{number:06d}-*.parquet"))
         numbered = [(path, request_of(path.name)) for path in paths]
@@ -239,11 +255,17 @@ class _Run:
                 rebuilt.insert("applied", marks.found(saved.scattered))
             listed = self._list_again(files, rebuilt, saved, marks)
             rebuilt.finish()
+        self._put_in_place(partial.rename(partial.with_suffix(_MADE)))
+        self._tell(number, saved, listed)
+
+    def _put_in_place(self, made: Path) -> None:
+        """A new part, which is durable, instead of what is left of the old one."""
+        sync_directory(made.parent)
+        path = made.with_suffix(".duckdb")
         for suffix in ("", ".wal", ".meta"):
             self._set_aside(path.with_name(f"{path.name}{suffix}"))
-        partial.rename(path)
-        sync_directory(directory)
-        self._tell(number, saved, listed)
+        made.rename(path)
+        sync_directory(made.parent)
 
     def _list_again(
         self,
@@ -416,14 +438,15 @@ class _Run:
         found = (p for p in (self._data_dir / "open").glob("*.duckdb") if p.stem.isdecimal())
         return sorted(int(p.stem) for p in found if int(p.stem) not in sealed)
 
-    def _set_aside(self, path: Path) -> Path:
-        """Where it lies then, if it is there."""
+    def _set_aside(self, path: Path) -> None:
+        if not path.exists():
+            return
         target = path.with_name(f"{path.name}{SET_ASIDE_MARK}{self._stamp}")
-        if path.exists():
-            path.rename(target)
-            sync_directory(path.parent)
-            self._repair.done.append(f"{path.name} was set aside as {target.name}")
-        return target
+        while target.exists():  # of a repair in the same second
+            target = target.with_name(f"{target.name}+")
+        path.rename(target)
+        sync_directory(path.parent)
+        self._repair.done.append(f"{path.name} was set aside as {target.name}")
 
 
 def _false_runs(flags: Sequence[bool] | npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:

@@ -18,10 +18,11 @@ from typing import Literal, cast
 
 from msgspec import Struct
 
-from ..errors import InvalidField, RequestError
-from ..lql import Query, compile_query, parse
+from ..errors import InvalidField
+from ..lql import Query, compile_query
 from ..store.ledger import IS_AGAIN
 from ..store.relations import relation
+from .asked import parse_rows
 from .fetch import Document, documents
 from .keys import Key
 from .reading import Reading
@@ -86,10 +87,7 @@ class _Batches(Struct, frozen=True):
 
 def parse_tail(text: str, subject: Subject) -> Query:
     """Raises QueryError, RequestError."""
-    query = parse(text, schema=subject.schema)
-    if query.chart is not None or query.select:
-        raise RequestError("a live tail shows rows as they come: leave out c: and s:")
-    return query
+    return parse_rows(text, subject.schema, "a live tail shows rows as they come")
 
 
 def parse_position(text: str) -> Position:

@@ -32,6 +32,7 @@ __all__ = [
 _PART_COMPANION = re.compile(
     rf"\d{{6}}\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?|{BACKUP_NAME})?(\.damaged-.+)?"
 )
+_REPAIR = re.compile(r"\d{6}(\.duckdb)?\.(rebuilt|rebuilding.*)")
 STRANGER = (
     "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
     " check --repair` lists it again"
@@ -161,7 +162,9 @@ def first_line(error: Exception) -> str:
 def part_strangers(directory: Path) -> Iterator[str]:
     """What is in `open/` and no part, nor what belongs to one."""
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if not _PART_COMPANION.fullmatch(path.name):
+        if _REPAIR.fullmatch(path.name):
+            yield f"open/{path.name}: a repair was interrupted; run `ingester check --repair` again"
+        elif not _PART_COMPANION.fullmatch(path.name):
             yield f"open/{path.name}: this is no part of the store; move it elsewhere"
         elif path.name.endswith(".wal") and not path.with_suffix("").exists():
             yield (

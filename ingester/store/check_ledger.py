@@ -135,8 +135,9 @@ def check_numbers(parts: Sequence[AttachedPart], ask: Ask, found: PartsCheck) ->
 def check_sequences(
     parts: Sequence[AttachedPart], ask: Ask, found: PartsCheck, ledgers: Sequence[Path]
 ) -> None:
-    """Journal sequences of the batches follow each other: none is missing, none twice. `ledgers`
-    are those of parts that were sealed while an older one was still written to.
+    """Journal sequences of the batches follow each other: none is missing. One that is there twice
+    was given twice, by a journal that was lost and began anew: requests are counted by their own
+    numbers. `ledgers` are those of parts that were sealed while an older one was still written to.
     """
     names = " UNION ALL ".join(
         f"SELECT first_seq, last_seq FROM {part.name}.applied "
@@ -161,8 +162,6 @@ def check_sequences(
             found.problems.append(
                 f"journal records {expected} to {first - 1} are in no batch of the ledger{ADVICE}"
             )
-        elif first < expected and first > before:
-            found.problems.append(f"journal records {first} to {expected - 1} were loaded twice")
         expected = max(expected, last + 1)
         if found.applied and first <= found.applied[-1][1] + 1:
             found.applied[-1] = (found.applied[-1][0], max(last, found.applied[-1][1]))

@@ -77,10 +77,13 @@ def missing_numbers(attached: Collection[int], sealed: Collection[int], newest: 
 
 
 def cut_ledgers(
-    cursor: Cursor, attached: Collection[int], sealed: Iterable[SealedPart]
+    cursor: Cursor,
+    attached: Collection[int],
+    sealed: Iterable[SealedPart],
+    told: Collection[LostCommits] = (),
 ) -> list[tuple[int, int, int]]:
     """Commits above the first number, up to the second, that are gone from the part of the third:
-    the next part began behind them.
+    the next part began behind them. Those that are `told` of are left out.
     """
     highest = {part.part_number: part.commit_high for part in sealed}
     begun: dict[int, int] = {}
@@ -92,7 +95,9 @@ def cut_ledgers(
     found: list[tuple[int, int, int]] = []
     for number, carried in begun.items():
         before = max((high for other, high in highest.items() if other < number), default=0)
-        # A leap is no loss of that part.
+        # A leap is no loss of that part; some of what it passed over may have come back.
+        if any(lost.low <= before and carried <= lost.high for lost in told):
+            continue
         if number - 1 in begun and before < carried < before + LEAP:
             found.append((before, carried, number - 1))
     return found

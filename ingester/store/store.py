@@ -145,7 +145,8 @@ class Store:
         newest = max((part.number for part in self.parts.parts), default=0)
         seen = max(manifest.evaluated.commit_number, self.rollup_file.commit_number(cursor))
         numbers = [part.number for part in self.parts.parts]
-        for low, high, number in cut_ledgers(cursor, numbers, self.sealed.parts.values()):
+        parts, told = self.sealed.parts.values(), self.sealed.lost
+        for low, high, number in cut_ledgers(cursor, numbers, parts, told):
             self.sealed.note_lost(low, high, number)
         is_lost = newest < known or seen > self.ledger.commit_number
         if is_lost:

@@ -170,3 +170,16 @@ def test_what_is_left_of_an_interval(
     others: list[tuple[int, int]], left: list[tuple[int, int]]
 ) -> None:
     assert without_intervals((5, 9), others) == left
+
+
+def test_sequences_that_a_lost_journal_has_given_again_are_no_requests_twice(folder: Path) -> None:
+    shutil.rmtree(folder / "journal")
+    with started(folder) as opened:
+        acknowledge(opened, requests(range(3_000, 3_010)))
+    _put_back(folder)
+    with started(folder) as opened:
+        assert opened.store.doubled_parts == []
+        assert len(opened.store.sealed.lost) == 1
+        assert value(opened.store, "SELECT count(*) FROM requests") == 500 + 1 + 10
+    problems = repair_folder(config_of(folder)).problems
+    assert all("their rows are in the store" in problem.lower() for problem in problems), problems

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from ingester import startup
+from ingester.safekeeping import repair as repair_module
 from ingester.safekeeping.check import check_folder
 from ingester.safekeeping.repair import Repair, repair_folder
 from ingester.store.check import check_parts
@@ -71,6 +73,34 @@ def _repaired(folder: Path) -> Repair:
     gone = [path for path in files if path.suffix != ".meta"]
     assert {path.parent.name for path in gone} <= {"export"}, gone
     return found
+
+
+def test_a_repair_that_is_killed_before_the_new_part_is_in_its_place_goes_on(
+    folder: Path, sound: tuple[Path, Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old part is aside by then: without the new one its rows would be in no part."""
+    for segment in (folder / "journal").iterdir():
+        segment.unlink()
+    path = folder / "open" / "000001.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE dedup_keys")
+        connection.execute("DROP TABLE rejects")
+    set_aside = repair_module._Run._set_aside
+
+    def killed_behind(run: repair_module._Run, each: Path) -> None:
+        set_aside(run, each)
+        if each == path:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repair_module._Run, "_set_aside", killed_behind)
+        with pytest.raises(KeyboardInterrupt):
+            repair_folder(config_of(folder))
+    assert not path.exists()
+    assert "a repair was interrupted" in str(check_folder(folder))
+    found = repair_folder(config_of(folder))
+    assert found.problems == [], found
+    assert _rows(folder)["events"] == sound[1]["events"]
 
 
 def _rows(folder: Path) -> Rows:
