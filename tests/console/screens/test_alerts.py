@@ -150,6 +150,11 @@ def test_an_incident_is_labelled_taken_and_silenced(site: Site, log_key: str) ->
         page.get_by_label("Find in titles, names and labels").fill("cards")
         expect(page.locator("tbody tr")).to_have_count(1)
         page.get_by_role("link", name="cards").click()
+        # Nobody was there to be told; what it fired for is a click away.
+        expect(page.get_by_role("region", name="About")).to_contain_text("nobody")
+        page.get_by_role("link", name="Show the logs").click()
+        expect(page.locator(".log-line").first).to_contain_text("card refused")
+        page.go_back()
         page.get_by_role("button", name="Change").last.click()
         page.get_by_role("textbox", name="Labels").fill("known, money")
         page.get_by_role("button", name="Save").click()
