@@ -136,6 +136,9 @@ def test_a_metric_a_monitor_an_incident_and_the_webhook_that_tells_of_it(
         expect(page.locator(".timeline-opened")).to_have_count(1)
         expect(page.locator(".timeline-sent")).to_contain_text("Told Pager")
         site.shot(page, "incident-light")
+        shown = page.get_by_role("link", name="Show the metric").get_attribute("href")
+        assert shown is not None
+        assert shown.startswith("/custom-metrics/queue_depth?project=default&")
         page.get_by_role("button", name="Resolve…").click()
         page.get_by_role("dialog").get_by_role("button", name="Resolve").click()
         receiver.wait_for("the resolved incident", status="resolved", id=opened["id"])
