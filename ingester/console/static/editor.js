@@ -47,9 +47,16 @@ export function Editor({
     loadEditor().then(
       (codemirror) => {
         if (isGone) return;
+        const plain = place.current.querySelector("textarea");
         view.current = make(codemirror, place.current, {
-          value, now, language, placeholder, label, multiline, schema,
+          value: plain?.value ?? value, now, language, placeholder, label, multiline, schema,
         });
+        if (plain === document.activeElement) {
+          // Who types already goes on where they are; what they type must not become keys of the page.
+          const { selectionStart: anchor, selectionEnd: head } = plain;
+          view.current.dispatch({ selection: { anchor, head } });
+          view.current.focus();
+        }
         setThere(true);
       },
       () => {}, // the plain field stays

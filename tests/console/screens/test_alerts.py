@@ -136,6 +136,9 @@ def test_a_metric_a_monitor_an_incident_and_the_webhook_that_tells_of_it(
         expect(page.locator(".timeline-opened")).to_have_count(1)
         expect(page.locator(".timeline-sent")).to_contain_text("Told Pager")
         site.shot(page, "incident-light")
+        shown = page.get_by_role("link", name="Show the metric").get_attribute("href")
+        assert shown is not None
+        assert shown.startswith("/custom-metrics/queue_depth?project=default&")
         page.get_by_role("button", name="Resolve…").click()
         page.get_by_role("dialog").get_by_role("button", name="Resolve").click()
         receiver.wait_for("the resolved incident", status="resolved", id=opened["id"])
@@ -150,6 +153,11 @@ def test_an_incident_is_labelled_taken_and_silenced(site: Site, log_key: str) ->
         page.get_by_label("Find in titles, names and labels").fill("cards")
         expect(page.locator("tbody tr")).to_have_count(1)
         page.get_by_role("link", name="cards").click()
+        # Nobody was there to be told; what it fired for is a click away.
+        expect(page.get_by_role("region", name="About")).to_contain_text("nobody")
+        page.get_by_role("link", name="Show the logs").click()
+        expect(page.locator(".log-line").first).to_contain_text("card refused")
+        page.go_back()
         page.get_by_role("button", name="Change").last.click()
         page.get_by_role("textbox", name="Labels").fill("known, money")
         page.get_by_role("button", name="Save").click()

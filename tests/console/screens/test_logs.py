@@ -12,7 +12,15 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.screens.site import VIEWER, Site, Theme, assert_accessible, assert_fits, drag
+from tests.console.screens.site import (
+    VIEWER,
+    Site,
+    Theme,
+    assert_accessible,
+    assert_fits,
+    drag,
+    held,
+)
 
 LEVELS = ("info", "info", "debug", "info", "warning", "error", "info", "notice")
 PATHS = ("/cart", "/checkout", "/api/v1/orders", "/login")
@@ -137,6 +145,20 @@ def test_an_error_of_the_query_is_underlined_at_its_column(site: Site) -> None:
         asked(page, "level:error")
         expect(marked).to_have_count(0)
         expect(rows(page).first).to_contain_text("timed out")
+
+
+def test_who_types_before_the_editor_is_there_goes_on_in_it(site: Site) -> None:
+    with site.page("/settings/you") as page:
+        with held(page, "**/codemirror.js"):
+            page.goto("/logs?since=now-3h")
+            page.get_by_role("textbox", name="Query").click()
+            page.keyboard.type("level:")
+        expect(page.locator(".cm-content")).to_be_focused()
+        # Beside the editor "g e" leads to the Explorer.
+        page.keyboard.type("error g e")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/logs?*q=level*")
+        expect(page.locator(".cm-content")).to_have_text("level:error g e")
 
 
 def test_completion_knows_fields_and_their_values(site: Site) -> None:
@@ -299,7 +321,7 @@ def test_a_search_is_saved_found_by_others_and_theirs_alone_to_change(site: Site
 
 
 def test_all_matches_are_exported_and_a_query_goes_to_other_screens(site: Site) -> None:
-    with site.page("/logs?since=now-3h&q=service:checkout", who=VIEWER) as page:
+    with site.page(f"{OURS} service:checkout", who=VIEWER) as page:
         expect(rows(page).first).to_be_visible()
         page.get_by_role("button", name="Export all matches").or_(
             page.get_by_role("button", name="Export")

@@ -92,7 +92,7 @@ def test_hostile_metrics_and_people_are_text(site: Site) -> None:
         site, "hostile", "hostile", metricId=HOSTILE, metricName=HOSTILE, value=1,
         unit="<b>x</b>", metadata={"<script>": "</script><img src=x onerror=alert(1)>"},
     )  # fmt: skip
-    with site.page("/custom-metrics?q=onerror", width=375) as page:
+    with site.page("/custom-metrics?q=hostile", width=375) as page:
         page.get_by_role("link", name="<img").first.click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("<img src=x")
         expect(page.get_by_role("region", name="Points")).to_contain_text("<script>")

@@ -8,7 +8,7 @@ import { Dialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
 import { IncidentStatus, lastsMs, resolveAfterAsking } from "../incident.js";
 import { SilenceDialog, matchersOf } from "../silence.js";
-import { both, clause } from "../queries.js";
+import { both, clause, metricHref } from "../queries.js";
 import { Table } from "../table.js";
 import { isoTime } from "../time.js";
 import { count, duration, plural, time } from "../format.js";
@@ -154,21 +154,26 @@ function Seen({ row }) {
   return html`<${Measured} row=${row} first=${first} />`;
 }
 
-const SCREENS = { logs: "/logs", events: "/explorer" };
+/** By what is watched, where it is shown: logs, events, a metric. */
+const SCREENS = {
+  logs: ({ lql }) => ["/logs", { q: lql }],
+  events: ({ lql }) => ["/explorer", { q: lql, view: "events" }],
+  metric: ({ metric_id: id, project_id: project, filter }) => [metricHref(id), { project, q: filter }],
+};
 
-/** Where the rows of a query around the incident are shown; `pad` in milliseconds before and behind. */
-function RowsLink({ row, first, table, lql, pad }) {
-  if (!SCREENS[table]) return null;
-  const end = Date.parse(first.resolved_at ?? first.last_fired_at);
+/** To the rows around the incident: of a rule, or of a monitor's target. `lead` in milliseconds. */
+function RowsLink({ row, first, target, lead = 0 }) {
+  if (!SCREENS[target.kind]) return null;
+  const [path, asked] = SCREENS[target.kind](target);
+  const end = Date.parse(first.resolved_at ?? first.last_fired_at) + PAD_MS;
   const group = Object.entries(first.group ?? {}).map(([name, value]) => clause(name, value));
-  const asked = {
-    q: both(lql, ...group),
-    since: isoTime((Date.parse(row.created_at) - pad) / 1000),
-    until: isoTime((end + PAD_MS) / 1000),
-    ...(table === "events" ? { view: "events" } : {}),
-  };
-  return html`<a class="btn btn-small" href=${`${SCREENS[table]}?${new URLSearchParams(asked)}`}>
-    Show the ${table}</a>`;
+  const query = new URLSearchParams({
+    ...asked,
+    q: both(asked.q, ...group),
+    since: isoTime((Date.parse(row.created_at) - PAD_MS - lead) / 1000),
+    until: isoTime(end / 1000),
+  });
+  return html`<a class="btn btn-small" href=${`${path}?${query}`}>Show the ${target.kind}</a>`;
 }
 
 function Matched({ row, first }) {
@@ -180,7 +185,7 @@ function Matched({ row, first }) {
   const { name, lql, on } = found.data;
   return html`<section class="card card-flush" aria-label="Matches">
     <div class="card-head"><h2>${name}</h2>
-      <${RowsLink} ...${{ row, first, table: on, lql, pad: PAD_MS }} /></div>
+      <${RowsLink} row=${row} first=${first} target=${{ kind: on, lql }} /></div>
     <div class="card-body"><code class="pre breaks">${lql}</code></div>
   </section>`;
 }
@@ -207,10 +212,8 @@ function Measured({ row, first }) {
   return html`<section class="card card-flush" aria-label="Values">
     <div class="card-head"><h2>${monitor.name}</h2>
       <span class="row"><span class="small muted">windows of ${duration(monitor.window_s * 1000)}</span>
-        <${RowsLink} ...${{
-          row, first, table: monitor.target.kind, lql: monitor.target.lql,
-          pad: PAD_MS + LEAD_WINDOWS * monitor.window_s * 1000,
-        }} /></span></div>
+        <${RowsLink} row=${row} first=${first} target=${monitor.target}
+          lead=${LEAD_WINDOWS * monitor.window_s * 1000} /></span></div>
     <div class="card-body"><${JudgedPlot} answer=${answer} monitor=${monitor} group=${first.group} /></div>
   </section>`;
 }
