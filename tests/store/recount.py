@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,18 +29,16 @@ _METRICS = (
 )
 _TIME_SPENT = "coalesce((body->>'timeSpent')::DOUBLE, (body->>'time_spent')::DOUBLE, 0)"
 _ACTIVE = "coalesce((body->>'activeDuration')::DOUBLE, (body->>'active_duration')::DOUBLE)"
-# Known actions in either spelling.
-_IS = "lower(replace(action, '_', ''))"
 
 RECOUNTS = {
     "events_hourly": _EVENTS.format(bucket=_HOUR.format("created_at")),
     "events_daily": _EVENTS.format(bucket=_DAY.format("created_at")),
     "accounts_daily": f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, "
     "count(*), count(DISTINCT user_id), count(DISTINCT session_id), "
-    f"coalesce(sum({_ACTIVE}) FILTER ({_IS} = 'sessionsync'), 0) FROM events GROUP BY ALL",
+    f"coalesce(sum({_ACTIVE}) FILTER (action = 'sessionSync'), 0) FROM events GROUP BY ALL",
     "modules_daily": f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, "
     f"body->>'module' AS module, sum({_TIME_SPENT}), count(*) FROM events "
-    f"WHERE {_IS} = 'moduleend' GROUP BY ALL",
+    "WHERE action = 'moduleEnd' GROUP BY ALL",
     "features_daily": f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, "
     "body->>'module' AS module, body->>'product' AS product, body->>'feature' AS feature, "
     "sum((body->>'total')::DOUBLE), count(DISTINCT user_id) FROM events "
@@ -126,8 +123,6 @@ def _some_event(random: random.Random, time: datetime) -> Row:
     if action.startswith("identify"):
         values = (None, 1, "text", {"a": [1, None]}, False)
         body["details"] = {key: random.choice(values) for key in random.sample("ab'\"", 2)}
-    if spelling:
-        action = re.sub("[A-Z]", lambda found: "_" + found[0].lower(), action)
     return event(
         time,
         action,
@@ -152,7 +147,7 @@ def _people(store: Store, keys: int) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     )
     for *key, at, done, body in events:
         first, last, details = found.get(tuple(key[:keys]), (at, at, {}))
-        if done.replace("_", "").lower() == action.lower():
+        if done == action:
             details = {**details, **json.loads(body)["details"]}
         found[tuple(key[:keys])] = (min(first, at), max(last, at), details)
     return {
