@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +23,9 @@ from ingester.delivery import ssrf
 from ingester.doors.exchange import Response, error_response
 from ingester.doors.idempotency import IdempotencyKeys
 from ingester.errors import ClientGone, Overloaded, RequestError
+from ingester.management import Actor, Route, dispatch
 from ingester.protocol import http1
-from ingester.protocol.http1 import RequestReader
+from ingester.protocol.http1 import RequestHead, RequestReader
 from ingester.services import ProcessServices
 
 __all__ = ["BROKEN"]
@@ -114,6 +116,28 @@ def guardless() -> None:
     ssrf.is_allowed = lambda *_: True  # type: ignore[attr-defined]
 
 
+def open_route() -> None:
+    """Of one route nobody has thought who may ask."""
+    refuse = dispatch._refuse_role
+
+    def refused(route: Route, actor: Actor) -> None:
+        if route.pattern != "/api/v1/audit":
+            refuse(route, actor)
+
+    dispatch._refuse_role = refused
+
+
+def talks() -> None:
+    """Every request is told to standard error, as it came."""
+    exchange = Connection._exchange
+
+    async def exchanged(self: Connection, head: RequestHead) -> bool:
+        print("request", head.path, file=sys.stderr, flush=True)
+        return await exchange(self, head)
+
+    Connection._exchange = exchanged  # type: ignore[method-assign]
+
+
 def blocks() -> None:
     """A query of a user holds up the event loop."""
 
@@ -136,6 +160,8 @@ BROKEN: dict[str, Callable[[], None]] = {
         smuggles,
         faulty_when_full,
         guardless,
+        open_route,
+        talks,
         blocks,
     )
 }
