@@ -20,9 +20,10 @@ from ingester.actors.connection import Connection, RequestBody
 from ingester.actors.intake import IntakeServer
 from ingester.cli import main
 from ingester.delivery import ssrf
-from ingester.doors.exchange import Response, error_response
+from ingester.doors import natero
+from ingester.doors.exchange import Response
 from ingester.doors.idempotency import IdempotencyKeys
-from ingester.errors import ClientGone, Overloaded, RequestError
+from ingester.errors import ClientGone, RequestError
 from ingester.management import Actor, Route, dispatch
 from ingester.protocol import http1
 from ingester.protocol.http1 import RequestHead, RequestReader
@@ -101,14 +102,12 @@ def smuggles() -> None:
 
 def faulty_when_full() -> None:
     """What is too much is a fault of ours, and is told as one."""
-    answer_to = Connection.answer_to
+    answer = natero._answer
 
-    def answered(self: Connection, error: Exception, number: int) -> Response | None:
-        if isinstance(error, Overloaded):
-            return error_response(500, "internal error")
-        return answer_to(self, error, number)
+    def answered(status: int, *arguments: Any, **options: Any) -> Response:
+        return answer(500 if status == 503 else status, *arguments, **options)
 
-    Connection.answer_to = answered  # type: ignore[method-assign]
+    natero._answer = answered
 
 
 def guardless() -> None:
