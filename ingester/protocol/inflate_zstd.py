@@ -136,7 +136,8 @@ class ZstdDecoder:
         value = int.from_bytes(self._head, "little")
         self._head = b""
         kind, size = value >> 1 & 3, value >> 3
-        if kind == 3 or size > self._block_bytes_max:
+        # A compressed block has at least a header; in a stream the library takes one without.
+        if kind == 3 or size > self._block_bytes_max or (kind == 2 and not size):
             raise MalformedBody("the zstd body is corrupt: a block header is wrong")
         self._last_block = bool(value & 1)
         self._content_left = 1 if kind == 1 else size

@@ -169,8 +169,9 @@ def test_zstd_block_longer_than_its_window_is_refused() -> None:
     assert inflate_whole(head + rle_block(1024, last=True), "zstd", FREE) == b"A" * 1024
     with pytest.raises(MalformedBody, match="block header"):
         inflate_whole(head + rle_block(1025, last=True), "zstd", FREE)
-    with pytest.raises(MalformedBody, match="block header"):
-        inflate_whole(head + b"\x07\x00\x00", "zstd", FREE)
+    for block in (b"\x07\x00\x00", b"\x05\x00\x00"):  # reserved; compressed, of no size
+        with pytest.raises(MalformedBody, match="block header"):
+            inflate_whole(head + block, "zstd", FREE)
 
 
 def test_identity_pieces_are_bounded_too() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +20,13 @@ from ingester.actors.connection import Connection, RequestBody
 from ingester.actors.intake import IntakeServer
 from ingester.cli import main
 from ingester.delivery import ssrf
-from ingester.doors.exchange import Response, error_response
+from ingester.doors import natero
+from ingester.doors.exchange import Response
 from ingester.doors.idempotency import IdempotencyKeys
-from ingester.errors import ClientGone, Overloaded, RequestError
+from ingester.errors import ClientGone, RequestError
+from ingester.management import Actor, Route, dispatch
 from ingester.protocol import http1
-from ingester.protocol.http1 import RequestReader
+from ingester.protocol.http1 import RequestHead, RequestReader
 from ingester.services import ProcessServices
 
 __all__ = ["BROKEN"]
@@ -99,19 +102,39 @@ def smuggles() -> None:
 
 def faulty_when_full() -> None:
     """What is too much is a fault of ours, and is told as one."""
-    answer_to = Connection.answer_to
+    answer = natero._answer
 
-    def answered(self: Connection, error: Exception, number: int) -> Response | None:
-        if isinstance(error, Overloaded):
-            return error_response(500, "internal error")
-        return answer_to(self, error, number)
+    def answered(status: int, *arguments: Any, **options: Any) -> Response:
+        return answer(500 if status == 503 else status, *arguments, **options)
 
-    Connection.answer_to = answered  # type: ignore[method-assign]
+    natero._answer = answered
 
 
 def guardless() -> None:
     """Every address may be connected to."""
     ssrf.is_allowed = lambda *_: True  # type: ignore[attr-defined]
+
+
+def open_route() -> None:
+    """Of one route nobody has thought who may ask."""
+    refuse = dispatch._refuse_role
+
+    def refused(route: Route, actor: Actor) -> None:
+        if route.pattern != "/api/v1/audit":
+            refuse(route, actor)
+
+    dispatch._refuse_role = refused
+
+
+def talks() -> None:
+    """Every request is told to standard error, as it came."""
+    exchange = Connection._exchange
+
+    async def exchanged(self: Connection, head: RequestHead) -> bool:
+        print("request", head.path, file=sys.stderr, flush=True)
+        return await exchange(self, head)
+
+    Connection._exchange = exchanged  # type: ignore[method-assign]
 
 
 def blocks() -> None:
@@ -136,6 +159,8 @@ BROKEN: dict[str, Callable[[], None]] = {
         smuggles,
         faulty_when_full,
         guardless,
+        open_route,
+        talks,
         blocks,
     )
 }

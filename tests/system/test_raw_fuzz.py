@@ -25,7 +25,7 @@ from tests.system.client import compress, event_line
 from tests.system.raw_samples import mutated, plain_samples, shapes
 from tests.system.server import Server
 
-_WORKERS = 8
+_WORKERS = 32
 _SHORT, _LONG = 200, 60_000
 _PATIENCE_S = 0.02
 _PLAIN = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
