@@ -24,6 +24,7 @@ __all__ = [
     "SMALL_AGAIN",
     "AppliedBatch",
     "Ledger",
+    "is_sealed",
     "marks_of",
     "maybe_commit_number",
     "read_ledger",
@@ -162,3 +163,15 @@ def maybe_commit_number(cursor: Cursor, part: str, batch_id: int) -> int | None:
         [batch_id],
     ).fetchall()
     return None if number is None else int(number)
+
+
+def is_sealed(cursor: Cursor, part: str, told: SealedPart) -> bool:
+    """Whether an attached part has nothing that was not sealed; a WAL of it may be gone."""
+    ((low, high, row_count),) = cursor.execute(
+        "SELECT min(commit_number), max(commit_number), coalesce(sum(row_count), 0) "
+        f"FROM {part}.applied WHERE lane NOT IN ('carry', 'wide')"
+    ).fetchall()
+    if low is None:
+        return True
+    is_within = told.commit_low <= low and high <= told.commit_high
+    return is_within and int(row_count) <= told.row_count

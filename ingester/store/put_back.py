@@ -8,6 +8,10 @@ a part is left as it is and not read; a repair takes from it what is stored nowh
    journal sequences do not cross no rows are looked at.
 2. Of two the older one came back: what is loaded or listed again lands in a newer part.
 3. What cannot be read of a damaged part proves nothing against it.
+
+Another kind has the number of a part that is sealed by now: a sealing that was killed leaves it,
+and it is removed. One with other commits, or more rows, was put there by somebody, and stays
+(`ledger.is_sealed`).
 """
 
 from __future__ import annotations
@@ -24,12 +28,18 @@ from .database import Cursor
 from .schema import parquet_relation
 from .sealed import that_may_hold
 
-__all__ = ["DOUBLED", "doubled_parts"]
+__all__ = ["DOUBLED", "REPLACED", "doubled_parts"]
 
 DOUBLED = (
     "the part was put back after its requests had been loaded again: rows of it are stored"
     " elsewhere, so none of it is read; stop the server and run `ingester check --repair`, which"
     " takes from it what is stored nowhere else"
+)
+
+
+REPLACED = (
+    "the part of this number is sealed by now, and this file has other rows: it is not read; move"
+    " it elsewhere"
 )
 
 

@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from ingester.safekeeping.check import check_folder, check_running
 from ingester.safekeeping.repair import repair_folder
 from ingester.startup import Opened
-from ingester.store.put_back import DOUBLED
+from ingester.store.put_back import DOUBLED, REPLACED
 from ingester.store.salvage import without_intervals
 from ingester.store.sealing import Sealer
 from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests, started
@@ -183,3 +184,32 @@ def test_sequences_that_a_lost_journal_has_given_again_are_no_requests_twice(fol
         assert value(opened.store, "SELECT count(*) FROM requests") == 500 + 1 + 10
     problems = repair_folder(config_of(folder)).problems
     assert all("their rows are in the store" in problem.lower() for problem in problems), problems
+
+
+def test_a_file_of_a_part_that_is_sealed_by_now_is_removed_only_if_it_holds_nothing_else(
+    folder: Path, sound: tuple[Path, Rows, list[Any]]
+) -> None:
+    _put_back(folder)
+    path, kept = folder / "open" / "000001.duckdb", folder.parent / "000001.duckdb"
+    shutil.copy(path, kept)
+    with started(folder) as opened:
+        _rolled_up(opened)
+        Sealer(opened.store).seal(opened.store.parts.parts[0])
+        opened.store.remove_unread()
+    shutil.copy(kept, path)
+    assert check_folder(folder) == []
+    with started(folder) as opened:
+        assert not path.exists(), "it is what a sealing that was killed leaves"
+        assert everything(opened.store) == sound[1]
+    with duckdb.connect(str(kept)) as connection:
+        connection.execute("UPDATE applied SET commit_number = 10000 WHERE lane = 'small'")
+    shutil.copy(kept, path)
+    for _ in range(2):
+        with started(folder) as opened:
+            assert opened.store.parts.replaced == (1,)
+            assert everything(opened.store) == sound[1]
+            told = check_running(opened.store, folder, at_start=())
+            assert told == [f"open/000001.duckdb: {REPLACED}"]
+    assert check_folder(folder) == told
+    assert repair_folder(config_of(folder)).problems == told
+    assert path.exists()
