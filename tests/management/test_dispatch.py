@@ -149,6 +149,8 @@ def test_rotate_revoke_reveal_and_delete(desk: Desk) -> None:
         ("POST", "/connections", {"name": "c", "tier": "gold"}, 422, "tier"),
         ("POST", "/connections", {"name": "c", "project_id": "a b"}, 422, "project_id"),
         ("POST", "/sources", {"name": "s", "map": {"colour": "/a"}}, 422, "map.colour"),
+        ("POST", "/sources", {"name": "s", "map": {"account_id": 5}}, 422, "map"),
+        ("POST", "/sources", {"name": "a/b"}, 422, "name"),
         ("POST", "/sources", {"name": "s", "dedup_hours": 0}, 422, "dedup_hours"),
         ("POST", "/projects", {"id": "default"}, 409, None),
         ("POST", "/members", {"email": "nobody"}, 422, "email"),
@@ -174,6 +176,11 @@ def test_a_refusal_has_status_sentence_and_field(
         assert not answer.is_change
     if status == 405:
         assert answer.allow
+
+
+def test_what_a_name_may_hold_is_told_in_words(desk: Desk) -> None:
+    told = desk.ask("POST", "/sources", {"name": "a/b"}).document["error"]
+    assert told == "name: 1 to 64 letters, digits, dots, dashes or underscores are taken"
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"x"', b"[" * 100_000])
