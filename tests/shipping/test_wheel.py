@@ -215,7 +215,7 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
             if name in sys.stdlib_module_names or name in {"ingester", "PyInstaller"}:
                 continue
             found = {one.lower().replace("_", "-") for one in distributions.get(name, [name])}
-                if not {name, *found} & (asked | _BROUGHT):
+            if not {name, *found} & (asked | _BROUGHT):
                 missing[name] = path.name
     assert missing == {}
 
