@@ -88,10 +88,11 @@ async def serve(
     bound_arenas()
     raise_limit()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        # A replay holds tens of thousands of requests at a time: a tenth of its CPU.
+        gc.set_threshold(50_000, 20, 50)
         opened = await trio.to_thread.run_sync(startup.open_all, config)
         # What exists now lives as long as the process; a full collection need not walk it.
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
         process = Process(config, opened)
         try:
             await reload_keys(opened.control, process.admission)

@@ -132,6 +132,7 @@ def main() -> None:
       ingester destination create ops --url https://example.org/hook --secret generate
       ingester destination verify ops
 
-    Every command takes --json. Exit codes: 0 done, 1 failed, 2 usage or a wrong setting, 3 server
-    not reachable, 4 partly (some lines were rejected).
+    Every command that tells something takes --json and then prints one document. Exit codes: 0
+    done, 1 failed, 2 usage or a wrong setting, 3 server not reachable, 4 partly (some lines were
+    rejected).
     """

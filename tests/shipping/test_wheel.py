@@ -33,6 +33,8 @@ import hatch_build
 from ingester.console.screens import SCREENS
 from tests.system.server import REPOSITORY
 
+# 104 MB, measured 2026-11-22, before any page was shown.
+_IDLE_BYTES_MAX = 150_000_000
 PACKAGE = REPOSITORY / "ingester"
 # Pictures for the README, and what the bundles are made from.
 LEFT_OUT = ("ingester/console/vendor/build/", "ingester/console/pictures/")
@@ -112,7 +114,7 @@ def site(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         )
     try:
         assert server.stdout is not None
-        yield Site(folder, json.loads(server.stdout.readline())["console"])
+        yield Site(folder, json.loads(server.stdout.readline())["console"], server.pid)
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
@@ -123,9 +125,10 @@ def site(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 class Site:
     """The console of what was installed, signed in to as its administrator."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, pid: int) -> None:
         self.folder = folder
         self.url = url
+        self.pid = pid
         cookies = urllib.request.HTTPCookieProcessor(CookieJar())
         self._opener = urllib.request.build_opener(cookies)
         told = (folder / "data" / "first-run.txt").read_text("utf-8")
@@ -212,7 +215,7 @@ def test_every_package_that_is_imported_is_asked_for() -> None:
             if name in sys.stdlib_module_names or name in {"ingester", "PyInstaller"}:
                 continue
             found = {one.lower().replace("_", "-") for one in distributions.get(name, [name])}
-            if not found & (asked | _BROUGHT):
+            if not {name, *found} & (asked | _BROUGHT):
                 missing[name] = path.name
     assert missing == {}
 
@@ -265,6 +268,19 @@ def test_what_is_installed_answers_sql_and_prints_its_texts(site: Site, installe
     assert "FROM docker.io" in run(installed, site.folder, "unit", "container")
     version = run(installed, site.folder, "--version")
     assert re.fullmatch(r"\d+\.\d+\.\d+ \(DuckDB [\d.]+\)\n", version)
+
+
+def test_an_idle_server_is_small(site: Site) -> None:
+    """As it has started and shown some pages. Without what only the linker reads, and without
+    pandas, which may be installed beside it.
+    """
+    kib = {
+        line.split()[0]: int(line.split()[1])
+        for line in Path(f"/proc/{site.pid}/status").read_text("ascii").splitlines()
+        if line.startswith(("VmRSS", "RssAnon"))
+    }
+    print(kib)
+    assert kib["VmRSS:"] < _IDLE_BYTES_MAX / 1024
 
 
 def test_it_runs_from_where_it_was_installed(installed: Path, tmp_path: Path) -> None:
