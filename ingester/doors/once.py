@@ -69,7 +69,7 @@ async def receive_once(asked: AdmittedRequest, admission: Admission) -> Stored:
     """
     key, origin, address = asked.idempotency_key, asked.origin, asked.request.client_address
     if key is None:
-        admission.refuse_if_closed()
+        admission.refuse_if_closed(asked.credential)
         record, sequence = await receive_body(asked, admission)
     else:
         first = await admission.idempotency.join(
@@ -87,7 +87,7 @@ async def receive_once(asked: AdmittedRequest, admission: Admission) -> Stored:
                 first.request_number,
             )
         with first:
-            admission.refuse_if_closed()
+            admission.refuse_if_closed(asked.credential)
             record, sequence = await receive_body(asked, admission)
             first.settle(record, sequence)
     admission.usage.count(

@@ -61,6 +61,11 @@ HOSTILE = {
     "broken host": (b"GET /healthz HTTP/1.1\r\nHost: [::1\r\n\r\n", None),
     "host with a path": (b"GET /healthz HTTP/1.1\r\nHost: a/b c\r\n\r\n", None),
     "host of high bytes": (b"GET /healthz HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n", None),
+    "host with an empty label": (b"GET /healthz HTTP/1.1\r\nHost: a..b:80\r\n\r\n", 400),
+    "host with a long label": (
+        b"GET /healthz HTTP/1.1\r\nHost: " + b"a" * 64 + b".b\r\n\r\n",
+        400,
+    ),
     "two hosts": (b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     "two lengths": (
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",

@@ -164,6 +164,8 @@ def zstd_reference(body: bytes, _: Any) -> bytes | None:
         before = len(made)
         try:
             told = zstandard.get_frame_parameters(body).content_size
+            if _has_empty_compressed_block(body):
+                return None
             while rest and not frame.eof:
                 made += frame.decompress(bytes(rest[:64]))
                 rest = rest[64:]
@@ -176,6 +178,20 @@ def zstd_reference(body: bytes, _: Any) -> bytes | None:
             return None
         body = frame.unused_data + bytes(rest)
     return made
+
+
+def _has_empty_compressed_block(body: bytes) -> bool:
+    """In the first frame. RFC 8878 gives such a block a header at least; a stream takes it."""
+    at = zstandard.frame_header_size(body)
+    while len(head := body[at : at + 3]) == 3:
+        value = int.from_bytes(head, "little")
+        kind, size = value >> 1 & 3, value >> 3
+        if kind == 2 and not size:
+            return True
+        if value & 1 or kind == 3:
+            return False
+        at += 3 + (1 if kind == 1 else size)
+    return False
 
 
 REFERENCES: dict[Encoding, Callable[[bytes, Any], bytes | None]] = {
