@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StoreBusy, StoreFailed
+from .damage import UNREADABLE
 from .parts import sync_directory
 
 __all__ = ["UploadFile", "remove_unlisted", "request_of", "row_count", "table_of"]
@@ -129,7 +130,7 @@ def row_count(path: Path) -> int:
     """Rows of a Parquet file, as its footer says. Raises StoreFailed."""
     try:
         return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise StoreFailed(f"{path.name} cannot be read: {error}") from error
 
 
@@ -152,7 +153,7 @@ def remove_unlisted(
 def _is_readable(path: Path) -> bool:
     try:
         pq.read_metadata(path)
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return False
     return True
 
