@@ -30,6 +30,7 @@ from ..errors import StoreError
 from ..protocol.requests import SmallRequest, decode_entry, entry_from_bytes
 from ..store.check_files import sealed_ledgers
 from ..store.control.sealed_files import Manifest, SealedFile
+from ..store.damage import UNREADABLE
 from ..store.ledger import SMALL_AGAIN
 from ..store.parts import sync_directory
 from ..store.sealed import TEMPORARY_SUFFIX, sealed_name, that_may_hold
@@ -191,13 +192,13 @@ class _Remade:
         """Row groups of the damaged file, without what the journal had."""
         names = self._table.schema.names
         with (
-            suppress(OSError, pa.ArrowException),
+            suppress(*UNREADABLE),
             pq.ParquetFile(
                 self._directory / self.lost.name, page_checksum_verification=True
             ) as file,
         ):
             for group in range(file.num_row_groups):
-                with suppress(OSError, pa.ArrowException):
+                with suppress(*UNREADABLE):
                     rows = file.read_row_group(group, columns=names, use_threads=False)
                     numbers = time_values(rows, "request_number")
                     is_new = [n not in self._journalled for n in numbers.tolist()]
@@ -211,7 +212,7 @@ def _numbers_in(directory: Path, lost: SealedFile, sound: Sequence[SealedFile]) 
     for file in that_may_hold(files, "request_number", lost.request_low, lost.request_high):
         try:
             table = pq.read_table(directory / file.name, columns=["request_number"])
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             raise StoreError(f"sealed/{file.name} cannot be read: {error}") from error
         numbers = np.unique(time_values(table, "request_number"))
         within = (numbers >= lost.request_low) & (numbers <= lost.request_high)

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from msgspec import Struct, field, structs
 
 from ..actors.loader import LoaderCounters, load_runs
@@ -35,6 +34,7 @@ from ..protocol.requests import SmallRequest, decode_entry, entry_from_bytes
 from ..store.control import ControlStore
 from ..store.control.copying import control_problems, maybe_manifest, put_manifest
 from ..store.control.sealed_files import SealedFile
+from ..store.damage import UNREADABLE
 from ..store.lock import FolderLock
 from ..store.lost import bulk_lane
 from ..store.parts import sync_directory
@@ -284,7 +284,7 @@ class _Run:
                     without=known,
                     evaluated_ms=self._evaluated_ms,
                 )
-            except (OSError, pa.ArrowException):
+            except UNREADABLE:
                 if path.name not in saved.listed:
                     self._set_aside(path)
                     self._repair.lost.append(f"uploads/{path.name}: its rows are in a backup only")

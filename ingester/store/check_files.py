@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .control.sealed_files import Manifest, SealedFile
+from .damage import UNREADABLE
 from .relations import spans_of
 from .sealed import ENDS, number_of
 from .upgrades import BACKUP_NAME, maybe_newer_parquet
@@ -54,7 +54,7 @@ def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
                 file.read_row_group(number)
     except FileNotFoundError:
         return "it is missing"
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         return f"it cannot be read ({first_line(error)})"
     return None
 
@@ -67,7 +67,7 @@ def export_problems(directory: Path, *, is_running: bool) -> Iterator[str]:
             reason = file_problem(path, found, path.stat().st_size)
         except FileNotFoundError:
             continue  # replaced meanwhile
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             reason = f"it cannot be read ({first_line(error)})"
         if reason is not None and path.exists():
             yield (
@@ -94,7 +94,7 @@ def _exported(directory: Path, is_running: bool) -> Iterator[tuple[Path, int | N
 def footer_problem(path: Path, row_count: int) -> str | None:
     try:
         metadata = pq.read_metadata(path)
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return "it is missing or damaged"
     found = metadata.num_rows
     if found != row_count:

@@ -40,6 +40,7 @@ from msgspec import Struct
 
 from ..errors import StoreBusy, StoreError
 from .control.sealed_files import SealedFile
+from .damage import UNREADABLE
 from .database import Cursor
 from .niced import niced
 from .parts import Part, sync_directory
@@ -400,7 +401,7 @@ class Increments:
         try:
             rows = pq.read_metadata(path).num_rows
             return rows == entry.end - entry.first and path.stat().st_size == entry.byte_count
-        except (OSError, pa.ArrowException):
+        except UNREADABLE:
             return False
 
 

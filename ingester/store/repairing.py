@@ -18,6 +18,7 @@ from .check_files import sealed_ledgers
 from .check_ledger import MARKS
 from .control.copying import maybe_manifest, put_manifest
 from .control.sealed_files import Manifest, SealedFile, SealedPart
+from .damage import UNREADABLE
 from .ledger import AppliedBatch
 from .lost import LEAP, accept_cuts, part_number_of
 from .salvage import listing_rows
@@ -183,7 +184,7 @@ def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]
             tables, count = listing_rows(
                 store.uploads_directory / name, first, without=(), evaluated_ms=evaluated_ms
             )
-        except (OSError, pa.ArrowException):
+        except UNREADABLE:
             unreadable.append(name)
             continue
         part = by_number.get(part_number_of(name) or 0, store.parts.newest.name)
@@ -339,7 +340,7 @@ def _maybe_file(directory: Path, name: str) -> SealedFile | None:
                     line_bytes += sum(len(line) for line in rows.column("line").to_pylist())
             row_count = file.metadata.num_rows
         byte_count = path.stat().st_size
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return None
     first, last, _ = file_name.split("-", 2)
     ends = {

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
+from .damage import UNREADABLE
 from .ledger import BULK_AGAIN
 from .lost import bulk_lane
 from .metadata_copy import put_back_metadata
@@ -109,7 +110,7 @@ def salvage(
         for rows in _rows(connection, "dedup_keys", "", saved):
             target.insert("dedup_keys", rows)
         for upload in uploads:
-            with suppress(OSError, pa.ArrowException):
+            with suppress(*UNREADABLE):
                 saved.batches.update(batch_counts(upload))
         _save_ledger(connection, target, saved, sequences)
     return saved

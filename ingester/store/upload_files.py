@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StoreBusy, StoreFailed
+from .damage import UNREADABLE
 from .parts import sync_directory
 from .upgrades import PARQUET_METADATA, maybe_newer_parquet
 
@@ -131,7 +132,7 @@ def row_count(path: Path) -> int:
     """Rows of a Parquet file, as its footer says. Raises StoreFailed."""
     try:
         return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise StoreFailed(f"{path.name} cannot be read: {error}") from error
 
 
@@ -155,7 +156,7 @@ def _is_readable(path: Path) -> bool:
     """Raises StoreFailed for a file of a newer release: its rows must not look lost."""
     try:
         problem = maybe_newer_parquet(pq.read_metadata(path))
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return False
     if problem is not None:
         raise StoreFailed(f"uploads/{path.name}: {problem}; start that one, nothing was changed")

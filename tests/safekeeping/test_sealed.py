@@ -97,6 +97,21 @@ def test_damage_of_a_sealed_file_is_named(folder: Path) -> None:
     assert check_folder(folder) == []
 
 
+@pytest.mark.parametrize("pattern", ["sealed/events/*/*.parquet", "uploads/*.parquet"])
+def test_a_name_of_a_column_that_is_no_text_any_more_is_damage(folder: Path, pattern: str) -> None:
+    """Footers have no checksum, and Arrow decodes those outside of its own errors."""
+    path = next(folder.glob(pattern))
+    data = bytearray(path.read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[data.index(b"account_id", footer) + 4] |= 0x80
+    path.write_bytes(data)
+    names = [problem.partition(":")[0] for problem in check_folder(folder)]
+    assert names == [path.relative_to(folder).as_posix()]
+    repair_folder(config_of(folder))
+    assert list(path.parent.glob(f"{path.name}.damaged-*"))
+    assert _state(folder)[0]["requests"]
+
+
 @pytest.mark.parametrize("table", ["events", "requests", "rejects"])
 def test_a_sealed_file_that_is_cut_or_missing_is_named(folder: Path, table: str) -> None:
     path = _sealed(folder, table)
