@@ -318,7 +318,7 @@ async def test_a_body_over_the_limit_is_413_that_the_client_can_read(
             assert answer.status == 100
             answer = await read_answer(stream)
         assert answer.status == 413
-        assert "65536 bytes" in answer.document["error"]
+        assert f"{ConsoleLimits().body_bytes_max} bytes" in answer.document["error"]
         nursery.cancel_scope.cancel()
 
 
