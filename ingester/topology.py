@@ -468,6 +468,7 @@ def _reload(process: Process, reload: Callable[[], Config]) -> bool:
         for certificates in process.certificates:
             certificates.reload()
         configure_logging(config.log)
+        process.server.take(config.intake)
     except (IngesterError, OSError) as error:
         _log.error("configuration refused, the old one stays", reason=str(error))
         return False
