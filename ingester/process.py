@@ -20,7 +20,7 @@ from .actors.intake import IntakeServer
 from .actors.sealer import Load, SealerCounters
 from .actors.tls import Certificates
 from .actors.watch import WatchCounters
-from .config import Config
+from .config import Config, IntakeConfig
 from .console.connection import ConsoleCounters
 from .descriptors import connections_allowed
 from .doors.admission import Admission, KeyRing
@@ -82,13 +82,9 @@ class Process:
             dedup=opened.dedup,
             metrics=config.metrics,
         )
-        wanted = config.intake.connections_max
-        allowed = connections_allowed(wanted)
-        if allowed < wanted:
-            _log.warning("fewer connections than set: raise `ulimit -n`", connections_max=allowed)
         self.server = IntakeServer(
             make_handler(self.admission),
-            msgspec.structs.replace(config.intake, connections_max=allowed),
+            _within_descriptors(config.intake),
             opened.numbers,
             {"intake": make_shortcut(self.admission)},
             is_short_of_memory=lambda: self.admission.budget.is_waited_for,
@@ -104,6 +100,13 @@ class Process:
         self.console_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what can change while running. Raises ConfigError, and nothing has changed."""
+        self.server.take(_within_descriptors(config.intake))
+        self.config = config
+        self.admission.config = config.intake
+        self.admission.metrics = config.metrics
 
     def load(self) -> Load:
         """How much comes in, for what can wait. From one thread at a time."""
@@ -211,3 +214,11 @@ class Process:
             },
             "restarts": {"total": {"by_actor": dict(self.restarts)}},
         }
+
+
+def _within_descriptors(intake: IntakeConfig) -> IntakeConfig:
+    wanted = intake.connections_max
+    allowed = connections_allowed(wanted)
+    if allowed < wanted:
+        _log.warning("fewer connections than set: raise `ulimit -n`", connections_max=allowed)
+    return msgspec.structs.replace(intake, connections_max=allowed)

@@ -471,12 +471,10 @@ def _reload(process: Process, reload: Callable[[], Config]) -> bool:
         for certificates in process.certificates:
             certificates.reload()
         configure_logging(config.log)
+        process.reconfigure(config)
     except (IngesterError, OSError) as error:
         _log.error("configuration refused, the old one stays", reason=str(error))
         return False
-    process.config = config
-    process.admission.config = config.intake
-    process.admission.metrics = config.metrics
     _log.info("configuration read again")
     return True
 

@@ -70,8 +70,7 @@ class IntakeServer:
     ) -> None:
         """`shortcuts` by listener."""
         self._shared = IntakeShared(handler, config, numbers.next, shortcuts or {})
-        self._connections_max = config.connections_max
-        self._per_address_max = config.connections_per_address_max
+        self._take(config)
         self._is_short_of_memory = is_short_of_memory
         # In the order of their coming.
         self._connections: dict[Connection, None] = {}
@@ -105,6 +104,15 @@ class IntakeServer:
                     serving.start_soon(self._serve_listener, one, listener, tls, readiness)
                 task_status.started()
             nursery.cancel_scope.cancel()
+
+    def take(self, config: IntakeConfig) -> None:
+        """Settings that were read again."""
+        self._shared.take(config)
+        self._take(config)
+
+    def _take(self, config: IntakeConfig) -> None:
+        self._connections_max = config.connections_max
+        self._per_address_max = config.connections_per_address_max
 
     def drain(self) -> None:
         """Accept nothing more; close idle connections; answers from now on end theirs."""

@@ -286,6 +286,8 @@ async def test_allowed_origin_gets_preflight_and_headers() -> None:
         answer = await peer.ask(get % b"https://a.example")
         assert allow not in answer.headers
         assert b"vary" not in answer.headers
+        served.server.take(IntakeConfig(cors_origins=("*",)))
+        assert (await peer.ask(get % b"https://a.example")).headers[allow] == b"*", "read again"
 
 
 async def test_drain_closes_idle_connections_and_finishes_open_requests() -> None:
