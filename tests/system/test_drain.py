@@ -103,6 +103,10 @@ def deaf_clients(server: Server, admin: str) -> list[Connection]:
     return [pipelining, console]
 
 
+def _hold(release: threading.Event) -> None:
+    release.wait(20)
+
+
 def drain(folder: Path, broken: str = "") -> Outcome:
     outcome = Outcome()
     module = "tests.system.broken_server" if broken else "ingester"
@@ -111,7 +115,7 @@ def drain(folder: Path, broken: str = "") -> Outcome:
     release = threading.Event()
     try:
         with webhooks() as hooks:
-            hooks.before_answer = lambda: None if release.wait(20) else None
+            hooks.before_answer = lambda: _hold(release)
             server.start()
             _drain(server, hooks, release, outcome, is_broken=bool(broken))
     finally:
