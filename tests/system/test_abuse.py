@@ -127,6 +127,7 @@ def test_no_pattern_holds_up_the_intake_or_outlives_its_time(doors: Doors, long_
     assert doors.row("SELECT count(*) FROM logs WHERE attributes->>'while' = 'after'") == (1,)
 
 
+@pytest.mark.long
 def test_a_build_whose_queries_block_is_found(tmp_path: Path) -> None:
     """Its intake is silent for seconds: more than a sender of the test above ever waits."""
     with open_broken(tmp_path, "blocks") as doors:
@@ -239,5 +240,6 @@ def test_nothing_is_connected_to_that_is_not_public(tmp_path: Path) -> None:
     assert visitors == []
 
 
+@pytest.mark.long
 def test_a_build_without_the_guard_is_found(tmp_path: Path) -> None:
     assert visits(tmp_path, "guardless")[1] != []

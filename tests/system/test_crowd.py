@@ -103,6 +103,7 @@ def test_senders_are_served_beside_a_crowd_and_nothing_is_left_of_it(
     assert "accept_exhausted" not in server.log_text()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_build_that_lets_the_crowd_stay_is_found(tmp_path: Path) -> None:
     server = make_server(tmp_path, _FEW, "crowded")

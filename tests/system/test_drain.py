@@ -21,7 +21,7 @@ from tests.system.webhooks import Webhooks, webhooks
 
 _UPLOADS = 50
 _DELIVERIES = 20
-_GRACE_S = 8
+_GRACE_S = 6
 _BULK_ROWS = 9_000
 _ENVIRONMENT = {
     **LOOPBACK,
@@ -103,6 +103,10 @@ def deaf_clients(server: Server, admin: str) -> list[Connection]:
     return [pipelining, console]
 
 
+def _hold(release: threading.Event) -> None:
+    release.wait(20)
+
+
 def drain(folder: Path, broken: str = "") -> Outcome:
     outcome = Outcome()
     module = "tests.system.broken_server" if broken else "ingester"
@@ -111,7 +115,7 @@ def drain(folder: Path, broken: str = "") -> Outcome:
     release = threading.Event()
     try:
         with webhooks() as hooks:
-            hooks.before_answer = lambda: release.wait(20) and None
+            hooks.before_answer = lambda: _hold(release)
             server.start()
             _drain(server, hooks, release, outcome, is_broken=bool(broken))
     finally:
@@ -184,6 +188,7 @@ def test_a_stop_ends_what_is_under_way_and_waits_for_nobody_else(tmp_path: Path)
     assert outcome.seconds < 2 * _GRACE_S + 10
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_build_that_cuts_uploads_is_found(tmp_path: Path) -> None:
     assert drain(tmp_path, "cuts").problems, "the test lets a broken build pass"
@@ -226,5 +231,6 @@ def test_a_second_signal_ends_it_at_once_and_loses_nothing(tmp_path: Path) -> No
     assert ends_at_the_second_signal(tmp_path) == (True, True)
 
 
+@pytest.mark.long
 def test_a_build_that_is_deaf_to_it_is_found(tmp_path: Path) -> None:
     assert ends_at_the_second_signal(tmp_path, "deaf") == (False, True)

@@ -188,6 +188,7 @@ def test_no_key_is_written_or_shown_anywhere(tmp_path: Path) -> None:
     assert leaks(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_build_that_logs_its_requests_is_found(tmp_path: Path) -> None:
     assert any("in log" in leak for leak in leaks(tmp_path, "talks"))

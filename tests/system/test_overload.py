@@ -162,5 +162,6 @@ def test_too_much_is_refused_and_nothing_else_happens(tmp_path: Path, long_form:
     assert run(tmp_path, _SECONDS_LONG if long_form else _SECONDS_SHORT) == []
 
 
+@pytest.mark.long
 def test_a_build_that_answers_500_is_found(tmp_path: Path) -> None:
     assert run(tmp_path, 2, "faulty_when_full") != [], "the test lets a broken build pass"
