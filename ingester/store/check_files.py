@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pyarrow.parquet as pq
 
 from .control.sealed_files import Manifest, SealedFile
 from .damage import UNREADABLE
 from .relations import spans_of
+from .schema import parquet_relation
 from .sealed import ENDS, number_of
 from .upgrades import BACKUP_NAME, maybe_newer_parquet
 
@@ -40,7 +42,10 @@ STRANGER = (
 
 
 def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
-    """What is wrong with a Parquet file of so many rows and bytes; every page is read."""
+    """What is wrong with a Parquet file of so many rows and bytes; every page is read, by Arrow for
+    the checksums, and by DuckDB: of a damaged footer it refuses what Arrow passes over, and then
+    every query fails.
+    """
     try:
         size = path.stat().st_size
         if size != byte_count:
@@ -52,9 +57,11 @@ def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
                 return f"it has {file.metadata.num_rows} rows, not {row_count}"
             for number in range(file.num_row_groups):
                 file.read_row_group(number)
+        with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
+            connection.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {parquet_relation([path])}")
     except FileNotFoundError:
         return "it is missing"
-    except UNREADABLE as error:
+    except (*UNREADABLE, duckdb.Error) as error:
         return f"it cannot be read ({first_line(error)})"
     return None
 
