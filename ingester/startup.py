@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -78,8 +78,8 @@ def open_all(config: Config) -> Opened:
     opened.
     """
     data_dir = Path(config.store.data_dir)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with ExitStack() as undo:
+    with ExitStack() as undo, _named_errors(data_dir):
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FolderLock(data_dir)
         lock.acquire()
         undo.callback(lock.release)
@@ -94,6 +94,16 @@ def open_all(config: Config) -> Opened:
         opened = _open_rest(config, data_dir, lock, control, store, first_run, setup)
         undo.pop_all()
         return opened
+
+
+@contextmanager
+def _named_errors(data_dir: Path) -> Iterator[None]:
+    """A disk that fails ends a start; what is there stays as it is."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or data_dir
+        raise StoreFailed(f"cannot start: {where}: {error.strerror or error}") from error
 
 
 def _open_rest(

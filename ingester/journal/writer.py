@@ -151,7 +151,9 @@ class JournalWriter:
             (calls or FileCalls()).fsync_dir(directory.parent)
         writer = cls(directory, config, next_seq=next_seq, calls=calls or FileCalls(), start=start)
         for name in (SPARE_NAME, LARGE_NAME):
-            (directory / name).unlink(missing_ok=True)
+            # What stays is written over.
+            with contextlib.suppress(OSError):
+                (directory / name).unlink(missing_ok=True)
         for info in list_segments(directory):
             writer._next_number = info.number + 1
             writer._closed.append(

@@ -54,7 +54,7 @@ _MERGE_ROWS_MAX = 262_144
 # here, 320 without a checkpoint (measured 2026-11-21).
 _CHECKPOINT_BYTES = 8 * 1024 * 1024
 # Before any bucket. Not "is finite": from the statistics of a file that was checkpointed and
-# attached again DuckDB 1.5.6 answers max('-infinity') with a day in 290309 BC, which is then stored.
+# attached again DuckDB 1.5.6 answers max('-infinity') with a day in 290309 BC, and stored it is.
 _LONG_AGO = "-infinity"
 _IS_SET = "horizon > TIMESTAMP '0001-01-01'"
 

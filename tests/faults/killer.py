@@ -36,11 +36,13 @@ from tests.faults.builds import broken
 from tests.faults.life import Book, Life, Request, random_request
 from tests.faults.points import POINTS, STARTING, install
 
-__all__ = ["Round", "main"]
+__all__ = ["Round", "main", "one_round", "take"]
 
 _OPS_MAX = 40
 _RANDOM_EVERY = 6
 _RANDOM_S_MAX = 0.6
+# So often within a start.
+_EARLY = 0.2
 # A thread ends the process within a checkpoint, some time behind its beginning.
 _WITHIN_S_MAX = 0.02
 _RECOUNT_EVERY = 4
@@ -139,8 +141,14 @@ def _end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def one_round(folder: Path, book: Book, this: Round) -> None:
-    """Fork, wait, and take note of what was said."""
+def _kill(child: int) -> None:
+    os.kill(child, signal.SIGKILL)
+
+
+def one_round(folder: Path, book: Book, this: Round, end: Callable[[int], None] = _kill) -> None:
+    """Fork, wait, and take note of what was said. Without a point `end` comes from outside, some
+    time behind the start, or within it.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -155,11 +163,17 @@ def one_round(folder: Path, book: Book, this: Round) -> None:
         finally:
             os._exit(1)
     os.close(writer)
-    if this.point is None:
-        wait_s = this.chance.uniform(0, _RANDOM_S_MAX)
-        threading.Timer(wait_s, os.kill, (child, signal.SIGKILL)).start()
+    ending = threading.Timer(this.chance.uniform(0, _RANDOM_S_MAX), end, (child,))
+    begins = "" if this.chance.random() < _EARLY else "ready"
     with os.fdopen(reader, "r") as lines:
-        this.said = [line.rstrip("\n") for line in lines]
+        if this.point is None and not begins:
+            ending.start()
+        for line in lines:
+            this.said.append(line.rstrip("\n"))
+            if this.point is None and begins and line.startswith(begins):
+                ending.start()
+    if ending.ident is not None:
+        ending.join()
     os.waitpid(child, 0)
     for line in this.said:
         take(book, line)

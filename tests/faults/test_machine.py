@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from typing import Any
 
 import pytest
 import structlog
@@ -14,12 +15,12 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.faults.builds import BREAKS, broken
 from tests.faults.machine import StoreMachine
 
-_QUIET = dict(
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-    verbosity=Verbosity.normal,
-)
+_QUIET: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+    "verbosity": Verbosity.normal,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def _without_log_lines() -> None:
 def _run(number: int, examples: int, steps: int, *, shrinks: bool = True) -> None:
     StoreMachine.crash_count, StoreMachine.points = 0, set()
     phases = tuple(Phase) if shrinks else (Phase.generate,)
-    chosen = settings(max_examples=examples, stateful_step_count=steps, phases=phases, **_QUIET)  # type: ignore[arg-type]
+    chosen = settings(max_examples=examples, stateful_step_count=steps, phases=phases, **_QUIET)
     run_state_machine_as_test(seed(number)(StoreMachine), settings=chosen)
 
 

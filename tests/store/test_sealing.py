@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,11 +212,11 @@ def test_a_swap_whose_sync_failed_costs_no_row_whether_it_is_there_or_not(
         store.sealed._manifest = manifest
         monkeypatch.setattr(manifest, "swap_sealed", fail)
         monkeypatch.setattr(manifest, "settle", fail_to_settle)
+        sealer = Sealer(store)
+        files = sealing.joinable(store.sealed.all_files(), "2026-12-01")
+        act = partial(sealer.join, files) if is_join else partial(sealer.seal, store.parts.parts[0])
         with pytest.raises(StoreFailed):
-            if is_join:
-                Sealer(store).join(sealing.joinable(store.sealed.all_files(), "2026-12-01"))
-            else:
-                Sealer(store).seal(store.parts.parts[0])
+            act()
         assert contents(store) == before
     manifest.close()
     with opened(tmp_path) as store:

@@ -1,6 +1,7 @@
-"""`ingester`, but it kills itself at a named point of watching or delivering, or is broken there.
+"""`ingester`, but it kills itself at a named point, or is broken there.
 
-`FAULT_KILL=appended:3` ends the process by SIGKILL when it comes to that point the third time.
+`FAULT_KILL=appended:3` ends the process by SIGKILL when it comes to that point the third time:
+points of watching and delivering are here, those of the write path in `tests/faults/points.py`.
 `FAULT_BREAK=cursor_first` is a build that does two steps in the wrong order: what finds nothing
 wrong with it proves nothing.
 """
@@ -9,13 +10,16 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from typing import Any
 
 from ingester.cli import main
 from ingester.delivery.client import Client
+from ingester.store import rollups
 from ingester.store.control import ControlStore
 from ingester.store.control.watches import WatchTransaction
 from ingester.watch.rules import READER, RuleEngine
+from tests.faults.points import POINT_GROUPS, install
 
 __all__ = ["BREAKS", "DELIVERY_POINTS", "RULE_POINTS"]
 
@@ -122,4 +126,9 @@ if __name__ == "__main__":
     _kill = _Kill(os.environ.get("FAULT_KILL", ""))
     _patch_rules(_kill)
     _patch_delivery(_kill)
-    main(prog_name="ingester")
+    with ExitStack() as stack:
+        if _kill.point in POINT_GROUPS:
+            # Small, so that tables of rollups are merged within a round.
+            rollups._UNMERGED_ROWS_MAX = 2_000  # type: ignore[misc]
+            stack.enter_context(install(_kill.at))
+        main(prog_name="ingester")

@@ -27,7 +27,7 @@ from tests.system.load import LoadPlan, MixedLoad, post_request, repeat_keyed
 from tests.system.server import Server, SourceKeys
 from tests.system.toy_server import read_records
 
-__all__ = ["IngesterSubject", "KillReport", "Subject", "ToySubject", "run_rounds"]
+__all__ = ["IngesterSubject", "KillReport", "Subject", "ToySubject", "compare", "run_rounds"]
 
 # How often a round kills the process a second time, while it starts.
 _KILL_WHILE_STARTING = 0.2
@@ -103,14 +103,15 @@ def run_rounds(
                 subject.start_and_kill(rng.uniform(0.0, _STARTING_SECONDS_MAX))
             report.ready_seconds.append(subject.start())
             report.rounds += 1
-            _compare(subject, ledger, load, report)
+            compare(subject, ledger, load, report)
             if report.problems and until_problem:
                 return report
     report.problems += subject.audit(report.total)
     return report
 
 
-def _compare(subject: Subject, ledger: Ledger, load: MixedLoad, report: KillReport) -> None:
+def compare(subject: Subject, ledger: Ledger, load: MixedLoad, report: KillReport) -> None:
+    """What a round has sent with what is stored, after a start."""
     requests = ledger.take()
     report.unanswered_requests += sum(request.outcome == "unanswered" for request in requests)
     acknowledged = [r for r in requests if r.key is not None and r.outcome == "acknowledged"]

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -57,8 +57,9 @@ class ControlFile:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA foreign_keys = ON")
                 # A dead process may have left a commit there whose sync had failed. It counts from
-                # now on, so it must not be in the page cache only.
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                # now on, so it must not be in the page cache only. Without room it stays there.
+                with suppress(sqlite3.OperationalError):
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 if 0 < (version := schema_version(connection)) < steps[-1].version:
                     _copy_before_upgrade(connection, path, version)
                 migrate(connection, steps, path=str(path))
