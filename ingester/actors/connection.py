@@ -7,9 +7,8 @@
 3. An end that leaves bytes unread is a lingering close (RFC 9112 section 9.6): closing at once
    would reset the connection and could take the answer from the client.
 4. No wait has a timer of its own. `deadline` says when the wait under way is over; a reaper
-   compares it a few times a second and calls `expire`. It is `NEVER` while a handler runs, so a
-   bulk upload that waits for its turn is not punished.
-   When there is no room for others, a connection tells by `rank` how dispensable it is.
+   calls `expire`. It is `NEVER` while a handler runs: a bulk upload that waits is not punished.
+   When there is no room for others, `rank` tells how dispensable a connection is.
 5. A fault in a handler fails its request, is counted, and is logged without target, headers or
    message: any of them may carry a key.
 """

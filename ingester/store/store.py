@@ -78,11 +78,10 @@ class Store:
         self.sealed = SealedData(data_dir, self.holds, manifest)
         self.rollup_file = RollupFile(data_dir / "rollups.duckdb")
         self.database = Database(config, self._temp_directory, self._attach, self.holds)
-        # Numbers of parts that are gone, and upload files that nobody lists and that stay.
+        # Numbers of parts that are gone, and of those that are there and not read (`put_back.py`).
         self.missing_parts: list[int] = []
-        self.kept_files: list[str] = []
-        # Numbers of parts that are there and not read (`put_back.py`).
         self.doubled_parts: list[int] = []
+        self.kept_files: list[str] = []  # uploads that nobody lists and that stay
         # Journal records up to here were evaluated by rules; those to be loaded were lost since.
         self.evaluated_seq = 0
         self.commit_count = 0
@@ -92,8 +91,7 @@ class Store:
         self.checkpoint_failure_count = 0
         # Names of parts in which a rollback has left blocks that a checkpoint gives back.
         self._rolled_back: set[str] = set()
-        # An insert failed: DuckDB has lost sight of its blocks until the file is opened again,
-        # which cuts them off (`PartFiles`).
+        # An insert failed: its blocks are lost until the file is opened again (`PartFiles`).
         self._has_leaked = False
 
     def listen(self, listener: Callable[[], None]) -> None:
