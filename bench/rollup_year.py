@@ -27,7 +27,10 @@ from ingester.store.ledger import AppliedBatch
 from ingester.store.rollups import Rollups
 from ingester.store.store import Store
 
-__all__ = ["YearStore", "opened_year"]
+__all__ = ["Told", "YearStore", "opened_year"]
+
+# Milliseconds of each round, the points, and where they came from.
+Told = tuple[list[float], Any, str]
 
 _START = datetime(2025, 1, 1, tzinfo=UTC)
 _YEAR_US = 365 * 86_400 * 1_000_000
@@ -42,6 +45,7 @@ _SEED = 20260711
 class YearStore(Struct):
     """The store, its rollups, and what filling them took."""
 
+    folder: Path
     store: Store
     rollups: Rollups
     fill_s: float = 0.0
@@ -49,10 +53,14 @@ class YearStore(Struct):
     rollup_cpu_s: float = 0.0
     file_mb: float = 0.0
 
-    def ask(
-        self, parameters: dict[str, str], rounds: int, *, with_rollups: bool = True
-    ) -> tuple[list[float], Any, str]:
-        """Milliseconds of each round, the points, and where they came from."""
+    def reopen(self, memory_bytes_max: int) -> None:
+        """With more memory: what rollups tell is counted in sets of millions out of rows."""
+        self.store.close()
+        config = StoreConfig(data_dir=str(self.folder), memory_bytes_max=memory_bytes_max)
+        self.store = Store(self.folder, config)
+        self.store.open()
+
+    def ask(self, parameters: dict[str, str], rounds: int, *, with_rollups: bool = True) -> Told:
         (route,) = [one for one in ROUTES if one.operation == "event_timeseries"]
         span = {"since": "2025-01-01", "until": "2026-01-01"}
         query = decode_query({**span, **parameters}, route.query)
@@ -78,8 +86,8 @@ def opened_year(folder: Path, events: int) -> Iterator[YearStore]:
     """Filled and rolled up."""
     store = Store(folder, StoreConfig(data_dir=str(folder)))
     store.open()
+    year = YearStore(folder, store, Rollups(store))
     try:
-        year = YearStore(store, Rollups(store))
         random = np.random.default_rng(_SEED)
         for number, first in enumerate(range(0, events, _COMMIT_ROWS), 1):
             began = time.perf_counter()
@@ -92,7 +100,7 @@ def opened_year(folder: Path, events: int) -> Iterator[YearStore]:
         year.file_mb = store.rollup_file.file_bytes() / 1e6
         yield year
     finally:
-        store.close()
+        year.store.close()
 
 
 def _roll(year: YearStore) -> None:

@@ -97,6 +97,10 @@ class ByteBudget:
             raise
         return byte_count
 
+    @property
+    def is_waited_for(self) -> bool:
+        return bool(self._waiters)
+
     def release(self, byte_count: int) -> None:
         self.used_bytes -= byte_count
         assert self.used_bytes >= 0

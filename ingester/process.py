@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+import structlog
 import trio
 
 from .actors.bulk.worker import SLICES_CAPACITY, BulkCounters
@@ -18,8 +20,9 @@ from .actors.intake import IntakeServer
 from .actors.sealer import Load, SealerCounters
 from .actors.tls import Certificates
 from .actors.watch import WatchCounters
-from .config import Config
+from .config import Config, IntakeConfig
 from .console.connection import ConsoleCounters
+from .descriptors import connections_allowed
 from .doors.admission import Admission, KeyRing
 from .doors.bulk_lane import PIECES_CAPACITY, BulkLane, BulkUpload
 from .doors.disk import DiskWatch
@@ -32,6 +35,8 @@ from .startup import Opened
 from .store.retention import Keeping
 
 __all__ = ["Process"]
+
+_log = structlog.get_logger()
 
 UPLOADS_CAPACITY = 0
 # The loader takes up to 16 MiB at a time: so much waits when it has fallen behind.
@@ -79,9 +84,10 @@ class Process:
         )
         self.server = IntakeServer(
             make_handler(self.admission),
-            config.intake,
+            _within_descriptors(config.intake),
             opened.numbers,
             {"intake": make_shortcut(self.admission)},
+            is_short_of_memory=lambda: self.admission.budget.is_waited_for,
         )
         self.queries = Queries(
             opened.increments,
@@ -94,6 +100,13 @@ class Process:
         self.console_url = ""
         self.certificates: list[Certificates] = []
         self.restarts: dict[str, int] = {}
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what can change while running. Raises ConfigError, and nothing has changed."""
+        self.server.take(_within_descriptors(config.intake))
+        self.config = config
+        self.admission.config = config.intake
+        self.admission.metrics = config.metrics
 
     def load(self) -> Load:
         """How much comes in, for what can wait. From one thread at a time."""
@@ -131,6 +144,7 @@ class Process:
                 "connections": intake.connections_open,
                 "connections_accepted_total": intake.connections_accepted,
                 "connections_refused_total": intake.connections_refused,
+                "connections_ended_total": intake.connections_ended,
                 "requests_total": {"by_door": by_door},
                 "received_bytes_total": intake.received_bytes,
                 "sent_bytes_total": intake.sent_bytes,
@@ -200,3 +214,11 @@ class Process:
             },
             "restarts": {"total": {"by_actor": dict(self.restarts)}},
         }
+
+
+def _within_descriptors(intake: IntakeConfig) -> IntakeConfig:
+    wanted = intake.connections_max
+    allowed = connections_allowed(wanted)
+    if allowed < wanted:
+        _log.warning("fewer connections than set: raise `ulimit -n`", connections_max=allowed)
+    return msgspec.structs.replace(intake, connections_max=allowed)

@@ -115,11 +115,12 @@ def _open_rest(
     first_run: SourceKeys | None,
     setup: Invitation | None,
 ) -> Opened:
-    if store.missing_parts or store.kept_files or store.sealed.lost:
+    if store.missing_parts or store.kept_files or store.sealed.lost or store.doubled_parts:
         _log.error(
-            "rows are lost; `ingester check` tells which, `ingester check --repair` brings back"
-            " what can be",
+            "rows are lost, or not read; `ingester check` tells which, `ingester check --repair`"
+            " brings back what can be",
             missing_parts=store.missing_parts,
+            parts_put_back_too_late=store.doubled_parts,
             upload_files_kept=len(store.kept_files),
         )
     rejects = RejectBudget(config.intake.rejects_bytes_max, kept_reject_bytes(store))

@@ -42,6 +42,7 @@ from .config_check import split_address
 from .console.app import make_app
 from .console.connection import ConsoleLimits
 from .console.server import ConsoleAddresses, StartedOnce, serve_console
+from .descriptors import raise_limit
 from .errors import ConfigError, IngesterError, StoreFailed
 from .logs import configure_logging
 from .management.people import invitation_link
@@ -85,11 +86,13 @@ async def serve(
     """Run until SIGTERM or SIGINT. `reload` reads the configuration again (SIGHUP)."""
     configure_logging(config.log)
     bound_arenas()
+    raise_limit()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        # A replay holds tens of thousands of requests at a time: a tenth of its CPU.
+        gc.set_threshold(50_000, 20, 50)
         opened = await trio.to_thread.run_sync(startup.open_all, config)
         # What exists now lives as long as the process; a full collection need not walk it.
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
         process = Process(config, opened)
         try:
             await reload_keys(opened.control, process.admission)
@@ -468,12 +471,10 @@ def _reload(process: Process, reload: Callable[[], Config]) -> bool:
         for certificates in process.certificates:
             certificates.reload()
         configure_logging(config.log)
+        process.reconfigure(config)
     except (IngesterError, OSError) as error:
         _log.error("configuration refused, the old one stays", reason=str(error))
         return False
-    process.config = config
-    process.admission.config = config.intake
-    process.admission.metrics = config.metrics
     _log.info("configuration read again")
     return True
 

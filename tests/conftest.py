@@ -8,10 +8,13 @@ Tests marked `long` are skipped without it; tests that have both forms ask `long
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 __all__ = ["long_form", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
+
+_SYSTEM_TESTS = Path(__file__).parent / "system"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # Whole modules go to a process each: what starts servers and waits for them begins first, so
+    # that no long module is left to one process at the end.
+    items.sort(key=lambda item: not item.path.is_relative_to(_SYSTEM_TESTS))
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="long form; run with --long")

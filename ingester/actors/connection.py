@@ -7,8 +7,8 @@
 3. An end that leaves bytes unread is a lingering close (RFC 9112 section 9.6): closing at once
    would reset the connection and could take the answer from the client.
 4. No wait has a timer of its own. `deadline` says when the wait under way is over; a reaper
-   compares it a few times a second and calls `expire`. It is `NEVER` while a handler runs, so a
-   bulk upload that waits for its turn is not punished.
+   calls `expire`. It is `NEVER` while a handler runs: a bulk upload that waits is not punished.
+   When there is no room for others, `rank` tells how dispensable a connection is.
 5. A fault in a handler fails its request, is counted, and is logged without target, headers or
    message: any of them may carry a key.
 """
@@ -20,7 +20,7 @@ import trio
 from ingester.actors.intake_shared import NEVER, IntakeShared
 from ingester.actors.short_path import ShortPath
 from ingester.actors.transport import PlainTransport, Transport, WaitExpired
-from ingester.doors.exchange import Request, Response, error_response
+from ingester.doors.exchange import Request, Response, error_response, without_body
 from ingester.errors import (
     BodyTooLarge,
     ClientGone,
@@ -39,7 +39,7 @@ from ingester.protocol.http1 import (
     response_bytes,
 )
 
-__all__ = ["Connection", "RequestBody"]
+__all__ = ["RANK_SLOW", "Connection", "RequestBody"]
 
 # An unread rest of a body that is cheaper to read away than a new connection.
 REST_BYTES_MAX = 64 * 1024
@@ -51,6 +51,12 @@ LINGER_S_MAX = 5.0
 
 # Requests or pieces handled without giving way to other tasks.
 STREAK_MAX = 16
+
+# With no room for others: a client this late with what it has begun is slow, and a connection that
+# rested this long after an answer is closed.
+SLOW_S_MIN = 1.0
+REST_S_MIN = 5.0
+RANK_SILENT, RANK_SLOW, RANK_RESTING = range(3)
 
 # Labels of answers given without a door.
 HTTP_DOOR = "http"
@@ -128,6 +134,14 @@ class RequestBody:
             f"the body is larger than {self._bytes_max} bytes; split it into several requests"
         )
 
+    def is_slow(self) -> bool:
+        """Whether the wait under way brings less than the minimum rate."""
+        shared = self._connection.shared
+        waits_s = max(0.0, shared.stall_s - (self._connection.deadline - shared.now_s))
+        window_s = self._window_s + waits_s
+        rate = max(1, shared.bytes_per_second_min)
+        return window_s >= SLOW_S_MIN and self._window_bytes < rate * window_s
+
     async def _fill(self) -> None:
         """Read once from the client; the stall timer and the minimum rate apply here only."""
         connection = self._connection
@@ -139,6 +153,8 @@ class RequestBody:
             started_s = trio.current_time()
             data = await connection.receive_until(connection.shared.stall_s)
             if data is None:
+                if connection.is_unwanted:
+                    raise self._stalled("the body arrives below the minimum rate")
                 raise self._stalled("the sender stopped before the body was whole")
             self._window_s += trio.current_time() - started_s
         if not data:
@@ -162,13 +178,17 @@ class Connection:
     __slots__ = (
         "_address",
         "_behind_proxy",
+        "_body",
         "_listener",
         "_reader",
         "_short_path",
+        "_since_s",
         "_streak",
         "_transport",
         "deadline",
+        "has_sent",
         "is_idle",
+        "is_unwanted",
         "shared",
     )
 
@@ -178,6 +198,10 @@ class Connection:
         self.shared = shared
         self.deadline = NEVER
         self.is_idle = False  # waiting for the first byte of a head
+        self.has_sent = False  # a whole head
+        self.is_unwanted = False  # it has to make room
+        self._since_s = shared.now_s  # what it is at began: the connection, a head
+        self._body: RequestBody | None = None
         self._transport = transport
         self._address = address
         self._listener = listener
@@ -199,6 +223,35 @@ class Connection:
             # TLS gives way before it waits, and then there is no wait to end yet.
             self.deadline = self.shared.now_s
             self.expire()
+
+    def rank(self) -> tuple[int, float] | None:
+        """The least goes first when there is no room; None: it is needed.
+
+        Those who have never sent anything, those who are slow with what they began, those who
+        rest; of each kind the longest waiting.
+        """
+        if self.deadline == NEVER or self.is_unwanted:
+            return None
+        now_s = self.shared.now_s
+        if self.is_idle:
+            if not self.has_sent:
+                return RANK_SILENT, self.deadline
+            rests_s = self.shared.keep_alive_s - (self.deadline - now_s)
+            return (RANK_RESTING, self.deadline) if rests_s >= REST_S_MIN else None
+        body = self._body
+        is_slow = (
+            body.is_slow()
+            if body is not None and body.is_open
+            else now_s - self._since_s >= SLOW_S_MIN
+        )
+        return (RANK_SLOW, self._since_s) if is_slow else None
+
+    def make_room(self) -> None:
+        """End the wait under way, and with it the connection."""
+        self.is_unwanted = True
+        # TLS gives way before it waits, and then there is no wait to end yet.
+        self.deadline = self.shared.now_s
+        self.expire()
 
     async def run(self) -> None:
         """Serve until either side ends it."""
@@ -225,6 +278,7 @@ class Connection:
                 return
             if isinstance(head, RequestHead):
                 self.deadline = NEVER
+                self.has_sent = True
                 if not await self._exchange(head):
                     return
                 idle_s = self.shared.keep_alive_s
@@ -269,6 +323,7 @@ class Connection:
             return False
         if not started:
             self.deadline = NEVER
+            self._since_s = shared.now_s
         shared.received_bytes += len(data)
         self._reader.receive_data(data)
         self._streak = 0
@@ -279,7 +334,7 @@ class Connection:
         shared = self.shared
         reader = self._reader
         number = shared.next_number()
-        body = RequestBody(self, reader, head)
+        self._body = body = RequestBody(self, reader, head)
         address = self.client_address(head)
         preflight = shared.cors.preflight(head) if shared.cors is not None else None
         try:
@@ -292,12 +347,13 @@ class Connection:
             shared.gone += 1
             return False
         except Exception as error:
-            answer = self.answer_to(error, number)
+            answer = self.answer_to(error, number, head.path)
             if answer is None:
                 shared.gone += 1
                 return False
             response = answer
         body.is_open = False
+        self._body = None
 
         keep_alive = head.keep_alive and not response.close and not shared.draining
         if reader.between_messages or (not body.failed and reader.discard_buffered()):
@@ -339,8 +395,12 @@ class Connection:
             self._reader.receive_data(data)
         return True
 
-    def answer_to(self, error: Exception, number: int) -> Response | None:
+    def answer_to(self, error: Exception, number: int, path: str) -> Response | None:
         """The answer to what a handler raised; None when the client is gone."""
+        answer = self._answer_to(error, number)
+        return None if answer is None else without_body(path, answer)
+
+    def _answer_to(self, error: Exception, number: int) -> Response | None:
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # raised through a nursery of the handler's own
         if isinstance(error, ClientGone):
@@ -376,13 +436,14 @@ class Connection:
         """Answer what never became a request, and end the connection."""
         shared = self.shared
         shared.count_answer(HTTP_DOOR, response.status)
+        response = without_body(self._reader.path_ahead(), response)
         await self.send(
             response_bytes(
                 response.status,
-                ((b"Content-Type", response.content_type), *response.headers),
+                response.headers,
                 response.body,
                 keep_alive=False,
-                first_lines=shared.first_lines(shared.next_number()),
+                first_lines=shared.first_lines_of(response, shared.next_number()),
             )
         )
         await self._finish(unread=True)
@@ -390,6 +451,8 @@ class Connection:
     async def _finish(self, *, unread: bool) -> None:
         """Close so that the client can read the last answer, also when it is still sending."""
         transport = self._transport
+        if self.is_unwanted:
+            return  # it has a place that others need
         if not unread and not self._reader.has_buffered and not transport.receive_nowait():
             return
         transport.shut_sending()

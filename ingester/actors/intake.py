@@ -3,8 +3,10 @@
 Why not a stock server: on trio there is one, and a single hostile request ends its process
 (`ARCHITECTURE.md`, "the intake door"). HTTP/1.1 only; HTTP/2 belongs to a reverse proxy.
 
-1. At most `connections_max` connections, and `connections_per_address_max` of one address; one
-   more is told 503 and closed without being read.
+1. At most `connections_max` connections, and `connections_per_address_max` of one address. One
+   more takes the place of a client that is silent, slow or resting (`Connection.rank`); when there
+   is none, and for its address, it is told 503 and closed without being read. Likewise slow senders
+   end when others wait for the memory that is kept for their bodies.
 2. Running out of descriptors slows accepting down and ends nothing.
 3. No fault of one connection reaches another, or the process.
 4. `drain` accepts nothing more, closes idle connections at once and lets open requests finish;
@@ -17,13 +19,15 @@ costs about as much as parsing it.
 from __future__ import annotations
 
 import errno
+import heapq
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 
 import structlog
 import trio
 
-from ingester.actors.connection import Connection
+from ingester.actors.connection import RANK_SLOW, Connection
 from ingester.actors.intake_shared import IntakeShared, IntakeStatistics
 from ingester.actors.readiness import Readiness
 from ingester.actors.tls import Certificates
@@ -44,6 +48,9 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _EXHAUSTED_WAIT_S = 0.1
 _EXHAUSTED_LOG_S = 1.0
 
+# Of all places, made free at once when there is none: looking for them costs a look at each.
+_ROOM_SHARE = 16
+
 # Refused clients that are given a second to read why; more are closed at once.
 _TURNED_AWAY_MAX = 32
 _TURNED_AWAY_S = 1.0
@@ -58,17 +65,23 @@ class IntakeServer:
         config: IntakeConfig,
         numbers: RequestNumbers,
         shortcuts: Mapping[str, Shortcut] | None = None,
+        *,
+        is_short_of_memory: Callable[[], bool] = lambda: False,
     ) -> None:
         """`shortcuts` by listener."""
         self._shared = IntakeShared(handler, config, numbers.next, shortcuts or {})
-        self._connections_max = config.connections_max
-        self._per_address_max = config.connections_per_address_max
-        self._connections: set[Connection] = set()
+        self._take(config)
+        self._is_short_of_memory = is_short_of_memory
+        # In the order of their coming.
+        self._connections: dict[Connection, None] = {}
+        self._leaving: set[Connection] = set()
+        self._no_room_at_s = float("-inf")
         self._per_address: dict[str, int] = {}
         self._accept_scopes: set[trio.CancelScope] = set()
         self._empty = trio.Event()
         self._accepted_count = 0
         self._refused_count = 0
+        self._ended_count = 0
         self._turned_away_count = 0
         self._exhausted_logged_s = float("-inf")
 
@@ -92,6 +105,15 @@ class IntakeServer:
                 task_status.started()
             nursery.cancel_scope.cancel()
 
+    def take(self, config: IntakeConfig) -> None:
+        """Settings that were read again."""
+        self._shared.take(config)
+        self._take(config)
+
+    def _take(self, config: IntakeConfig) -> None:
+        self._connections_max = config.connections_max
+        self._per_address_max = config.connections_per_address_max
+
     def drain(self) -> None:
         """Accept nothing more; close idle connections; answers from now on end theirs."""
         self._shared.draining = True
@@ -111,6 +133,7 @@ class IntakeServer:
             connections_open=len(self._connections),
             connections_accepted=self._accepted_count,
             connections_refused=self._refused_count,
+            connections_ended=self._ended_count,
             requests=dict(shared.requests),
             received_bytes=shared.received_bytes,
             sent_bytes=shared.sent_bytes,
@@ -127,6 +150,11 @@ class IntakeServer:
             now_s = self._shared.tick()
             for connection in [one for one in self._connections if one.deadline <= now_s]:
                 connection.expire()
+            if self._is_short_of_memory():
+                for connection in self._connections:
+                    rank = connection.rank()
+                    if rank is not None and rank[0] == RANK_SLOW:
+                        self._end(connection)
 
     async def _serve_listener(
         self,
@@ -184,7 +212,8 @@ class IntakeServer:
         return sock, address_text(peer[0])
 
     def _is_full(self, address: str) -> bool:
-        if len(self._connections) >= self._connections_max:
+        used_count = len(self._connections) - len(self._leaving)
+        if used_count >= self._connections_max and not self._make_room():
             return True
         return (
             self._per_address_max > 0
@@ -192,9 +221,29 @@ class IntakeServer:
             and not is_in(address, self._shared.trusted)  # a proxy stands for many clients
         )
 
+    def _make_room(self) -> bool:
+        """End those who are the least needed; False when all are. Looks once a tick at most."""
+        now_s = self._shared.now_s
+        if now_s == self._no_room_at_s:
+            return False
+        ranked = ((one.rank(), one) for one in self._connections)
+        dispensable = [(rank, one) for rank, one in ranked if rank is not None]
+        if not dispensable:
+            self._no_room_at_s = now_s
+            return False
+        count = max(1, self._connections_max // _ROOM_SHARE)
+        for _, connection in heapq.nsmallest(count, dispensable, key=itemgetter(0)):
+            self._end(connection)
+        return True
+
+    def _end(self, connection: Connection) -> None:
+        self._leaving.add(connection)
+        self._ended_count += 1
+        connection.make_room()
+
     def _admit(self, transport: Transport, address: str, name: str) -> Connection:
         connection = Connection(transport, address, name, self._shared)
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._per_address[address] = self._per_address.get(address, 0) + 1
         self._accepted_count += 1
         return connection
@@ -205,7 +254,8 @@ class IntakeServer:
         except Exception as error:
             self._shared.count_fault("connection_failed", error)
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
+            self._leaving.discard(connection)
             left_count = self._per_address[address] - 1
             if left_count:
                 self._per_address[address] = left_count

@@ -37,14 +37,15 @@ Headers = tuple[tuple[bytes, bytes], ...]
 class IntakeStatistics(Struct, frozen=True, kw_only=True):
     """A snapshot; the counters run from the start of the server.
 
-    `requests` counts answers by (door, status). `stalls`: senders that stopped, stayed below the
-    minimum rate, or did not read their answer. `gone`: clients that left inside a request.
-    `faults`: answers 500.
+    `connections_ended`: for want of places or memory. `requests` counts answers by (door, status).
+    `stalls`: senders that stopped, stayed below the minimum rate, or did not read their answer.
+    `gone`: clients that left inside a request. `faults`: answers 500.
     """
 
     connections_open: int
     connections_accepted: int
     connections_refused: int
+    connections_ended: int
     requests: dict[tuple[str, int], int]
     received_bytes: int
     sent_bytes: int
@@ -55,7 +56,7 @@ class IntakeStatistics(Struct, frozen=True, kw_only=True):
 
 
 class IntakeShared:
-    """Read by every connection; `tick` and the counters are all that changes."""
+    """Read by every connection; `take`, `tick` and the counters are all that changes it."""
 
     def __init__(
         self,
@@ -66,6 +67,25 @@ class IntakeShared:
     ) -> None:
         self.handler = handler
         self.next_number = next_number
+        self._shortcuts = shortcuts
+        self.take(config)
+        self.draining = False
+        self._usual: dict[tuple[int, Headers], tuple[bytes, bytes]] = {}
+        self.now_s = 0.0
+        self.date_line = b""
+
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.stalls = 0
+        self.gone = 0
+        self.faults = 0
+        self.requests: dict[tuple[str, int], int] = {}
+
+    def take(self, config: IntakeConfig) -> None:
+        """Settings, at the start and when they are read again. Of an open connection the limits of
+        heads, its proxy and its shortcut stay what they were.
+        """
+        self.trusted = parse_networks("intake.trusted_proxies", config.trusted_proxies)
         self.limits = HeadLimits(
             head_bytes_max=config.head_bytes_max,
             target_bytes_max=config.target_bytes_max,
@@ -76,24 +96,12 @@ class IntakeShared:
         self.stall_s = float(config.stall_seconds_max)
         self.keep_alive_s = float(config.keep_alive_seconds_max)
         self.bytes_per_second_min = config.bytes_per_second_min
-        self.trusted = parse_networks("intake.trusted_proxies", config.trusted_proxies)
         self.cors = CorsRules(config.cors_origins) if config.cors_origins else None
         # By listener. What CORS adds depends on the request: then all take the long way.
-        self.shortcuts = {} if self.cors is not None else shortcuts
-        self.draining = False
-        self._usual: dict[tuple[int, Headers], tuple[bytes, bytes]] = {}
+        self.shortcuts = {} if self.cors is not None else self._shortcuts
 
         # At least four looks per shortest deadline, at most 20 a second.
         self.tick_s = max(0.05, min(0.25, self.stall_s / 4, self.keep_alive_s / 4))
-        self.now_s = 0.0
-        self.date_line = b""
-
-        self.received_bytes = 0
-        self.sent_bytes = 0
-        self.stalls = 0
-        self.gone = 0
-        self.faults = 0
-        self.requests: dict[tuple[str, int], int] = {}
 
     def tick(self) -> float:
         """Read the clocks; returns trio's."""

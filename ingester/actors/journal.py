@@ -93,7 +93,7 @@ def _settle(
     """Tell everybody in it, and the loader."""
     if group.failure is not None:
         gate.failure_count += 1
-        gate.backlog_bytes -= group.byte_count
+        gate.applied(group.byte_count)
         group.settle()
         return
     gate.group_count += 1

@@ -38,7 +38,7 @@ from ..store.parts import WIDE_TABLES
 from ..store.rejects import RejectBudget
 from ..store.store import Store
 
-__all__ = ["LoaderCounters", "load_batch", "load_requests", "load_runs", "run"]
+__all__ = ["LoaderCounters", "load_batch", "load_requests", "load_runs", "rows_of", "run"]
 
 _log = structlog.get_logger()
 
@@ -247,7 +247,7 @@ def _load_or_halve(
 def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -> None:
     """One transaction: rows, rejects, requests, and the ledger row."""
     row_count = sum(r.row_count for r in requests)
-    tables = _rows_of(requests)
+    tables = rows_of(requests)
     with store.begin("small") as transaction:
         batch_id = store.ledger.take_batch_id()
         for name, rows in tables.items():
@@ -270,7 +270,7 @@ def load_batch(store: Store, first_seq: int, requests: Sequence[SmallRequest]) -
         ])
 
 
-def _rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
+def rows_of(requests: Sequence[SmallRequest]) -> dict[str, pa.Table]:
     """The rows by table. Raises StoreError: what cannot be made into columns is put aside too,
     or it would end this process and, as it is replayed, every one after it.
     """

@@ -119,13 +119,14 @@ class ShortPath:
         shared.received_bytes += len(data)
         connection = self._connection
         connection.is_idle = False
+        connection.has_sent = True
         connection.deadline = NEVER
         self._in_flight = self._is_taking = True
         self._number = number = shared.next_number()
         try:
             take(number, connection.client_address(head), data[body_start:], self._answer)
         except Exception as error:
-            response = connection.answer_to(error, number)
+            response = connection.answer_to(error, number, head.path)
             self._answer(Response(503) if response is None else response)
         finally:
             self._is_taking = False

@@ -11,16 +11,20 @@ Invariants:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import version as distribution_version
 from types import MappingProxyType
+from typing import Any
 
 import click
 
 import ingester
 
 __all__ = ["main"]
+
+_JSON_ASKED = "ingester.json_asked"
 
 
 class LazyGroup(click.Group):
@@ -57,6 +61,19 @@ class LazyGroup(click.Group):
         "unit": "unit:unit",
         "completion": "unit:completion",
     })
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_JSON_ASKED] = "--json" in args
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Options that are wrong are found before the command that would print them as JSON."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if ctx.meta[_JSON_ASKED]:
+                click.echo(json.dumps({"error": error.format_message()}, ensure_ascii=False))
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.modules)
@@ -115,6 +132,7 @@ def main() -> None:
       ingester destination create ops --url https://example.org/hook --secret generate
       ingester destination verify ops
 
-    Every command takes --json. Exit codes: 0 done, 1 failed, 2 usage or a wrong setting, 3 server
-    not reachable, 4 partly (some lines were rejected).
+    Every command that tells something takes --json and then prints one document. Exit codes: 0
+    done, 1 failed, 2 usage or a wrong setting, 3 server not reachable, 4 partly (some lines were
+    rejected).
     """

@@ -30,7 +30,7 @@ __all__ = ["backup", "restore"]
 _SILENCE_SECONDS = 3600.0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Copy everything that is stored, beside a running server.")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--with-secrets",
@@ -86,7 +86,7 @@ def backup(
         click.echo(f"  not in it: {sentence}", err=True)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Put a backup back into a new data folder.")
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @config_option
 @click.option(

@@ -109,7 +109,12 @@ def list_connections(config_path: Path | None, data_dir: str | None, as_json: bo
 @connection.command("set", cls=Command)
 @click.argument("connection_id", metavar="NAME")
 @click.option("--tier", type=_TIERS, help=_TIER_HELP)
-@click.option("--requests-per-hour", type=click.IntRange(min=0), metavar="N")
+@click.option(
+    "--requests-per-hour",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Its own limit, instead of the tier's; 0: none.",
+)
 @manager_options
 def set_limits(
     connection_id: str,
@@ -197,7 +202,9 @@ def delete(
 
 @connection.command(cls=Command)
 @click.argument("connection_id", metavar="NAME")
-@click.option("--hours", type=click.IntRange(1, 1176), default=24, show_default=True)
+@click.option(
+    "--hours", type=click.IntRange(1, 1176), default=24, show_default=True, help="How far back."
+)
 @manager_options
 def usage(
     connection_id: str,

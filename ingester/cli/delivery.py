@@ -39,11 +39,19 @@ def delivery() -> None:
 
 
 @delivery.command("list", cls=Command)
-@click.option("--state", type=click.Choice(["pending", "delivered", "dead", "superseded"]))
-@click.option("--destination", metavar="NAME")
-@click.option("--incident", metavar="ID")
+@click.option(
+    "--state", type=click.Choice(["pending", "delivered", "dead", "superseded"]), help="Only those."
+)
+@click.option("--destination", metavar="NAME", help="Only to this one.")
+@click.option("--incident", metavar="ID", help="Only of this one.")
 @click.option("--since", callback=duration_seconds, metavar="TIME", help="Of the last 2h, 7d, …")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    help="The newest this many.",
+)
 @manager_options
 def list_deliveries(
     state: str | None,

@@ -1,8 +1,9 @@
 """`ingester demo`: a server of its own with real sample data, and a tour of what it did.
 
 Everything goes the way a user's data goes: a child process runs `serve`, the events come in over
-HTTP (one bulk file, single posts, some wrong lines), and the counts are asked for in SQL. The
-folder is the data folder of that server, so every printed command works on it.
+HTTP (one bulk file, single posts, some wrong lines), and the counts are asked for in SQL. A log
+opens an incident, of which a receiver in this process is told. The folder is the data folder of
+that server, so every printed command works on it.
 
 Refuses to use or wipe a folder that it did not make.
 """
@@ -39,6 +40,7 @@ from ingester.cli.common import (
     run_trio,
 )
 from ingester.cli.demo_data import DemoData, Sent, make_demo_data, send_demo_data
+from ingester.cli.demo_watch import Receiver, open_incident, receiving
 from ingester.cli.local import LocalServer, find_server
 from ingester.cli.rows import Rows, ask, rows_table
 from ingester.executable import ingester_command
@@ -109,16 +111,18 @@ def demo(directory: Path, exit_after: bool, reset: bool, as_json: bool) -> None:
       ingester demo --reset --exit
 
     1,000 public GitHub events come in as product events: most as one gzip file, some one by one,
-    and a few wrong lines beside them. Ports are free ones on loopback.
+    and a few wrong lines beside them. An error in a log opens an incident, of which a webhook
+    receiver of the demo's own is told. Ports are free ones on loopback.
     """
     started = time.monotonic()
     say = _Speaker(quiet=as_json)
     folder = _prepare(directory, reset=reset)
-    with _sigterm_as_interrupt(), _served(folder, say) as server:
+    with _sigterm_as_interrupt(), receiving() as receiver, _served(folder, say) as server:
         local = find_server(folder)
         if local is None:
             raise CommandFailed(f"the demo's server does not answer; see {folder / 'server.log'}")
         report = _tour(server, local, folder, say)
+        _watch(server, local, receiver, report, say)
         report["seconds"] = round(time.monotonic() - started, 3)
         if as_json:
             print_json(report)
@@ -167,6 +171,21 @@ def _tour(server: Server, local: LocalServer, folder: Path, say: _Speaker) -> di
         "data_dir": str(folder),
         "queries": answers,
     }
+
+
+def _watch(
+    server: Server, local: LocalServer, receiver: Receiver, report: dict[str, object], say: _Speaker
+) -> None:
+    """Open an incident and see that the receiver is told."""
+    say("\nSending a metric, and an error through the log door; a rule waits for such errors …")
+    told = open_incident(local, server.intake, receiver)
+    report["incident"] = told
+    if told is None:
+        report["ok"] = False
+        say("  No incident has arrived at the webhook receiver.")
+        return
+    say(f"  Incident {told.incident_id} {told.status}, told to {told.webhook_url}")
+    say(f"  {told.url}")
 
 
 def _make_source(local: LocalServer) -> dict[str, str]:
@@ -229,6 +248,7 @@ def _say_afterwards(folder: Path, say: _Speaker) -> None:
     program, place = own_command(), shlex.quote(str(folder))
     say("\nThe data stays:")
     say(f'  {program} query "SELECT * FROM requests" --data-dir {place}')
+    say(f"  {program} incident list --data-dir {place}")
     say(f"  {program} check --data-dir {place}")
     say(f"  {program} serve --data-dir {place}")
 

@@ -46,15 +46,21 @@ def destination() -> None:
 
 def _setting_options(function: Any) -> Any:
     for option in (
-        click.option("--key-mode", type=click.Choice(["incident", "logflare"])),
+        click.option(
+            "--key-mode",
+            type=click.Choice(["incident", "logflare"]),
+            help="incident.io: one alert for each incident, or for each run as Logflare did.",
+        ),
         click.option("--base-url", metavar="URL", help="incident.io elsewhere."),
         click.option(
             "--metadata",
             metavar="JSON|K=V,…",
             help='Sent with each event: {"team": "data"} or team=data,priority=high.',
         ),
-        click.option("--alert-source-config-id", metavar="ID"),
-        click.option("--api-token", metavar="KEY"),
+        click.option(
+            "--alert-source-config-id", metavar="ID", help="incident.io: of the HTTP alert source."
+        ),
+        click.option("--api-token", metavar="KEY", help="incident.io: the alert source's token."),
         click.option("--gzip/--no-gzip", default=None, help="Compress bodies."),
         click.option(
             "--secret",
@@ -62,9 +68,13 @@ def _setting_options(function: Any) -> Any:
             help='Sign with it (Standard Webhooks); "generate" makes one.',
         ),
         click.option(
-            "--header", "headers", multiple=True, metavar="NAME:VALUE", help="Several times."
+            "--header",
+            "headers",
+            multiple=True,
+            metavar="NAME:VALUE",
+            help="Sent along; several times.",
         ),
-        click.option("--url", metavar="URL"),
+        click.option("--url", metavar="URL", help="Where to POST (webhook, generic)."),
     ):
         function = option(function)
     return function
@@ -78,6 +88,7 @@ def _setting_options(function: Any) -> Any:
     type=click.Choice(["webhook", "incident_io", "generic"]),
     default="webhook",
     show_default=True,
+    help="What it gets: Metaplane's incident webhook, incident.io's events, or Logflare's webhook.",
 )
 @_setting_options
 @manager_options
@@ -140,7 +151,12 @@ def show(name: str, config_path: Path | None, data_dir: str | None, as_json: boo
 @destination.command("set", cls=Command)
 @click.argument("name")
 @click.option("--name", "new_name", metavar="NAME", help="Another name.")
-@click.option("--enable/--disable", "enabled", default=None)
+@click.option(
+    "--enable/--disable",
+    "enabled",
+    default=None,
+    help="What was given up while disabled waits for `delivery resend`.",
+)
 @_setting_options
 @manager_options
 def set_destination(

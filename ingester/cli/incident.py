@@ -28,8 +28,14 @@ def incident() -> None:
 
 
 @incident.command("list", cls=Command)
-@click.option("--status", type=click.Choice(["opened", "resolved"]))
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option("--status", type=click.Choice(["opened", "resolved"]), help="Only those.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="The newest this many.",
+)
 @manager_options
 def list_incidents(
     status: str | None,
@@ -85,9 +91,9 @@ def history(
 @incident.command("set", cls=Command)
 @click.argument("incident_id", metavar="ID")
 @click.option("--label", "labels", multiple=True, help="All of its labels; several times.")
-@click.option("--no-labels", is_flag=True)
-@click.option("--owner")
-@click.option("--no-owner", is_flag=True)
+@click.option("--no-labels", is_flag=True, help="Take all labels away.")
+@click.option("--owner", help="Who looks after it.")
+@click.option("--no-owner", is_flag=True, help="Nobody does.")
 @manager_options
 def change(
     incident_id: str,
@@ -139,8 +145,8 @@ def silence() -> None:
 
 @silence.command("create", cls=Command)
 @click.argument("matchers", nargs=-1, required=True, metavar="MATCHER…")
-@seconds_option("--for", "seconds", default="1h", show_default=True)
-@click.option("--reason", default="")
+@seconds_option("--for", "seconds", default="1h", show_default=True, help="How long: 30m, 2h, 7d.")
+@click.option("--reason", default="", help="Shown beside it.")
 @manager_options
 def create_silence(
     matchers: tuple[str, ...],

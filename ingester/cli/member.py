@@ -36,7 +36,13 @@ def member() -> None:
 
 @member.command(cls=Command)
 @click.argument("email")
-@click.option("--role", type=_ROLES, default="viewer", show_default=True)
+@click.option(
+    "--role",
+    type=_ROLES,
+    default="viewer",
+    show_default=True,
+    help="A viewer sees everything but keys, members and settings.",
+)
 @manager_options
 def create(
     email: str, role: str, config_path: Path | None, data_dir: str | None, as_json: bool
@@ -104,7 +110,13 @@ def delete(named: str, config_path: Path | None, data_dir: str | None, as_json: 
 
 
 @click.command(cls=Command)
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="The newest this many.",
+)
 @manager_options
 def audit(limit: int, config_path: Path | None, data_dir: str | None, as_json: bool) -> None:
     """List changes of keys and members, newest first.

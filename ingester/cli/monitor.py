@@ -55,12 +55,20 @@ def _settings(function: Any) -> Any:
     for option in (
         seconds_option("--delay", help="How long after its end a window is judged."),
         click.option("--recovery", type=float, help="Recovered only when beyond this too."),
-        click.option("--no-data", type=click.Choice(["ok", "alert", "keep"])),
+        click.option(
+            "--no-data",
+            type=click.Choice(["ok", "alert", "keep"]),
+            help="What a window without rows means; default: ok.",
+        ),
         click.option("--datapoints", metavar="M/N", help="Fires when M of the last N breach."),
         click.option("--group-by", multiple=True, metavar="FIELD", help="Several times."),
         seconds_option("--window", help="Length of a window; 5m."),
-        click.option("--threshold", type=float),
-        click.option("--operator", type=_OPERATORS),
+        click.option("--threshold", type=float, help="What the value is compared with."),
+        click.option(
+            "--operator",
+            type=_OPERATORS,
+            help='A window breaches when "value OPERATOR threshold" holds.',
+        ),
         click.option("--sql", help="A SELECT over $window_start and $window_end, or @FILE."),
         click.option("--freshness", type=_TABLES, help="Seconds since the newest row."),
         click.option("--rows", type=_TABLES, help="Rows that arrived."),
@@ -70,7 +78,7 @@ def _settings(function: Any) -> Any:
         click.option(
             "--aggregate", help="avg, sum, min, max, last, count, countd, p50, p90, p95 or p99."
         ),
-        click.option("--project", metavar="ID"),
+        click.option("--project", metavar="ID", help="Of --metric; default: default."),
         click.option("--metric", metavar="ID", help="An aggregate of a metric."),
     ):
         function = option(function)
@@ -145,7 +153,7 @@ def delete(named: str, config_path: Path | None, data_dir: str | None, as_json: 
 @monitor.command(cls=Command)
 @click.argument("named", metavar="NAME")
 @click.option("--since", metavar="TIME", help="24h, 7d, or a time (RFC 3339, UTC).")
-@click.option("--until", metavar="TIME")
+@click.option("--until", metavar="TIME", help="Up to, in the same spellings.")
 @manager_options
 def backtest(
     named: str,

@@ -31,7 +31,7 @@ __all__ = ["query"]
 _BINARY = frozenset({"parquet", "arrow"})
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Run one SELECT over all that is stored.")
 @click.argument("sql")
 @click.option(
     "--format",

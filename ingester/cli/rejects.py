@@ -90,7 +90,13 @@ def _choice_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @rejects.command("list", cls=Command)
 @_choice_options
 @click.option("--replayed/--open", "replayed", default=None, help="Only (not) replayed ones.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=100,
+    show_default=True,
+    help="The newest this many.",
+)
 @manager_options
 def list_rejects(
     limit: int,

@@ -84,10 +84,10 @@ def list_routes(config_path: Path | None, data_dir: str | None, as_json: bool) -
 
 
 @route.command(cls=Command)
-@click.option("--service", "services", multiple=True)
-@click.option("--monitor", "monitors", multiple=True)
-@click.option("--table", "tables", multiple=True)
-@click.option("--label", "labels", multiple=True)
+@click.option("--service", "services", multiple=True, help="Of the incident; several times.")
+@click.option("--monitor", "monitors", multiple=True, help="The same.")
+@click.option("--table", "tables", multiple=True, help="The same.")
+@click.option("--label", "labels", multiple=True, help="The same.")
 @manager_options
 def test(
     config_path: Path | None, data_dir: str | None, as_json: bool, **facts: tuple[str, ...]

@@ -41,7 +41,7 @@ def rule() -> None:
 @rule.command(cls=Command)
 @click.argument("name")
 @click.option("--lql", required=True, help="The filter, or @FILE.")
-@click.option("--on", type=_ON)
+@click.option("--on", type=_ON, help="What it looks at; default: logs.")
 @seconds_option("--resolve-after", help="Resolved after so long without a match; 15m.")
 @common_options
 @manager_options
@@ -64,8 +64,8 @@ def create(
 @rule.command("set", cls=Command)
 @click.argument("named", metavar="NAME")
 @click.option("--lql", help="The filter, or @FILE.")
-@click.option("--on", type=_ON)
-@seconds_option("--resolve-after")
+@click.option("--on", type=_ON, help="What it looks at; default: logs.")
+@seconds_option("--resolve-after", help="Resolved after so long without a match.")
 @common_options
 @manager_options
 def change(
@@ -124,7 +124,7 @@ def alert() -> None:
 @click.argument("name")
 @click.option("--query", required=True, help="A SELECT or an LQL filter, or @FILE.")
 @click.option("--cron", required=True, help="Minute hour day month weekday, UTC.")
-@click.option("--language", type=_LANGUAGE)
+@click.option("--language", type=_LANGUAGE, help="Of the query; default: sql.")
 @click.option("--on", type=_ON, help="What an LQL query looks at.")
 @common_options
 @dry_run_option
@@ -150,9 +150,9 @@ def create_alert(
 @alert.command("set", cls=Command)
 @click.argument("named", metavar="NAME")
 @click.option("--query", help="A SELECT or an LQL filter, or @FILE.")
-@click.option("--cron")
-@click.option("--language", type=_LANGUAGE)
-@click.option("--on", type=_ON)
+@click.option("--cron", help="Minute hour day month weekday, UTC.")
+@click.option("--language", type=_LANGUAGE, help="Of the query; default: sql.")
+@click.option("--on", type=_ON, help="What it looks at; default: logs.")
 @common_options
 @manager_options
 def change_alert(

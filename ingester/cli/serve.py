@@ -31,6 +31,7 @@ from ingester.cli.common import (
     settings,
     write_private,
 )
+from ingester.process_memory import forget_loading, leave_out
 from ingester.systemd import notify, notify_reloading
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def serve(
 
     def announce(announcement: Announcement) -> None:
         _show_first_run(announcement, config)
+        forget_loading()
         _print_ready(announcement)
         notify("READY=1", f"STATUS=intake {announcement.intake}, console {announcement.console}")
 
@@ -99,6 +101,7 @@ def serve(
         # Read when numpy is imported: its linear algebra would start a thread for every core, and
         # our products are too small to be shared out.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        leave_out()
         # What is imported stays: collections would find nothing, and are a sixth of the start.
         gc.disable()
         from ingester.topology import serve as serve_topology

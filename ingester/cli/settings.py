@@ -63,7 +63,7 @@ def show(origin: bool, config_path: Path | None, data_dir: str | None, as_json: 
             click.echo(f"{line:<48}  # {loaded.origins[setting.name]}" if origin else line)
 
 
-@config.command(cls=Command)
+@config.command(cls=Command, short_help="Say whether `serve` would accept the settings.")
 @config_option
 @json_option
 def check(config_path: Path | None, as_json: bool) -> None:

@@ -105,8 +105,17 @@ def create(
 
 @source.command("set", cls=Command)
 @click.argument("name")
-@click.option("--lenient-session/--strict-session", default=None)
-@click.option("--requests-per-hour", type=click.IntRange(min=0), metavar="N")
+@click.option(
+    "--lenient-session/--strict-session",
+    default=None,
+    help="Whether events may come without a sessionId.",
+)
+@click.option(
+    "--requests-per-hour",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Quota per UTC hour; 0: none.",
+)
 @_dedup_field
 @_dedup_hours
 @_map
@@ -200,7 +209,9 @@ def delete(name: str, config_path: Path | None, data_dir: str | None, as_json: b
 
 @source.command(cls=Command)
 @click.argument("name")
-@click.option("--hours", type=click.IntRange(1, 1176), default=24, show_default=True)
+@click.option(
+    "--hours", type=click.IntRange(1, 1176), default=24, show_default=True, help="How far back."
+)
 @manager_options
 def usage(
     name: str, hours: int, config_path: Path | None, data_dir: str | None, as_json: bool

@@ -54,7 +54,13 @@ def token() -> None:
     help="What it may do; several times. Default: ingest.",
 )
 @click.option("--source", metavar="NAME", help="The event source for /ingest/…?as=events.")
-@click.option("--requests-per-hour", type=click.IntRange(min=0), default=0, metavar="N")
+@click.option(
+    "--requests-per-hour",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Quota per UTC hour; 0 (default): none.",
+)
 @click.option("--expires", callback=duration_seconds, metavar="TIME", help="Ends after 12h, 30d, …")
 @click.option("--not-copyable", is_flag=True, help="Keep a hash only: `reveal` cannot show it.")
 @manager_options
@@ -163,7 +169,9 @@ def delete(token_id: str, config_path: Path | None, data_dir: str | None, as_jso
 
 @token.command(cls=Command)
 @click.argument("token_id", metavar="ID")
-@click.option("--hours", type=click.IntRange(1, 1176), default=24, show_default=True)
+@click.option(
+    "--hours", type=click.IntRange(1, 1176), default=24, show_default=True, help="How far back."
+)
 @manager_options
 def usage(
     token_id: str, hours: int, config_path: Path | None, data_dir: str | None, as_json: bool

@@ -11,14 +11,15 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
-from ingester.cli.common import EXIT_USAGE, Command, CommandFailed
+from ingester.cli.common import EXIT_USAGE, Command, CommandFailed, json_option, print_json
 
 __all__ = ["completion", "unit"]
 
 
 @click.command(cls=Command)
 @click.argument("kind", type=click.Choice(["systemd", "container"]), default="systemd")
-def unit(kind: str) -> None:
+@json_option
+def unit(kind: str, as_json: bool) -> None:
     """Print a systemd unit, or a Containerfile.
 
     \b
@@ -31,12 +32,17 @@ def unit(kind: str) -> None:
     """
     name = "ingester.service" if kind == "systemd" else "Containerfile"
     text = (files("ingester.shipping") / name).read_text(encoding="utf-8")
-    click.echo(text.replace("@EXECUTABLE@", _executable()), nl=False)
+    text = text.replace("@EXECUTABLE@", _executable())
+    if as_json:
+        print_json({"name": name, "text": text})
+    else:
+        click.echo(text, nl=False)
 
 
 @click.command(cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@json_option
+def completion(shell: str, as_json: bool) -> None:
     """Print completion for a shell.
 
     \b
@@ -48,7 +54,11 @@ def completion(shell: str) -> None:
     assert made is not None
     root = click.get_current_context().find_root().command
     name = "ingester"
-    click.echo(made(root, {}, name, f"_{name.upper()}_COMPLETE").source())
+    text = made(root, {}, name, f"_{name.upper()}_COMPLETE").source()
+    if as_json:
+        print_json({"shell": shell, "text": text})
+    else:
+        click.echo(text)
 
 
 def _executable() -> str:

@@ -71,7 +71,14 @@ def _size(ctx: click.Context, param: click.Parameter, text: str) -> int:
     type=click.Choice(["gzip", "zstd", "none"]),
     help="Default: zstd; small .gz and .zst files are sent as they are.",
 )
-@click.option("--parallel", type=click.IntRange(1, 64), default=2, show_default=True, metavar="N")
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Parts on their way at once.",
+)
 @click.option(
     "--part-bytes",
     callback=_size,

@@ -38,6 +38,10 @@ class Destination(Struct, frozen=True, kw_only=True):
         return "Destination(…)"
 
 
+class _Status(Struct, frozen=True):
+    intake: str
+
+
 def target_of(destination: Destination, loaded: Loaded) -> Target:
     """Raises CommandFailed for options that do not go together, and for a source or port that is
     not known.
@@ -94,7 +98,14 @@ def _source_url(destination: Destination, source: str, loaded: Loaded) -> str:
 
 
 def _base(loaded: Loaded) -> str:
+    """A running server knows where it listens; its port may be another one than the settings say
+    here (port 0, `--intake-bind`, another file).
+    """
     config = loaded.config
+    server = find_server(Path(config.store.data_dir))
+    if server is not None:
+        status = msgspec.json.decode(server.call("GET", "/api/v1/status"), type=_Status)
+        return status.intake
     address = split_address(config.intake.bind)
     if not config.intake.public_url and address is not None and address[1] == 0:
         raise CommandFailed("the server's port is not known (port 0); give --url", EXIT_USAGE)

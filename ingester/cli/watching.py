@@ -42,7 +42,9 @@ def managed(config_path: Path | None, data_dir: str | None) -> Iterator[Manager]
 def common_options(function: Any) -> Any:
     """The settings that rules, alerts and monitors have alike."""
     for option in (
-        click.option("--enable/--disable", "enabled", default=None),
+        click.option(
+            "--enable/--disable", "enabled", default=None, help="A disabled one looks at nothing."
+        ),
         click.option(
             "--incident-group", metavar="NAME", help="Those with the same name share an incident."
         ),
@@ -54,7 +56,7 @@ def common_options(function: Any) -> Any:
             metavar="NAME|ID",
             help="Who is told, besides whom routes reach; several times.",
         ),
-        click.option("--description"),
+        click.option("--description", help="For people; sent along where a destination takes it."),
     ):
         function = option(function)
     return function

@@ -185,7 +185,13 @@ def _add_reading_routes(app: QuartTrio, services: Services) -> None:
         ready, reasons = services.ready()
         actors = services.statistics()
         return _json(
-            Status(version=ingester.__version__, ready=ready, reasons=reasons, actors=actors)
+            Status(
+                version=ingester.__version__,
+                intake=services.intake_url(),
+                ready=ready,
+                reasons=reasons,
+                actors=actors,
+            )
         )
 
     @app.get("/api/v1/viewer")

@@ -75,8 +75,9 @@ class ConsoleLimits(Struct, frozen=True, kw_only=True):
     backlog: int = 1024
     head_bytes_max: int = 16 * 1024
     target_bytes_max: int = 8 * 1024
-    # Over TCP nothing takes a body yet; over the control socket the largest is SQL text.
-    body_bytes_max: int = 64 * 1024
+    # A rejected line that was mended (64 KiB, escaped); a dashboard; SQL. Times `connections_max`
+    # it is memory.
+    body_bytes_max: int = 256 * 1024
     control_body_bytes_max: int = 1024 * 1024
     body_seconds_max: float = 30.0
     keep_alive_seconds: float = 5.0

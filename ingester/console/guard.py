@@ -141,6 +141,8 @@ def check_head(scope: Scope, limits: ConsoleLimits) -> Scope:
             f"the request headers have more than {2 * limits.head_bytes_max} bytes",
         )
     names = {name for name, _ in scope["headers"]}
+    if not all(_is_host(value) for name, value in scope["headers"] if name == b"host"):
+        raise Refusal(HTTPStatus.BAD_REQUEST, "the Host header is no name of a host")
     if b"content-length" in names and b"transfer-encoding" in names:
         raise Refusal(
             HTTPStatus.BAD_REQUEST, "a request has Content-Length or Transfer-Encoding, not both"
@@ -148,6 +150,15 @@ def check_head(scope: Scope, limits: ConsoleLimits) -> Scope:
     if target.startswith(b"/"):
         return {}
     return _origin_form(scope["path"], target)
+
+
+def _is_host(value: bytes) -> bool:
+    """Whether the router can read it; where it cannot, it raises out of the application."""
+    try:
+        value.decode("latin-1").encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _origin_form(path: str, target: bytes) -> Scope:

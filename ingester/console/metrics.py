@@ -59,6 +59,7 @@ LABELS = frozenset({
     "kind",
     "lane",
     "listener",
+    "outcome",
     "project",
     "reason",
     "result",

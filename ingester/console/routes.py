@@ -86,9 +86,12 @@ class QueryRows(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The server's version and state, and a snapshot of every part of it."""
+    """The server's version and state, and a snapshot of every part of it. `intake` is the base of
+    links to the intake door: its `public_url`, else where it listens.
+    """
 
     version: str
+    intake: str
     ready: bool
     reasons: list[str]
     actors: Mapping[str, Mapping[str, Any]]

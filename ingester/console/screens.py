@@ -90,25 +90,15 @@ ALERTS: tuple[Entry, ...] = (
 )
 
 
-def _settings(entry: Entry) -> Screen:
+def _tab(section: Literal["settings", "alerts"], entry: Entry) -> Screen:
+    """A screen of a section that has a navigation, and a template, of its own."""
     return Screen(
         path=entry.path,
         name=entry.name,
         title=entry.title,
-        section="settings",
+        section=section,
         role=entry.role,
-        template="settings",
-    )
-
-
-def _alerts(entry: Entry) -> Screen:
-    return Screen(
-        path=entry.path,
-        name=entry.name,
-        title=entry.title,
-        section="alerts",
-        role=entry.role,
-        template="alerts",
+        template=section,
     )
 
 
@@ -120,7 +110,7 @@ SCREENS: tuple[Screen, ...] = (
     Screen(path="/custom-metrics", name="metrics", title="Metrics", section="metrics"),
     Screen(path="/custom-metrics/{path}", name="metric", title="Metric", section="metrics"),
     Screen(path="/accounts", name="accounts", title="Accounts and users", section="accounts"),
-    *(_alerts(entry) for entry in ALERTS),
+    *(_tab("alerts", entry) for entry in ALERTS),
     # Sent out in every incident (`delivery/incident.py`).
     Screen(
         path="/incidents/{id}",
@@ -130,5 +120,5 @@ SCREENS: tuple[Screen, ...] = (
         template="alerts",
     ),
     Screen(path="/pipeline", name="pipeline", title="Pipeline", section="pipeline"),
-    *(_settings(entry) for entry in SETTINGS),
+    *(_tab("settings", entry) for entry in SETTINGS),
 )

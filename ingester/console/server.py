@@ -11,7 +11,8 @@ Invariants:
 2. A stale socket file is replaced, a file of another kind is never touched, and at the end only
    our own socket is removed.
 3. `stop` closes the listeners at once, idle connections at once, busy ones after their answer;
-   what is left after `drain_seconds_max` is cut. Signals are the topology's affair.
+   what is left after `drain_seconds_max`, or when it is cancelled, is cut. Signals are the
+   topology's affair.
 4. Over `connections_max` a connection is answered 503 and closed; the unix socket has places of
    its own, so that a flood over TCP does not lock the administrator out.
 5. Without free descriptors accepting pauses and goes on by itself.
@@ -207,10 +208,14 @@ async def _serve_until(
 
 
 async def _cut(served: set[Connection], scope: trio.CancelScope, after_seconds: float) -> None:
-    """End what is still open when the time to drain is over."""
-    await trio.sleep(after_seconds)
-    for connection in list(served):
-        connection.kill()  # also ends an answer nobody reads, which is shielded
+    """End what is still open when the time to drain is over, or when whoever serves is cancelled
+    before that: an answer nobody reads is shielded, and would hold up the end of the process.
+    """
+    try:
+        await trio.sleep(after_seconds)
+    finally:
+        for connection in list(served):
+            connection.kill()
     scope.cancel()
 
 

@@ -110,10 +110,9 @@ def _event(
     metadata: Mapping[str, object],
     rows: bytes,
 ) -> bytes:
-    event: dict[str, object] = {"title": title}
-    if description:
-        event["description"] = description
-    event |= {
+    event = {
+        "title": title,
+        "description": description,
         "status": status,
         "deduplication_key": key,
         "source_url": url,

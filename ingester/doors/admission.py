@@ -75,7 +75,7 @@ class Admission:
         """The store cannot be mended in this process: refuse from now on; the topology ends it."""
         self.failed.set()
 
-    def refuse_if_closed(self) -> None:
+    def refuse_if_closed(self, credential: str = "") -> None:
         """Before a body is taken: raises Overloaded when draining, behind, or out of disk.
 
         Also after a commit whose outcome could not be found out: a repeat of that request would
@@ -85,14 +85,18 @@ class Admission:
             raise Overloaded("the store has failed", retry_after_s=5)
         if self.is_draining:
             raise Overloaded("the server is shutting down", retry_after_s=5)
-        if self.small.is_full:
+        if self.small.is_full_for(credential):
             raise Overloaded("the store is behind; send again shortly", retry_after_s=2)
         self.disk.refuse_if_full()
 
-    @property
-    def is_closed(self) -> bool:
+    def is_closed_for(self, credential: str) -> bool:
         """Whether `refuse_if_closed` would raise."""
-        return self.is_draining or self.small.is_full or self.disk.is_full or self.failed.is_set()
+        return (
+            self.is_draining
+            or self.disk.is_full
+            or self.small.is_full_for(credential)
+            or self.failed.is_set()
+        )
 
     def readiness(self) -> list[str]:
         """Reasons against sending traffic here; empty when ready."""

@@ -26,6 +26,7 @@ __all__ = [
     "bearer_key",
     "check_credential",
     "credential_nowait",
+    "maybe_credential",
     "refusal_response",
 ]
 
@@ -87,12 +88,24 @@ def credential_nowait(
     """The credential of a request that `authenticate` would let pass, else None. For a shortcut,
     which remembers it: a key that will expire is left to the long way.
     """
+    credential = maybe_credential(head, keys, kinds=kinds, scope=scope)
+    return credential if credential is None or credential.expires_at is None else None
+
+
+def maybe_credential(
+    head: RequestHead,
+    keys: KeyRing,
+    *,
+    kinds: Collection[CredentialKind],
+    scope: Scope = "ingest",
+) -> Credential | None:
+    """The same of now; nothing is noted of a key that is wrong."""
     try:
         credential = keys.credential_of(key_of(head))
         check_credential(credential, kinds=kinds, scope=scope)
     except Unauthorized:
         return None
-    return credential if credential.expires_at is None else None
+    return credential
 
 
 def check_credential(

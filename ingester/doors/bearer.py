@@ -28,7 +28,7 @@ from ..messages import Credential, CredentialKind, QuotaErrorBody
 from ..protocol.forms import Origin
 from ..protocol.inflate import parse_content_encoding
 from .admission import Admission
-from .auth import authenticate, refusal_response
+from .auth import authenticate, maybe_credential, refusal_response
 from .bulk_lane import RefusedBy
 from .dedup import DedupWindow
 from .exchange import JSON_TYPE, Request, Response, error_response
@@ -75,7 +75,7 @@ async def _serve(request: Request, admission: Admission, door: BearerDoor) -> Re
     if head.method not in door.methods:
         allowed = ", ".join(door.methods)
         refused = error_response(405, f"{head.path} answers {allowed}")
-        refused.headers = (*refused.headers, (b"Allow", allowed.encode()))
+        refused.headers += ((b"Allow", allowed.encode()), *_quota_told(request, admission, door))
         return refused
     try:
         credential = await authenticate(request, admission, kinds=door.kinds)
@@ -95,6 +95,15 @@ async def _serve(request: Request, admission: Admission, door: BearerDoor) -> Re
     if head.method == "HEAD":
         return _probe(request, admission, door, credential, headers)
     return await _receive(request, admission, door, credential, headers)
+
+
+def _quota_told(request: Request, admission: Admission, door: BearerDoor) -> Headers:
+    """A limited key is told where it stands on every answer, also on one that asks for no key."""
+    credential = maybe_credential(request.head, admission.keys, kinds=door.kinds)
+    if credential is None or not credential.requests_per_hour:
+        return ()
+    limit = credential.requests_per_hour
+    return admission.quotas.told(credential.credential, limit, time.time()).headers()
 
 
 def _probe(

@@ -54,9 +54,15 @@ async def handle(request: Request, admission: Admission) -> Response:
     if segments and not segments[-1]:
         segments.pop()
     if request.head.method != "POST":
-        return _refused(request, admission, is_test)
+        refused = _refused(request, admission, is_test)
+        source = admission.keys.source_of(*segments) if len(segments) == 2 else None
+        if source is not None and source.requests_per_hour:
+            limit = source.requests_per_hour
+            quota = admission.quotas.told(source.credential, limit, time.time())
+            refused.headers += quota.headers()
+        return refused
     if segments == ["ping"]:
-        return _answer(200)
+        return counts_response(0, 0)
     if len(segments) != 2:
         return _refused(request, admission, is_test)
     source = admission.keys.source_of(*segments)

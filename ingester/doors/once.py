@@ -6,6 +6,9 @@ or is a repeat of it, is the same for all.
 
 from __future__ import annotations
 
+import re
+from urllib.parse import parse_qsl
+
 from msgspec import Struct
 
 from ..errors import RequestError
@@ -17,6 +20,9 @@ from .receive import AdmittedRequest, read_fingerprint, receive_body, wait_query
 __all__ = ["KeyReused", "Stored", "idempotency_key", "queryable_headers", "receive_once"]
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+# RFC 7240, 2: blanks around `=`, a quoted value, and parameters, which mean nothing here.
+_PREFERENCE = re.compile(rb'\s*wait\s*=\s*("?)query\1\s*(;.*)?', re.IGNORECASE)
 
 
 class KeyReused(RequestError):
@@ -63,7 +69,7 @@ async def receive_once(asked: AdmittedRequest, admission: Admission) -> Stored:
     """
     key, origin, address = asked.idempotency_key, asked.origin, asked.request.client_address
     if key is None:
-        admission.refuse_if_closed()
+        admission.refuse_if_closed(asked.credential)
         record, sequence = await receive_body(asked, admission)
     else:
         first = await admission.idempotency.join(
@@ -81,7 +87,7 @@ async def receive_once(asked: AdmittedRequest, admission: Admission) -> Stored:
                 first.request_number,
             )
         with first:
-            admission.refuse_if_closed()
+            admission.refuse_if_closed(asked.credential)
             record, sequence = await receive_body(asked, admission)
             first.settle(record, sequence)
     admission.usage.count(
@@ -100,8 +106,8 @@ async def queryable_headers(head: RequestHead, admission: Admission, stored: Sto
 
 def _wants_queryable(head: RequestHead) -> bool:
     """`?wait=query` or `Prefer: wait=query`, which may stand in a list (RFC 7240)."""
-    return "wait=query" in head.query.split("&") or any(
-        preference.strip().lower() == b"wait=query"
+    return (bool(head.query) and ("wait", "query") in parse_qsl(head.query)) or any(
+        _PREFERENCE.fullmatch(preference)
         for name, value in head.headers
         if name == b"prefer"
         for preference in value.split(b",")

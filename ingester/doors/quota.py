@@ -44,16 +44,23 @@ class HourQuotas:
 
     def count(self, credential: str, limit: int, now_s: float) -> QuotaState:
         """Count one request and tell where the credential stands."""
-        hour = int(now_s) // HOUR_S
-        if hour != self._hour:
-            self._hour = hour
-            self._counts.clear()
-        used = self._counts.get(credential, 0) + 1
+        used = self._used(credential, now_s) + 1
         self._counts[credential] = used
         self.is_changed = True
         state = QuotaState(limit, used, now_s)
         self.refused_count += state.is_over
         return state
+
+    def told(self, credential: str, limit: int, now_s: float) -> QuotaState:
+        """Where the credential stands, for a request that was refused before its key counted."""
+        return QuotaState(limit, self._used(credential, now_s), now_s)
+
+    def _used(self, credential: str, now_s: float) -> int:
+        hour = int(now_s) // HOUR_S
+        if hour != self._hour:
+            self._hour = hour
+            self._counts.clear()
+        return self._counts.get(credential, 0)
 
     def take_changes(self) -> tuple[int, dict[str, int]]:
         """The hour and its counters, for the control store."""

@@ -18,7 +18,8 @@ import trio
 from msgspec import Struct
 
 from ..config import IntakeConfig
-from ..flow import Reservation
+from ..errors import Overloaded
+from ..flow import ByteBudget, Reservation
 from ..messages import LineReject, RequestRecord
 from ..protocol.forms import MetricForm, Origin, Rules, make_decoder, row_target
 from ..protocol.inflate import Encoding, InflateLimits, make_inflater
@@ -63,6 +64,9 @@ _INLINE_INFLATE_BYTES_MAX = 16 * 1024
 
 FINGERPRINT_BYTES = 16
 
+# For memory to read a small body into.
+BUDGET_SECONDS_MAX = 5
+
 
 class AdmittedRequest(Struct, frozen=True):
     """An authenticated request, before its body was looked at.
@@ -99,13 +103,13 @@ async def receive_body(asked: AdmittedRequest, admission: Admission) -> tuple[Re
         # A share of its own: senders that are slow cannot hold up those who have sent all.
         budget = admission.whole_budget
         if not budget.reserve_nowait(reserved):
-            reserved = await budget.reserve(reserved)
+            reserved = await _reserve(budget, reserved)
         with budget.reserved(reserved) as reservation:
             return await _receive_small(asked, admission, whole, reservation)
     if whole is not None or (announced is not None and announced > small_max):
         return await _receive_bulk(asked, admission, [whole] if whole else []), 0
     expected = small_max if announced is None else announced
-    reserved = await admission.budget.reserve(_reservation(asked, expected, small_max))
+    reserved = await _reserve(admission.budget, _reservation(asked, expected, small_max))
     with admission.budget.reserved(reserved) as reservation:
         pieces: list[bytes] = []
         size = 0
@@ -123,6 +127,13 @@ async def wait_queryable(sequence: int, admission: Admission) -> bool:
     with trio.move_on_after(admission.config.wait_seconds_max) as scope:
         await admission.applied.wait_reached(sequence)
     return not scope.cancelled_caught
+
+
+async def _reserve(budget: ByteBudget, byte_count: int) -> int:
+    """Who waits has a place that others may need: not for long."""
+    with trio.move_on_after(BUDGET_SECONDS_MAX):
+        return await budget.reserve(byte_count)
+    raise Overloaded("the memory for bodies is full; send again shortly", retry_after_s=1)
 
 
 def _reservation(asked: AdmittedRequest, byte_count: int, small_max: int) -> int:

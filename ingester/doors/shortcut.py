@@ -51,7 +51,8 @@ class _Way(Struct, frozen=True):
 
 def make_shortcut(admission: Admission) -> Shortcut:
     """For a listener that is not the test door's."""
-    verdicts: dict[RequestHead, Take | None] = {}
+    # With the credential, which decides whether there is room.
+    verdicts: dict[RequestHead, tuple[Take, str] | None] = {}
     known_keys: object = None
     known_config: object = None
 
@@ -65,12 +66,14 @@ def make_shortcut(admission: Admission) -> Shortcut:
             verdicts.clear()
             known_keys, known_config = admission.keys.table, admission.config
         try:
-            take = verdicts[head]
+            found = verdicts[head]
         except KeyError:
             way = _way_of(head, admission)
-            take = None if way is None else partial(_take, admission, way)
-            verdicts[head] = take
-        return None if take is None or admission.is_closed else take
+            found = None
+            if way is not None:
+                found = partial(_take, admission, way), way.origin.credential
+            verdicts[head] = found
+        return None if found is None or admission.is_closed_for(found[1]) else found[0]
 
     return shortcut
 

@@ -3,6 +3,9 @@
 The journal actor takes what has gathered as one group, writes and syncs it, and settles everybody
 in it at once. The gate also keeps the backlog: bytes journalled and not yet in the store, which
 bound what waits for the loader.
+
+The last eighth of the backlog is for those who have the least in it: else whoever asks most often
+has all of what the loader makes free, and another may never come to it.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ __all__ = ["RETRY_AFTER_S", "JournalGate", "JournalGroup", "JournalledGroup"]
 
 # What a client is told when its request could not be written.
 RETRY_AFTER_S = 2
+
+# Of the backlog: from here on it is counted by credential, and from there on shared.
+_COUNTED_FROM, _SHARED_FROM = 1 / 2, 7 / 8
 
 # What the objects of one decoded request and one row cost in memory beside their bytes
 # (an estimate, not a measurement).
@@ -65,6 +71,7 @@ class JournalGate:
     def __init__(self, *, backlog_bytes_max: int) -> None:
         self.backlog_bytes_max = backlog_bytes_max
         self.backlog_bytes = 0
+        self._shares: dict[str, float] = {}
         self._group = JournalGroup()
         self._bell = Doorbell()
         self._is_closed = False
@@ -75,6 +82,15 @@ class JournalGate:
     @property
     def is_full(self) -> bool:
         return self.backlog_bytes >= self.backlog_bytes_max
+
+    def is_full_for(self, credential: str) -> bool:
+        """Whether there is no room, or only such as is kept for those who take less."""
+        if self.backlog_bytes < _SHARED_FROM * self.backlog_bytes_max:
+            return False
+        if self.is_full:
+            return True
+        shares = self._shares
+        return shares.get(credential, 0) > sum(shares.values()) / (len(shares) + 1)
 
     async def append(
         self,
@@ -116,13 +132,20 @@ class JournalGate:
         group.byte_count += size
         group.row_count += row_count
         self.backlog_bytes += size
+        if self.backlog_bytes > _COUNTED_FROM * self.backlog_bytes_max:
+            credential = request.entry.credential
+            self._shares[credential] = self._shares.get(credential, 0) + size
         if position == 0:
             self._bell.ring()
         return group, position
 
     def applied(self, byte_count: int) -> None:
-        """The loader has stored this much."""
-        self.backlog_bytes -= byte_count
+        """The loader has stored this much, of each its part as far as anybody knows."""
+        before, self.backlog_bytes = self.backlog_bytes, self.backlog_bytes - byte_count
+        if self._shares:
+            left = self.backlog_bytes / before if before else 0
+            shares = {name: left * size for name, size in self._shares.items()}
+            self._shares = {name: size for name, size in shares.items() if size >= 1}
 
     def close(self) -> None:
         """No more requests; the actor ends when what waits is written."""

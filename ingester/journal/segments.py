@@ -119,7 +119,9 @@ def list_segments(directory: Path) -> list[SegmentInfo]:
             try:
                 header = decode_segment_header(file.read(SEGMENT_HEADER_BYTES))
             except UnknownVersion as error:
-                raise JournalFailed(f"{path}: {error}") from error
+                raise JournalFailed(
+                    f"{path}: {error}; start the newer release that wrote it, nothing was changed"
+                ) from error
             except OSError:
                 header = None
         found.append(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from ..errors import QueryError
 from .ast import Query
 from .charts import Statement, chart_statement, selection
 from .compiler import Compiled, compile_query, window_of
@@ -29,6 +30,7 @@ __all__ = [
     "Compiled",
     "Context",
     "Query",
+    "QueryError",
     "Schema",
     "Statement",
     "Suggestion",

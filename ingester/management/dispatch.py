@@ -45,6 +45,8 @@ DEFAULT_SESSION_SECONDS = 14 * 86_400
 # "Object contains unknown field `x` - at `$.y[...]`"
 _FIELD_IN_BACKTICKS = re.compile(r"field `([^`]+)`")
 _PLACE = re.compile(r" - at `\$\.?([^`]*)`")
+_PATTERN = re.compile(r"Expected `str` matching regex .*")
+_LABEL_SENTENCE = "1 to 64 letters, digits, dots, dashes or underscores are taken"
 
 BodyT = TypeVar("BodyT", bound=Struct)
 
@@ -168,7 +170,11 @@ def _invalid(message: str) -> InvalidField:
     place = _PLACE.search(message)
     named = _FIELD_IN_BACKTICKS.search(message)
     field = ".".join(part for part in (place and place.group(1), named and named.group(1)) if part)
+    field = field.removesuffix("[...]")  # some value of an object: which one is not told
+    is_label = "[A-Za-z0-9._-]{1,64}" in message
     sentence = _PLACE.sub("", message)
+    if _PATTERN.match(sentence):
+        sentence = _LABEL_SENTENCE if is_label else "this is no id as they are given here"
     if named is None and field:
         sentence = f"{field}: {sentence}"
     return InvalidField(field, sentence)

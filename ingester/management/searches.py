@@ -12,7 +12,7 @@ from ingester.errors import Forbidden, InvalidField, QueryError
 from ingester.lql import EVENTS, LOGS, parse
 from ingester.management.answers import Deleted, time_text
 from ingester.management.calls import Call, Nothing
-from ingester.management.requests import Name
+from ingester.management.requests import Name, given
 from ingester.management.route import Route, change, get
 from ingester.store.control import SavedSearchInfo
 from ingester.store.control.saved_searches import Searched
@@ -104,19 +104,15 @@ def create_saved_search(call: Call[CreateSavedSearch, Nothing]) -> SavedSearch:
 
 
 def patch_saved_search(call: Call[PatchSavedSearch, Nothing]) -> SavedSearch:
-    body = call.body
     found = call.control.saved_search(call.names["id"])
     _refuse_token(call)
-    if body.query is not UNSET:
-        _check(body.query, found.searched)
+    fields: dict[str, Any] = given(call.body)
+    if "query" in fields:
+        _check(fields["query"], found.searched)
     return _row(
         call.control.change_search(
             call.names["id"],
-            name=None if body.name is UNSET else body.name,
-            query=None if body.query is UNSET else body.query,
-            since=None if body.since is UNSET else body.since,
-            until=None if body.until is UNSET else body.until,
-            columns=None if body.columns is UNSET else body.columns,
+            **fields,
             actor=call.actor.name,
             is_admin=call.actor.role == "admin",
         )

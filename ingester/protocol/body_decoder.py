@@ -210,6 +210,9 @@ class BodyDecoder(Generic[Row, Columns, Batch]):
         if self._is_strict and broken is not None:
             fault = grammar_fault(broken.text)
             assert fault is not None
+            if fault.reason == "several_values" and b"\n" in broken.text[: fault.column].rstrip():
+                # What follows may be sound: it is the first value that is no line.
+                fault = JsonFault("several_values", "a value before others stands on one line", 0)
             self._reject(_placed(broken, refused(broken.text, broken.line_number, fault)))
 
     def _decode_value(self, value: WholeValue) -> Iterator[Batch | None]:

@@ -123,6 +123,7 @@ class ChunkShape:
 
 
 def _is_clean_line(line: bytes) -> bool:
+    """The same of one line, for which the arrays would cost ten times as much."""
     if not line.isascii():
         try:
             line.decode()

@@ -13,7 +13,9 @@ from ingester.protocol.http1_head import RequestHead
 __all__ = ["CorsRules"]
 
 _PREFLIGHT = (
-    (b"Access-Control-Allow-Methods", b"GET, HEAD, POST, PUT"),
+    (b"Ingester-Accepted", b"0"),
+    (b"Ingester-Rejected", b"0"),
+    (b"Access-Control-Allow-Methods", b"GET, HEAD, POST"),
     (
         b"Access-Control-Allow-Headers",
         b"Authorization, Content-Type, Content-Encoding, Idempotency-Key, Prefer",

@@ -64,6 +64,9 @@ END_OF_STREAM: Final = Signal.END_OF_STREAM
 
 _HEAD, _LENGTH, _CHUNKED, _END = range(4)
 
+# Of a head that is refused: enough for the door it was meant for.
+_PATH_BYTES_MAX = 256
+
 
 class RequestReader:
     """One connection's requests in order. `cache` may be shared between connections."""
@@ -113,6 +116,11 @@ class RequestReader:
         if self._state == _CHUNKED:
             return None
         return self._remaining_bytes if self._state == _LENGTH else 0
+
+    def path_ahead(self) -> str:
+        """The path that a head begins with which was refused or is not whole; "" when not there."""
+        line = bytes(self._data[self._start : self._start + _PATH_BYTES_MAX]).partition(b"\r\n")[0]
+        return line.partition(b" ")[2].partition(b" ")[0].partition(b"?")[0].decode("latin-1")
 
     def receive_data(self, data: bytes) -> None:
         """Take bytes off the wire, in order."""

@@ -14,7 +14,8 @@ Invariants:
 
 What the formats themselves cannot prove: raw deflate carries no checksum; gzip does not protect
 MTIME, XFL, OS, FTEXT and the name and comment unless FHCRC is set; zstd protects content only
-if the frame carries its checksum. Unused bits before the end of a deflate stream are ignored.
+if the frame carries its checksum. Unused bits before the end of a deflate stream are ignored. isal
+takes incomplete Huffman codes, which zlib refuses.
 
 gzip: RFC 1952, several members are one body; zero padding after the last is refused like any other
 trailing byte. deflate: RFC 1950, and RFC 1951 without wrapper, as some clients send it. zstd:

@@ -9,6 +9,8 @@ of ordinary text, and each call of the library is given no more blocks than make
 Invariants: those of `inflate`, whose `Inflater` is the way in. Also:
 1. A frame's header is judged before the library sees it: no window above `WINDOW_BYTES_MAX`.
 2. The end is proved twice: by the walk, and by the library's own `eof` at the same byte.
+3. A frame that says how large its content is has that much: in a stream the library (1.5.7) does
+   not look when the last block is empty, so that a frame could end early.
 
 Skippable frames are skipped and never reach the library; legacy formats and dictionaries are
 refused.
@@ -51,6 +53,8 @@ class ZstdDecoder:
         self._last_block = False
         self._block_bytes_max = 0
         self._checksum_bytes = 0
+        self._content_bytes: int | None = None  # of the frame, as its header says
+        self._frame_output_bytes = 0
         self._block_bound = 0  # output of the newest block, at most
         self._carried_bound = 0  # the same, of a block that a former call began
 
@@ -92,6 +96,8 @@ class ZstdDecoder:
         self._call(head)
         self._block_bytes_max = min(window_bytes, _ZSTD_BLOCK_BYTES_MAX)
         self._checksum_bytes = 4 if head[4] & 0x04 else 0
+        self._content_bytes = _content_bytes(head)
+        self._frame_output_bytes = 0
         self._content_left = self._carried_bound = self._block_bound = 0
         self._last_block = False
         return at
@@ -130,7 +136,8 @@ class ZstdDecoder:
         value = int.from_bytes(self._head, "little")
         self._head = b""
         kind, size = value >> 1 & 3, value >> 3
-        if kind == 3 or size > self._block_bytes_max:
+        # A compressed block has at least a header; in a stream the library takes one without.
+        if kind == 3 or size > self._block_bytes_max or (kind == 2 and not size):
             raise MalformedBody("the zstd body is corrupt: a block header is wrong")
         self._last_block = bool(value & 1)
         self._content_left = 1 if kind == 1 else size
@@ -150,14 +157,20 @@ class ZstdDecoder:
     def _call(self, part: bytes | memoryview) -> bytes:
         assert self._stream is not None
         try:
-            return self._stream.decompress(part)
+            output = self._stream.decompress(part)
         except zstandard.ZstdError as error:
             raise MalformedBody(f"the zstd body is corrupt: {error}") from None
+        self._frame_output_bytes += len(output)
+        return output
 
     def _end_frame(self) -> None:
         assert self._stream is not None
         if not self._stream.eof:
             raise MalformedBody("the zstd body is corrupt: a frame does not end where it says")
+        if self._content_bytes not in (None, self._frame_output_bytes):
+            raise MalformedBody(
+                "the zstd body is corrupt: a frame's content is not as long as told"
+            )
         self._stream = None
 
     def _check_magic(self, head: bytes) -> None:
@@ -188,12 +201,20 @@ def _frame_head_bytes(head: bytes) -> int:
     return 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + content_size_bytes
 
 
+def _content_bytes(head: bytes) -> int | None:
+    """What a whole frame header says of the size of its content (RFC 8878, 3.1.1.1.4)."""
+    descriptor = head[4]
+    size_bytes = (descriptor >> 5 & 1, 2, 4, 8)[descriptor >> 6]
+    if not size_bytes:
+        return None
+    size = int.from_bytes(head[-size_bytes:], "little")
+    return size + 256 if size_bytes == 2 else size
+
+
 def _window_bytes(head: bytes) -> int:
     """The memory a whole frame header asks for (RFC 8878, 3.1.1.1.2)."""
     descriptor = head[4]
     if descriptor & 0x20:  # single segment: the window is the content
-        size_bytes = (1, 2, 4, 8)[descriptor >> 6]
-        size = int.from_bytes(head[-size_bytes:], "little")
-        return size + 256 if size_bytes == 2 else size
+        return _content_bytes(head) or 0
     base = 1 << (10 + (head[5] >> 3))
     return base + (base >> 3) * (head[5] & 7)

@@ -92,7 +92,9 @@ def back_up(
     try:
         with _locked(directory):
             previous = read_manifest(directory)
-            if previous is not None and (source.store.missing_parts or source.store.sealed.lost):
+            store = source.store
+            is_less = store.missing_parts or store.doubled_parts or store.sealed.lost
+            if previous is not None and is_less:
                 raise BackupFailed(
                     f"rows of this store are lost (`ingester check` tells which), and {directory}"
                     " holds a backup that may have them: it is left as it is; repair first, or back"

@@ -14,7 +14,7 @@ __all__ = ["strangers"]
 
 _TOP = re.compile(
     r"lock|control\.sock|control\.sqlite(-wal|-shm|-journal|\.v\d+\.bak)?|secret\.key"
-    r"|\.secret\.key\.partial|first-run\.txt|rollups\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?)?"
+    r"|\.secret\.key\.partial|first-run\.txt|rollups\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?|\.v\d+\.bak(\.partial)?)?"
     r"|rollups(-\w+)?\.duckdb(\.wal(\.\w+)?)?|.*\.damaged-.+"
 )
 _TOP_FOLDERS = frozenset({

@@ -1,17 +1,21 @@
 """`check --repair`: what can be rebuilt is rebuilt; what cannot is said. Nothing is deleted.
 
-1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`).
+1. A stopped folder, under its lock. What is taken out of use is renamed (`….damaged-<time>`), when
+   what takes its place is durable: a repair that is killed goes on when it is run again.
 2. A damaged part becomes a new one with all rows that can still be read of it; of a missing one
-   nothing can. Uploads whose files are there are listed again.
+   nothing can. Uploads whose files are there are listed again. One that was put back too late
+   (`store/put_back.py`) becomes one with what is stored nowhere else.
 3. Upload files that no part lists and that may hold rows which were acknowledged are listed again.
 4. Then the journal's records that are nowhere applied are loaded as the loader does, so their rows
    are the same as before and there once: a record counts as applied when its request is stored.
-5. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere.
+5. Sealed files that the manifest does not know are listed again, unless their rows lie elsewhere;
+   those that are lost are made anew of what the journal has (`remade.py`).
 6. Rows of uploads that are in no file, and control data, come from a backup only.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -19,8 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from ..actors.loader import LoaderCounters, load_runs
 from ..config import Config
@@ -29,8 +32,11 @@ from ..journal.check import SET_ASIDE_MARK
 from ..journal.recovery import recover
 from ..protocol.requests import SmallRequest, decode_entry, entry_from_bytes
 from ..store.control import ControlStore
-from ..store.control.copying import control_problems, maybe_manifest
+from ..store.control.copying import control_problems, maybe_manifest, put_manifest
+from ..store.control.sealed_files import SealedFile
+from ..store.damage import UNREADABLE
 from ..store.lock import FolderLock
+from ..store.lost import bulk_lane
 from ..store.parts import sync_directory
 from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
@@ -41,21 +47,29 @@ from ..store.repairing import (
     mark_found,
     mark_lost,
     marks_before,
+    sequences_of_folder,
     stored_numbers,
     stored_numbers_of_folder,
 )
 from ..store.rollups import Rollups
 from ..store.salvage import Saved, ledger_rows, listing_rows, salvage
 from ..store.store import Store
+from ..store.upload_files import request_of
 from .check import FolderCheck, look_at_folder
+from .remade import remake
 
 __all__ = ["Repair", "repair_folder"]
 
 # Records are loaded in transactions of so many, or of so many bytes.
 _RECORDS = 16_384
 _BYTES = 16 * 1024 * 1024
+# Names of a part that is being made, and of one that is made.
+_BEING_MADE, _MADE = ".rebuilding", ".rebuilt"
+# Above all sequences.
+_NEVER = 1 << 62
 
 Numbers = npt.NDArray[np.int64]
+Interval = tuple[int, int]
 
 
 class Repair(Struct, kw_only=True):
@@ -95,6 +109,7 @@ class _Run:
         self._evaluated_ms = min([*marks, manifest.evaluated.began_ms]) if manifest else 0
 
     def run(self) -> Repair:
+        self._end_interrupted()
         repair, before = self._repair, look_at_folder(self._data_dir)
         if not before.problems:
             return repair
@@ -112,13 +127,24 @@ class _Run:
             self._set_aside_rollups()
         self._rows(
             is_changed=adopted
-            or bool(before.parts.damaged or before.parts.missing)
+            or bool(before.parts.damaged or before.parts.missing or before.parts.doubled)
             or before.parts.are_rollups_wrong
             or before.parts.is_behind
         )
         self._segments()
         repair.problems = look_at_folder(self._data_dir).problems
         return repair
+
+    def _end_interrupted(self) -> None:
+        """A part that was made and is not in its place yet; the old one may be aside already."""
+        directory = self._data_dir / "open"
+        for path in sorted(directory.glob(f"*{_MADE}")):
+            self._put_in_place(path)
+        for path in directory.glob(f"*{_BEING_MADE}*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _control(self) -> bool:
         """Whether it was made anew."""
@@ -136,28 +162,55 @@ class _Run:
 
     def _lost_files(self, before: FolderCheck) -> None:
         """A damaged file in a view would break every query; without it the others are read."""
+        sealed: set[str] = set()
         for name in before.parts.lost_files:
-            path = self._data_dir / (name if name.startswith("sealed/") else f"uploads/{name}")
-            if path.exists():
-                self._set_aside(path)
-            self._repair.lost.append(f"{path.name}: its rows come from a backup only")
+            if name.startswith("sealed/"):
+                sealed.add(name.removeprefix("sealed/"))
+            else:
+                self._set_aside(self._data_dir / "uploads" / name)
+                self._repair.lost.append(f"{name}: its rows come from a backup only")
+        manifest = maybe_manifest(self._data_dir / "control.sqlite")
+        if not sealed or manifest is None:
+            return
+        directory = self._data_dir / "sealed"
+        made = remake(directory, manifest, sealed, self._records())
+        files = tuple(made.get(file.name, file) for file in manifest.files)
+        put_manifest(self._data_dir / "control.sqlite", structs.replace(manifest, files=files))
+        for file in manifest.files:
+            if file.name in sealed:
+                self._set_aside(directory / file.name)
+                self._tell_remade(file, made.get(file.name))
+
+    def _tell_remade(self, lost: SealedFile, made: SealedFile | None) -> None:
+        if made is None:
+            self._repair.lost.append(f"sealed/{lost.name}: its rows come from a backup only")
+            return
+        self._repair.done.append(
+            f"sealed/{made.name} was made in the place of {lost.name}, of {made.row_count:,} rows"
+        )
+        if made.row_count < lost.row_count:
+            self._repair.lost.append(
+                f"sealed/{lost.name}: {lost.row_count - made.row_count:,} rows, of uploads or no"
+                " more in the journal, come from a backup only; put that file there and repair"
+                " again"
+            )
 
     def _sealed(self, before: FolderCheck) -> bool:
         """Before anything else: a manifest that lacks a part makes it look lost."""
         strangers = before.parts.strangers
         lost = {*before.parts.damaged, *before.parts.missing}
         sound = [number for number in self._numbers() if number not in lost]
-        adopted, refused = adopt_sealed(self._data_dir, strangers, sound)
+        adopted, refused, replaced = adopt_sealed(self._data_dir, strangers, sound)
         if adopted:
             self._repair.done.append(f"{adopted} sealed files are in the manifest again")
-        for name in refused:
+        for name in (*refused, *replaced):
             self._set_aside(self._data_dir / "sealed" / name)
         return adopted > 0
 
     def _parts(self, before: FolderCheck) -> None:
-        """New files in the place of damaged and missing parts."""
+        """New files in the place of damaged and missing parts, and of those put back too late."""
         parts = before.parts
-        numbers = sorted({*parts.damaged, *parts.missing})
+        numbers = sorted({*parts.damaged, *parts.missing, *parts.doubled})
         if not numbers:
             return
         sound = [n for n in self._numbers() if n not in numbers]
@@ -165,36 +218,54 @@ class _Run:
         wanted, replayed_from = self._records_wanted(stored)
         # Of older ones, behind damage of the journal too, what is saved of the part stays.
         self._load_from = replayed_from
+        replayed = [(replayed_from, _NEVER)]
         marks = marks_before(self._data_dir, sound)
         for number in numbers:
-            self._part(number, marks, wanted, replayed_from)
+            if number in parts.doubled:
+                stored = stored_numbers_of_folder(self._data_dir, sound)
+                told = sequences_of_folder(self._data_dir, sound)
+                self._part(number, marks, np.union1d(wanted, stored), sorted([*told, *replayed]))
+            else:
+                self._part(number, marks, wanted, replayed)
+            sound.append(number)
 
-    def _part(self, number: int, marks: PartMarks, wanted: Numbers, replayed_from: int) -> None:
+    def _part(
+        self, number: int, marks: PartMarks, without: Numbers, sequences: Sequence[Interval]
+    ) -> None:
         directory, uploads = self._data_dir / "open", self._data_dir / "uploads"
         directory.mkdir(mode=0o700, exist_ok=True)
         path = directory / f"{number:06d}.duckdb"
-        partial = directory / f"{number:06d}.rebuilding"
-        for leaving in directory.glob(f"{partial.name}*"):
-            leaving.unlink()
+        partial = directory / f"{number:06d}{_BEING_MADE}"
         saved = Saved()
-        files = sorted(uploads.glob(f"{number:06d}-*.parquet"))
+        paths = sorted(uploads.glob(f"{number:06d}-*.parquet"))
+        numbered = [(path, request_of(path.name)) for path in paths]
+        files = [path for path, n in numbered if n is not None and n not in without]
         with RebuiltPart(partial, number) as rebuilt:
             if path.exists():
-                saved = salvage(
-                    path, rebuilt, without=wanted, replayed_from=replayed_from, uploads=files
-                )
+                saved = salvage(path, rebuilt, without=without, sequences=sequences, uploads=files)
             if not saved.has_ledger:
                 rebuilt.insert("applied", marks.carry(number))
                 if saved.batches:
-                    rebuilt.insert("applied", ledger_rows(saved.batches, marks.commit_number + 1))
+                    written = [p for p in (path, path.with_name(f"{path.name}.wal")) if p.exists()]
+                    lane = bulk_lane(written, self._evaluated_ms)
+                    first = marks.commit_number + 1
+                    rebuilt.insert("applied", ledger_rows(saved.batches, first, lane))
                     marks.commit_number += len(saved.batches)
+            if saved.scattered:
+                rebuilt.insert("applied", marks.found(saved.scattered))
             listed = self._list_again(files, rebuilt, saved, marks)
             rebuilt.finish()
+        self._put_in_place(partial.rename(partial.with_suffix(_MADE)))
+        self._tell(number, saved, listed)
+
+    def _put_in_place(self, made: Path) -> None:
+        """A new part, which is durable, instead of what is left of the old one."""
+        sync_directory(made.parent)
+        path = made.with_suffix(".duckdb")
         for suffix in ("", ".wal", ".meta"):
             self._set_aside(path.with_name(f"{path.name}{suffix}"))
-        partial.rename(path)
-        sync_directory(directory)
-        self._tell(number, saved, listed)
+        made.rename(path)
+        sync_directory(made.parent)
 
     def _list_again(
         self,
@@ -213,7 +284,7 @@ class _Run:
                     without=known,
                     evaluated_ms=self._evaluated_ms,
                 )
-            except (OSError, pa.ArrowException):
+            except UNREADABLE:
                 if path.name not in saved.listed:
                     self._set_aside(path)
                     self._repair.lost.append(f"uploads/{path.name}: its rows are in a backup only")
@@ -345,7 +416,7 @@ class _Run:
         that no sound part has.
         """
         numbers: list[int] = []
-        oldest, expected = 1 << 62, 0
+        oldest, expected = _NEVER, 0
         for seq, payload in self._records():
             if seq != expected:
                 oldest = seq
@@ -371,6 +442,8 @@ class _Run:
         if not path.exists():
             return
         target = path.with_name(f"{path.name}{SET_ASIDE_MARK}{self._stamp}")
+        while target.exists():  # of a repair in the same second
+            target = target.with_name(f"{target.name}+")
         path.rename(target)
         sync_directory(path.parent)
         self._repair.done.append(f"{path.name} was set aside as {target.name}")

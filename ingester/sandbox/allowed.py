@@ -13,11 +13,12 @@ It refuses to judge cost: that is bounded by the limits of the process (`confine
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .functions import FUNCTIONS, TABLE_FUNCTIONS
 from .messages import QueryRefused
+from .tree import cte_names
 
 __all__ = ["refuse_unless_allowed"]
 
@@ -65,7 +66,7 @@ def refuse_unless_allowed(
     statements = tree["statements"]
     if len(statements) != 1:
         raise QueryRefused(f"one SELECT is taken, got {len(statements)} statements")
-    _Walk(sql, tables, catalogue, _cte_names(statements[0])).visit(statements[0])
+    _Walk(sql, tables, catalogue, cte_names(statements[0])).visit(statements[0])
 
 
 class _Walk:
@@ -161,22 +162,3 @@ class _Walk:
         if not isinstance(place, int) or place >= len(self._sql):
             return None
         return len(self._sql[:place].decode("utf-8", "ignore")) + 1
-
-
-def _cte_names(root: object) -> set[str]:
-    return {name.lower() for name in _names(root)}
-
-
-def _names(root: object) -> Iterator[str]:
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict) and node.get("class") != "CONSTANT":
-            ctes = node.get("cte_map")
-            if isinstance(ctes, dict):
-                yield from (str(entry["key"]) for entry in ctes["map"])
-            if node.get("cte_name"):
-                yield str(node["cte_name"])
-            waiting += node.values()

@@ -19,6 +19,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from .tree import cte_names, nodes
+
 __all__ = ["Bound", "FileSpan", "bounds_of", "evaluation", "may_hold"]
 
 _MARGIN = timedelta(hours=1)
@@ -64,13 +66,13 @@ def bounds_of(tree: Mapping[str, Any], table: str) -> list[Bound]:
     """What holds of every row of `table` that the statement looks at; empty if nothing is known
     of one of its mentions.
     """
-    nodes = [node for node in _nodes(tree) if _names(node, table)]
+    mentions = [node for node in nodes(tree) if _names(node, table)]
     owners = [
         node
-        for node in _nodes(tree)
+        for node in nodes(tree)
         if node.get("type") == "SELECT_NODE" and _names(node["from_table"], table)
     ]
-    if len(owners) != len(nodes) or table in _cte_names(tree):
+    if len(owners) != len(mentions) or table in cte_names(tree):
         return []
     found: list[Bound] = []
     for mention, owner in enumerate(owners):
@@ -114,29 +116,8 @@ def _is_within(span: FileSpan, bound: Bound, value: datetime) -> bool:
     return bound.side == "low" or low <= at + margin
 
 
-def _nodes(root: object) -> Iterator[Mapping[str, Any]]:
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict):
-            yield node
-            waiting += node.values()
-
-
 def _names(node: Mapping[str, Any], table: str) -> bool:
     return node.get("type") == "BASE_TABLE" and str(node["table_name"]).lower() == table
-
-
-def _cte_names(tree: Mapping[str, Any]) -> set[str]:
-    found: set[str] = set()
-    for node in _nodes(tree):
-        if isinstance(node.get("cte_map"), dict):
-            found |= {str(entry["key"]).lower() for entry in node["cte_map"]["map"]}
-        if node.get("cte_name"):
-            found.add(str(node["cte_name"]).lower())
-    return found
 
 
 def _conjuncts(root: object, mention: int, table: str, aliases: set[str]) -> Iterator[Bound]:

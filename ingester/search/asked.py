@@ -8,7 +8,15 @@ from ..errors import InvalidField, QueryError, RequestError
 from ..lql import Query, Schema, parse
 from ..lql.ast import And, Column, Field, Filter, Node, Null, Text
 
-__all__ = ["equals", "field_named", "joined", "narrowed"]
+__all__ = ["equals", "field_named", "joined", "narrowed", "parse_rows"]
+
+
+def parse_rows(text: str, schema: Schema, why: str) -> Query:
+    """A query for rows, not for what is made of them. Raises QueryError, RequestError."""
+    query = parse(text, schema=schema)
+    if query.chart is not None or query.select:
+        raise RequestError(f"{why}: leave out c: and s:")
+    return query
 
 
 def equals(name: str, value: str | None) -> Node:
@@ -27,9 +35,7 @@ def joined(schema: Schema, *texts: str) -> Query:
     """What all of several queries find. Raises QueryError, RequestError."""
     found = Query()
     for text in texts:
-        query = parse(text, schema=schema)
-        if query.chart is not None or query.select:
-            raise RequestError("a series says itself what it shows: leave out c: and s:")
+        query = parse_rows(text, schema, "a series says itself what it shows")
         nodes = () if query.where is None else (query.where,)
         times, services = found.times + query.times, found.services + query.services
         found = narrowed(Query(found.where, times, services=services), nodes)

@@ -19,8 +19,8 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from ..errors import RequestError
-from ..lql import Query, parse
+from ..lql import Query
+from .asked import parse_rows
 from .fetch import documents
 from .page import found_key, page
 from .reading import Reading
@@ -46,10 +46,7 @@ class ExportPage(Struct, frozen=True):
 
 def parse_export(text: str, subject: Subject) -> Query:
     """Raises QueryError, RequestError."""
-    query = parse(text, schema=subject.schema)
-    if query.chart is not None or query.select:
-        raise RequestError("an export gives whole rows: leave out c: and s:")
-    return query
+    return parse_rows(text, subject.schema, "an export gives whole rows")
 
 
 def export_page(

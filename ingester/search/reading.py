@@ -19,7 +19,7 @@ from typing import cast
 import pyarrow as pa
 
 from ..errors import RequestError, StoreBusy, StoreError
-from ..store.database import Lease, StoreBroken
+from ..store.database import Lease, StoreBroken, StoreOutOfMemory
 from ..store.relations import Snapshot
 from ..store.rollups import Rollups
 from ..store.store import Store
@@ -118,6 +118,11 @@ class Reading:
                 if time.monotonic() >= ends_at:
                     raise SearchTookTooLong(
                         f"the search took longer than {seconds_max:g} s; ask for a shorter range"
+                    ) from error
+                if isinstance(error, StoreOutOfMemory):
+                    raise StoreBusy(
+                        "the search needs more memory than the store has left ([store] "
+                        "memory_bytes_max); ask for a shorter range or for fewer groups"
                     ) from error
                 raise
             finally:

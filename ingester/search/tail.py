@@ -1,8 +1,8 @@
 """The tail: rows of committed batches behind a position, in the order of commits.
 
 1. A position is (commit number, request number, line number) of the last row that was told; rows
-   behind it are those that a later look finds, also after a restart. It never passes a commit that
-   is not in the ledger, because such a number may be given again.
+   behind it are those that a later look finds, also after a restart: no commit number is named
+   that may be given again (`store/ledger.py`).
 2. A look tells at most `_LINES_MAX` rows, oldest first; the next goes on behind them. Who lags
    behind by more than `_BACKLOG_LINES_MAX` is told how many were left out, and goes on with the
    newest. A look reads at most `_ROWS_MAX` rows, the newest. Nothing waits for who follows.
@@ -18,10 +18,11 @@ from typing import Literal, cast
 
 from msgspec import Struct
 
-from ..errors import InvalidField, RequestError
-from ..lql import Query, compile_query, parse
+from ..errors import InvalidField
+from ..lql import Query, compile_query
 from ..store.ledger import IS_AGAIN
 from ..store.relations import relation
+from .asked import parse_rows
 from .fetch import Document, documents
 from .keys import Key
 from .reading import Reading
@@ -86,10 +87,7 @@ class _Batches(Struct, frozen=True):
 
 def parse_tail(text: str, subject: Subject) -> Query:
     """Raises QueryError, RequestError."""
-    query = parse(text, schema=subject.schema)
-    if query.chart is not None or query.select:
-        raise RequestError("a live tail shows rows as they come: leave out c: and s:")
-    return query
+    return parse_rows(text, subject.schema, "a live tail shows rows as they come")
 
 
 def parse_position(text: str) -> Position:
@@ -102,15 +100,8 @@ def parse_position(text: str) -> Position:
 
 
 def end_of(reading: Reading) -> Position:
-    """Behind all that is committed. Never beyond the ledger: see 1."""
-    union = " UNION ALL ".join(
-        f"SELECT commit_number FROM {part}.applied" for part in reading.snapshot.parts
-    )
-    ((last,),) = reading.rows(
-        f"SELECT max(commit_number) FROM ({union}) WHERE commit_number <= ?",
-        [reading.snapshot.commit_number],
-    )
-    return Position(cast(int | None, last) or 0)
+    """Behind all that is committed."""
+    return Position(reading.snapshot.commit_number)
 
 
 def start_of(reading: Reading) -> Position:

@@ -15,13 +15,13 @@ attached read-only to an instance of our own.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
 
-from ..errors import StoreBusy
+from ..errors import StoreBusy, StoreFailed
 from .check_files import (
     STRANGER,
     file_problem,
@@ -51,8 +51,10 @@ from .control.copying import maybe_manifest
 from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
 from .frozen import Frozen, frozen
+from .ledger import is_sealed
 from .lost import missing_numbers, newest_number, numbers_named
 from .metadata_copy import put_back_metadata
+from .put_back import REPLACED, doubled_parts
 from .relations import Snapshot
 from .rollup_file import ROLLUPS, view_of
 from .schema import DATA_TABLES, SCHEMA_VERSION, VIEW_NAMES, parquet_relation
@@ -91,7 +93,8 @@ def inspect_store(store: Store) -> PartsCheck:
         for part in parts:
             _inspect_part(part, ask, store.uploads_directory, found, deep=True)
         _check_sealed(store, found, deep=True)
-        found.missing = store.missing_parts
+        found.missing, found.doubled = store.missing_parts, store.doubled_parts
+        found.problems += [f"open/{n:06d}.duckdb: {REPLACED}" for n in store.parts.replaced]
         check_losses(
             found,
             store.sealed.manifest.read_manifest(),
@@ -160,13 +163,21 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
     """The same on a stopped folder, whose lock the caller holds."""
     found = PartsCheck()
     manifest = maybe_manifest(data_dir / "control.sqlite") or Manifest()
-    sealed = {part.part_number for part in manifest.parts}
+    sealed = {part.part_number: part for part in manifest.parts}
     for name, problem in sealed_problems(data_dir / "sealed", manifest.files, deep=True):
         found.lost_files.append(f"sealed/{name}")
         found.problems.append(problem)
     found.strangers = sealed_strangers(data_dir / "sealed", manifest)
     found.problems += [f"sealed/{name}: {STRANGER}" for name in found.strangers]
-    with parts_read_only(data_dir, without=sealed) as (connection, parts, refused):
+    with parts_read_only(data_dir) as (connection, attached, refused):
+        # What a sealing has left is no part any more.
+        parts = [part for part in attached if part.number not in sealed]
+        for part in attached:
+            with suppress(duckdb.Error):
+                told = sealed.get(part.number)
+                if told is not None and not is_sealed(connection, part.name, told):
+                    found.problems.append(f"open/{part.file_name}: {REPLACED}")
+        refused = {number: why for number, why in refused.items() if number not in sealed}
         for number, reason in refused.items():
             found.damaged[number] = reason
             found.problems.append(
@@ -185,12 +196,14 @@ def inspect_folder(data_dir: Path) -> PartsCheck:
             except duckdb.Error as error:
                 raise Unreadable(first_line(error)) from error
 
-        uploads = (data_dir / "uploads").absolute()
+        uploads, directory = data_dir.absolute() / "uploads", data_dir.absolute() / "sealed"
+        files = _sound_files(manifest.files, found)
+        there = [part.number for part in parts]
+        found.doubled = doubled_parts(connection, there, files, directory)
+        parts = [part for part in parts if part.number not in found.doubled]
         _inspect(parts, ask, uploads, found, deep=True)
         sound = [part for part in parts if part.number not in found.damaged]
         if sound:
-            directory = (data_dir / "sealed").absolute()
-            files = _sound_files(manifest.files, found)
             ledgers = sealed_ledgers(directory, files, sound[0].number)
             check_sequences(sound, ask, found, ledgers)
         marks = [found.applied_seq, *(part.seq_high for part in manifest.parts)]
@@ -277,7 +290,7 @@ def _check_rollups_of_folder(
 
 @contextmanager
 def parts_read_only(
-    data_dir: Path, *, without: Collection[int] = ()
+    data_dir: Path,
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[AttachedPart], dict[int, str]]]:
     """An instance with every part that can be attached; the others by number, with the reason."""
     parts: list[AttachedPart] = []
@@ -287,8 +300,6 @@ def parts_read_only(
             if (match := _PART.fullmatch(path.name)) is None:
                 continue
             part = AttachedPart(int(match[1]), f"part_{match[1]}", path.name)
-            if part.number in without:
-                continue
             quoted = str(path).replace("'", "''")
             try:
                 with suppress(OSError):  # of a folder that may only be read
@@ -299,6 +310,9 @@ def parts_read_only(
                 ).fetchall()[0][0]
             except duckdb.Error as error:
                 refused[part.number] = first_line(error)
+                continue
+            except StoreFailed as error:
+                refused[part.number] = str(error)
                 continue
             if version is None or version > SCHEMA_VERSION:
                 refused[part.number] = f"it has schema version {version}: a newer release wrote it"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
+import duckdb
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .control.sealed_files import Manifest, SealedFile
+from .damage import UNREADABLE
 from .relations import spans_of
+from .schema import parquet_relation
 from .sealed import ENDS, number_of
+from .upgrades import BACKUP_NAME, maybe_newer_parquet
 
 __all__ = [
     "STRANGER",
@@ -28,7 +31,10 @@ __all__ = [
     "sealed_strangers",
 ]
 
-_PART_COMPANION = re.compile(r"\d{6}\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?)?(\.damaged-.+)?")
+_PART_COMPANION = re.compile(
+    rf"\d{{6}}\.duckdb(\.wal(\.\w+)?|\.meta(\.partial)?|{BACKUP_NAME})?(\.damaged-.+)?"
+)
+_REPAIR = re.compile(r"\d{6}(\.duckdb)?\.(rebuilt|rebuilding.*)")
 STRANGER = (
     "the manifest in control.sqlite does not know this file, so its rows are not found; `ingester"
     " check --repair` lists it again"
@@ -36,19 +42,26 @@ STRANGER = (
 
 
 def file_problem(path: Path, row_count: int, byte_count: int) -> str | None:
-    """What is wrong with a Parquet file of so many rows and bytes; every page is read."""
+    """What is wrong with a Parquet file of so many rows and bytes; every page is read, by Arrow for
+    the checksums, and by DuckDB: of a damaged footer it refuses what Arrow passes over, and then
+    every query fails.
+    """
     try:
         size = path.stat().st_size
         if size != byte_count:
             return f"it has {size} bytes, not {byte_count}"
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if (problem := maybe_newer_parquet(file.metadata)) is not None:
+                return problem
             if file.metadata.num_rows != row_count:
                 return f"it has {file.metadata.num_rows} rows, not {row_count}"
             for number in range(file.num_row_groups):
                 file.read_row_group(number)
+        with closing(duckdb.connect(":memory:", config={"threads": 1})) as connection:
+            connection.execute(f"SELECT bit_xor(hash(COLUMNS(*))) FROM {parquet_relation([path])}")
     except FileNotFoundError:
         return "it is missing"
-    except (OSError, pa.ArrowException) as error:
+    except (*UNREADABLE, duckdb.Error) as error:
         return f"it cannot be read ({first_line(error)})"
     return None
 
@@ -61,7 +74,7 @@ def export_problems(directory: Path, *, is_running: bool) -> Iterator[str]:
             reason = file_problem(path, found, path.stat().st_size)
         except FileNotFoundError:
             continue  # replaced meanwhile
-        except (OSError, pa.ArrowException) as error:
+        except UNREADABLE as error:
             reason = f"it cannot be read ({first_line(error)})"
         if reason is not None and path.exists():
             yield (
@@ -81,16 +94,19 @@ def _exported(directory: Path, is_running: bool) -> Iterator[tuple[Path, int | N
     # Without a list all of them go at the next start.
     with suppress(OSError, msgspec.DecodeError, KeyError, TypeError):
         listed = msgspec.json.decode((directory / "index.json").read_bytes())
-        for entry in listed:
+        for entry in listed["files"]:
             yield directory / entry["name"], entry["end"] - entry["first"]
 
 
 def footer_problem(path: Path, row_count: int) -> str | None:
     try:
-        found = pq.read_metadata(path).num_rows
-    except (OSError, pa.ArrowException):
+        metadata = pq.read_metadata(path)
+    except UNREADABLE:
         return "it is missing or damaged"
-    return None if found == row_count else f"it has {found} rows, not {row_count}"
+    found = metadata.num_rows
+    if found != row_count:
+        return f"it has {found} rows, not {row_count}"
+    return maybe_newer_parquet(metadata)
 
 
 def _span_problem(path: Path, file: SealedFile) -> str | None:
@@ -153,7 +169,9 @@ def first_line(error: Exception) -> str:
 def part_strangers(directory: Path) -> Iterator[str]:
     """What is in `open/` and no part, nor what belongs to one."""
     for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if not _PART_COMPANION.fullmatch(path.name):
+        if _REPAIR.fullmatch(path.name):
+            yield f"open/{path.name}: a repair was interrupted; run `ingester check --repair` again"
+        elif not _PART_COMPANION.fullmatch(path.name):
             yield f"open/{path.name}: this is no part of the store; move it elsewhere"
         elif path.name.endswith(".wal") and not path.with_suffix("").exists():
             yield (

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from ..errors import StoreError
 from .control.sealed_files import Manifest
 from .lost import kept_files, lost_problem, unlisted_problem
+from .put_back import DOUBLED
 from .schema import parquet_relation
 
 __all__ = [
@@ -54,8 +55,9 @@ class AttachedPart(Struct, frozen=True):
 
 
 class PartsCheck(Struct, kw_only=True):
-    """What was found. `damaged` are numbers of parts that cannot be read, or not wholly, and why;
-    `missing` numbers of parts that are not there; `is_behind`: others have seen commits that the
+    """What was found. `damaged` are numbers of parts that cannot be read, or not wholly, and why,
+    `doubled` of those that are not read (`put_back.py`), `missing` of those that are not there;
+    `is_behind`: others have seen commits that the
     ledger lacks. `applied` are the intervals of journal sequences in batches, joined and in order,
     with what lies before the oldest part; `listed` the names of upload files, `unlisted` of those
     that no part lists and that may hold rows which were acknowledged.
@@ -63,6 +65,7 @@ class PartsCheck(Struct, kw_only=True):
 
     problems: list[str] = field(default_factory=list)
     damaged: dict[int, str] = field(default_factory=dict)
+    doubled: list[int] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     is_behind: bool = False
     unlisted: list[str] = field(default_factory=list)
@@ -92,8 +95,10 @@ def check_losses(
     found.problems += [
         f"open/{number:06d}.duckdb: the part is missing{ADVICE}" for number in found.missing
     ]
+    found.problems += [f"open/{number:06d}.duckdb: {DOUBLED}" for number in found.doubled]
     found.problems += [lost_problem(lost) for lost in manifest.lost]
-    if evaluated > newest_commit and not found.damaged and not found.missing:
+    is_whole = not (found.damaged or found.missing or found.doubled)
+    if evaluated > newest_commit and is_whole:
         found.is_behind = True
         found.problems.append(
             f"open/: the ledger ends at commit {newest_commit}, but rules or rollups have seen"
@@ -130,8 +135,9 @@ def check_numbers(parts: Sequence[AttachedPart], ask: Ask, found: PartsCheck) ->
 def check_sequences(
     parts: Sequence[AttachedPart], ask: Ask, found: PartsCheck, ledgers: Sequence[Path]
 ) -> None:
-    """Journal sequences of the batches follow each other: none is missing, none twice. `ledgers`
-    are those of parts that were sealed while an older one was still written to.
+    """Journal sequences of the batches follow each other: none is missing. One that is there twice
+    was given twice, by a journal that was lost and began anew: requests are counted by their own
+    numbers. `ledgers` are those of parts that were sealed while an older one was still written to.
     """
     names = " UNION ALL ".join(
         f"SELECT first_seq, last_seq FROM {part.name}.applied "
@@ -156,8 +162,6 @@ def check_sequences(
             found.problems.append(
                 f"journal records {expected} to {first - 1} are in no batch of the ledger{ADVICE}"
             )
-        elif first < expected and first > before:
-            found.problems.append(f"journal records {first} to {expected - 1} were loaded twice")
         expected = max(expected, last + 1)
         if found.applied and first <= found.applied[-1][1] + 1:
             found.applied[-1] = (found.applied[-1][0], max(last, found.applied[-1][1]))

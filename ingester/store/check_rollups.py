@@ -2,8 +2,8 @@
 
 1. All relations of sums are counted anew by hour and by day, distinct users and sessions as well, a
    span of days at a time that holds `_SPAN_ROWS_MAX` events at most: that bounds memory. A day with
-   more is counted by source and action only. When somebody was first and last seen is compared for
-   all accounts, and for as many users as fit. What `details` say is not made again.
+   more is counted by source and action only. When somebody was first and last seen, and what
+   `details` say, is compared for all accounts, and for as many users as fit.
 2. Rows behind the cursor of the rollups are left out of the recount.
 3. When retention has removed rows, the sums live on: then a recount may be smaller, never larger,
    and what is no count is not compared. Days before the horizon of the rollups are left out.
@@ -37,6 +37,7 @@ _NAMED_MAX = 5
 _TOLD_MAX = 20
 _SPAN_ROWS_MAX = 1_000_000
 _ADVICE = "; `ingester check --repair` makes the rollups anew from the rows"
+_THAN_ROWS = f" than the rows that are stored{_ADVICE}"
 _TIMES = {"events": "created_at", "logs": "time", "metrics": "time"}
 _COLUMNS = {
     "events": ("created_at", "source", "account_id", "user_id", "action", "session_id", "body"),
@@ -125,7 +126,7 @@ _OF_EVENTS = (
         rounded=("active_duration",),
         told="SELECT * FROM {where}.accounts_daily",
         counted=f"SELECT {_at('day', 'created_at')}, source, account_id, count(*) AS events, "
-        f"{_PEOPLE}, coalesce(sum(CASE WHEN action = 'sessionSync' THEN "
+        f"{_PEOPLE}, coalesce(sum(CASE WHEN action IN ('sessionSync', 'session_sync') THEN "
         f"{_number('activeDuration', 'active_duration')} END), 0) AS active_duration "
         "FROM {rows} GROUP BY ALL",
     ),
@@ -138,7 +139,8 @@ _OF_EVENTS = (
         told="SELECT * FROM {where}.modules_daily",
         counted=f"SELECT {_at('day', 'created_at')}, source, account_id, body->>'module' AS module,"
         f" count(*) AS visits, coalesce(sum({_number('timeSpent', 'time_spent')}), 0) AS time_spent"
-        " FROM (SELECT * FROM {rows} WHERE action = 'moduleEnd') WHERE (body->>'module') <> '' "
+        " FROM (SELECT * FROM {rows} WHERE action IN ('moduleEnd', 'module_end')) "
+        "WHERE (body->>'module') <> '' "
         "GROUP BY ALL",
     ),
     _Recount(
@@ -208,6 +210,33 @@ _SEEN = (
 )
 
 
+def _newest(time: str, *order: str) -> str:
+    """What was said last, and when. A JSON null is a value, which takes older ones away."""
+    said = f"struct_pack(value := coalesce(value, 'null')::VARCHAR, at := {time})"
+    return f"arg_max({said}, ({', '.join((time, *order))})) AS newest"
+
+
+_SAID = (
+    (
+        "accounts",
+        ("source", "account_id"),
+        "SELECT source, account_id, key, newest FROM (SELECT gid, key, "
+        f"{_newest('time', 'request', 'line', 'place')} FROM {{details}} WHERE gid IS NOT NULL "
+        "GROUP BY gid, key) JOIN {groups} USING (gid)",
+        "identifyAccount",
+    ),
+    (
+        "users",
+        ("source", "account_id", "user_id"),
+        "SELECT source, account_id, user_id, key, newest FROM (SELECT person, key, "
+        f"{_newest('time', 'request', 'line', 'place')} FROM {{details}} WHERE person IS NOT NULL "
+        "GROUP BY person, key) JOIN (SELECT DISTINCT person, source, account_id, user_id "
+        "FROM {user_seen} WHERE {sample}) USING (person)",
+        "identifyUser",
+    ),
+)
+
+
 def recount_problems(
     ask: Ask,
     snapshot: Snapshot,
@@ -272,6 +301,8 @@ class _Recounting:
         total = sum(row_count for _, _, row_count in spans)
         for name, keys, told in _SEEN:
             yield from self._seen(name, keys, told, total)
+        for name, keys, told, action in _SAID:
+            yield from self._said(name, keys, told, action, total)
 
     def _spans(self, table: str) -> Iterator[tuple[datetime | None, datetime | None, int]]:
         """All of time in days that are looked at together, with how many rows they have."""
@@ -362,15 +393,12 @@ class _Recounting:
 
     def _seen(self, name: str, keys: tuple[str, ...], told: str, total: int) -> Iterator[str]:
         """When somebody was first and last seen; of users a part that fits."""
-        sample = f"hash(user_id) % {total // _SPAN_ROWS_MAX + 1} = 0"
+        sample, listed = _sample(name, total), ", ".join(keys)
         rows = self._rows("events", (*keys, "user_id"), None, None)
-        condition = sample if name == "users" else "true"
-        listed = ", ".join(keys)
         counted = (
             f"SELECT {listed}, min(created_at) AS first_seen, max(created_at) AS last_seen "
-            f"FROM {rows} WHERE {condition} GROUP BY {listed}"
+            f"FROM {rows} WHERE {sample} GROUP BY {listed}"
         )
-        same = " AND ".join(f"told.{key} IS NOT DISTINCT FROM counted.{key}" for key in keys)
         differ = (
             "counted.first_seen < coalesce(told.first_seen, 'infinity'::TIMESTAMP) "
             "OR counted.last_seen > coalesce(told.last_seen, '-infinity'::TIMESTAMP)"
@@ -379,16 +407,46 @@ class _Recounting:
             "OR told.last_seen IS DISTINCT FROM counted.last_seen"
         )
         found = told.format(**self._names, sample=sample)
-        places = ", ".join(f"coalesce(told.{key}, counted.{key})::VARCHAR" for key in keys)
+        for place in self._places(keys, found, counted, differ):
+            yield f"rollups.duckdb: {name} has other times for {place}{_THAN_ROWS}"
+
+    def _said(
+        self, name: str, keys: tuple[str, ...], told: str, action: str, total: int
+    ) -> Iterator[str]:
+        """What was said last of each key of `details`; of users a part that fits."""
+        sample, listed = _sample(name, total), ", ".join((*keys, "key"))
+        columns = ("source", "account_id", "user_id", "action", "body")
+        newest = _newest("created_at", "request_number", "line_number", "nth")
+        counted = (
+            f"SELECT {listed}, {newest} FROM (SELECT *, json_extract(body, '$.details') AS said "
+            f"FROM {self._rows('events', columns, None, None)} "
+            f"WHERE action = '{action}' AND {sample}) AS its, "
+            "LATERAL (SELECT key, value, id AS nth FROM json_each("
+            "CASE json_type(its.said) WHEN 'OBJECT' THEN its.said ELSE '{}' END)) "
+            f"GROUP BY {listed}"
+        )
+        differ = (
+            "counted.newest.at > coalesce(told.newest.at, '-infinity'::TIMESTAMP)"
+            if self._is_purged
+            else "told.newest IS DISTINCT FROM counted.newest"
+        )
+        found = told.format(**self._names, sample=sample)
+        for place in self._places((*keys, "key"), found, counted, differ):
+            yield f"rollups.duckdb: {name} has other details for {place}{_THAN_ROWS}"
+
+    def _places(self, keys: tuple[str, ...], told: str, counted: str, differ: str) -> Iterator[str]:
+        same = " AND ".join(f"told.{key} IS NOT DISTINCT FROM counted.{key}" for key in keys)
+        listed = ", ".join(f"coalesce(told.{key}, counted.{key})::VARCHAR" for key in keys)
         for row in self._ask(
-            f"SELECT {places} FROM ({found}) AS told FULL JOIN ({counted}) AS counted ON {same} "
+            f"SELECT {listed} FROM ({told}) AS told FULL JOIN ({counted}) AS counted ON {same} "
             f"WHERE {differ} ORDER BY ALL LIMIT {_NAMED_MAX}"
         ):
-            place = ", ".join(map(str, row))
-            yield (
-                f"rollups.duckdb: {name} has other times for {place} than the rows that are"
-                f" stored{_ADVICE}"
-            )
+            yield ", ".join(map(str, row))
+
+
+def _sample(name: str, total: int) -> str:
+    """Of users as many as fit."""
+    return f"hash(user_id) % {total // _SPAN_ROWS_MAX + 1} = 0" if name == "users" else "true"
 
 
 def _between(column: str, low: datetime | None, high: datetime | None) -> str:

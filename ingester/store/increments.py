@@ -40,13 +40,14 @@ from msgspec import Struct
 
 from ..errors import StoreBusy, StoreError
 from .control.sealed_files import SealedFile
+from .damage import UNREADABLE
 from .database import Cursor
 from .niced import niced
 from .parts import Part, sync_directory
-from .rollup_file import ROLLUPS
+from .rollup_file import ROLLUPS, ROLLUPS_VERSION
 from .rollup_schema import EXPORTED_COLUMNS, tables_named_in
 from .rollups import Rollups
-from .schema import views_named_in
+from .schema import SCHEMA_VERSION, views_named_in
 from .store import Store
 from .upload_files import table_of
 
@@ -54,6 +55,8 @@ __all__ = ["ExportLate", "Holding", "Increments"]
 
 _SUFFIX = ".parquet"
 _INDEX = "index.json"
+# Files that were exported from other tables are made anew.
+_LAYOUT = f"parts {SCHEMA_VERSION}, rollups {ROLLUPS_VERSION}"
 
 # About a second of writing; a file of so many rows is not joined any more.
 _FILE_ROWS_MAX = 1_000_000
@@ -113,6 +116,13 @@ class _Range(Struct, kw_only=True):
     byte_count: int
     holders: int = 0
     is_replaced: bool = False
+
+
+class _Index(Struct, frozen=True):
+    """What a clean close leaves behind."""
+
+    layout: str
+    files: list[_Range]
 
 
 class Holding(Struct, frozen=True):
@@ -181,7 +191,7 @@ class Increments:
             for entry in kept:
                 _sync(self._path(entry))
             partial = self._directory / f".{_INDEX}"
-            partial.write_bytes(msgspec.json.encode(kept))
+            partial.write_bytes(msgspec.json.encode(_Index(_LAYOUT, kept)))
             _sync(partial)
             partial.rename(self._directory / _INDEX)
             sync_directory(self._directory)
@@ -391,7 +401,7 @@ class Increments:
         try:
             rows = pq.read_metadata(path).num_rows
             return rows == entry.end - entry.first and path.stat().st_size == entry.byte_count
-        except (OSError, pa.ArrowException):
+        except UNREADABLE:
             return False
 
 
@@ -443,7 +453,9 @@ def _read_index(path: Path) -> list[_Range]:
     try:
         content = path.read_bytes()
         path.unlink()
-        listed = msgspec.json.decode(content, type=list[_Range])
+        index = msgspec.json.decode(content, type=_Index)
     except (OSError, msgspec.DecodeError):
         return []
-    return sorted(listed, key=lambda entry: (entry.part_number, entry.table, entry.first))
+    if index.layout != _LAYOUT:
+        return []
+    return sorted(index.files, key=lambda entry: (entry.part_number, entry.table, entry.first))

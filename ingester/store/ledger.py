@@ -2,7 +2,8 @@
 
 `batch_id` names a batch and is taken when its rows start to be inserted; `commit_number` orders
 commits and is taken at the commit gate. Cursors of downstream actors walk `commit_number`: a batch
-that started early and committed late is never behind them.
+that started early and committed late is never behind them. They name numbers of commits that were
+made only: one that was taken by a COMMIT that failed is given again after a start.
 
 The truth is the `applied` table of every part; this is its summary in memory, rebuilt at start.
 """
@@ -23,8 +24,9 @@ __all__ = [
     "SMALL_AGAIN",
     "AppliedBatch",
     "Ledger",
-    "is_applied",
+    "is_sealed",
     "marks_of",
+    "maybe_commit_number",
     "read_ledger",
     "write_applied",
 ]
@@ -60,9 +62,10 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.batch_id = 0
+        # Of the last commit that was made.
         self.commit_number = 0
-        # The last that was not given in vain: a COMMIT may fail.
-        self.committed_number = 0
+        # The last one that was given, perhaps in vain.
+        self.taken_number = 0
         self.applied_seq = 0
         self.request_number_max = 0
 
@@ -70,6 +73,13 @@ class Ledger:
         with self._lock:
             self.batch_id += 1
             return self.batch_id
+
+    def take_commit_numbers(self, count: int) -> int:
+        """The first of so many. A number is never used for two commits that may both be there."""
+        with self._lock:
+            first = self.taken_number + 1
+            self.taken_number += count
+            return first
 
     def carry(self) -> AppliedBatch:
         """The row with which a new part starts, so that it alone tells the high water marks."""
@@ -82,7 +92,7 @@ class Ledger:
         with self._lock:
             self.batch_id = max(self.batch_id, marks.batch_id)
             self.commit_number = max(self.commit_number, marks.commit_number)
-            self.committed_number = max(self.committed_number, marks.commit_number)
+            self.taken_number = max(self.taken_number, marks.commit_number)
             self.applied_seq = max(self.applied_seq, marks.applied_seq)
             self.request_number_max = max(self.request_number_max, marks.request_number_max)
 
@@ -90,12 +100,12 @@ class Ledger:
         """Pass over numbers that may have been given by what is lost."""
         with self._lock:
             self.batch_id += count
-            self.commit_number += count
-            self.committed_number = self.commit_number
+            self.taken_number += count
+            self.commit_number = self.taken_number
 
-    def applied(self, batches: Iterable[AppliedBatch]) -> None:
+    def applied(self, batches: Iterable[AppliedBatch], last_number: int) -> None:
         """Take note of a commit. Called with the commit gate held."""
-        self.committed_number = self.commit_number
+        self.commit_number = max(self.commit_number, last_number)
         for batch in batches:
             self.applied_seq = max(self.applied_seq, batch.last_seq)
             self.request_number_max = max(self.request_number_max, batch.request_number_max)
@@ -146,9 +156,22 @@ def write_applied(
     cursor.execute(f"INSERT INTO {part}.applied VALUES {rows}")
 
 
-def is_applied(cursor: Cursor, part: str, batch_id: int) -> bool:
-    """Whether the batch is there. A mark is no batch: it only names the newest number taken."""
-    row = cursor.execute(
-        f"SELECT count(*) FROM {part}.applied WHERE batch_id = ? AND lane <> 'carry'", [batch_id]
-    ).fetchone()
-    return row is not None and row[0] > 0
+def maybe_commit_number(cursor: Cursor, part: str, batch_id: int) -> int | None:
+    """Of a batch that is there. A mark is no batch: it only names the newest number taken."""
+    ((number,),) = cursor.execute(
+        f"SELECT max(commit_number) FROM {part}.applied WHERE batch_id = ? AND lane <> 'carry'",
+        [batch_id],
+    ).fetchall()
+    return None if number is None else int(number)
+
+
+def is_sealed(cursor: Cursor, part: str, told: SealedPart) -> bool:
+    """Whether an attached part has nothing that was not sealed; a WAL of it may be gone."""
+    ((low, high, row_count),) = cursor.execute(
+        "SELECT min(commit_number), max(commit_number), coalesce(sum(row_count), 0) "
+        f"FROM {part}.applied WHERE lane NOT IN ('carry', 'wide')"
+    ).fetchall()
+    if low is None:
+        return True
+    is_within = told.commit_low <= low and high <= told.commit_high
+    return is_within and int(row_count) <= told.row_count

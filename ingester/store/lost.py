@@ -29,6 +29,7 @@ from .ledger import BULK_AGAIN
 __all__ = [
     "LEAP",
     "accept_cuts",
+    "bulk_lane",
     "cut_ledgers",
     "kept_files",
     "lost_problem",
@@ -37,7 +38,6 @@ __all__ = [
     "numbers_named",
     "part_number_of",
     "unlisted_problem",
-    "upload_lane",
 ]
 
 # Above all that a part can have had: a million commits a second are not reached in its hours.
@@ -77,10 +77,13 @@ def missing_numbers(attached: Collection[int], sealed: Collection[int], newest: 
 
 
 def cut_ledgers(
-    cursor: Cursor, attached: Collection[int], sealed: Iterable[SealedPart]
+    cursor: Cursor,
+    attached: Collection[int],
+    sealed: Iterable[SealedPart],
+    told: Collection[LostCommits] = (),
 ) -> list[tuple[int, int, int]]:
     """Commits above the first number, up to the second, that are gone from the part of the third:
-    the next part began behind them.
+    the next part began behind them. Those that are `told` of are left out.
     """
     highest = {part.part_number: part.commit_high for part in sealed}
     begun: dict[int, int] = {}
@@ -92,7 +95,9 @@ def cut_ledgers(
     found: list[tuple[int, int, int]] = []
     for number, carried in begun.items():
         before = max((high for other, high in highest.items() if other < number), default=0)
-        # A leap is no loss of that part.
+        # A leap is no loss of that part; some of what it passed over may have come back.
+        if any(lost.low <= before and carried <= lost.high for lost in told):
+            continue
         if number - 1 in begun and before < carried < before + LEAP:
             found.append((before, carried, number - 1))
     return found
@@ -131,11 +136,12 @@ def kept_files(
     return found
 
 
-def upload_lane(path: Path, evaluated_ms: int) -> str:
-    """Of an upload file that is listed again: whether rules had evaluated it. When unsure, not: an
-    incident twice is better than none.
+def bulk_lane(paths: Iterable[Path], evaluated_ms: int) -> str:
+    """Of an upload file that is listed again, or of a part and its WAL when their ledger is lost:
+    whether rules had evaluated what is in it. When unsure, not: an incident twice is better than
+    none.
     """
-    written_ms = path.stat().st_mtime * 1000
+    written_ms = max(path.stat().st_mtime for path in paths) * 1000
     return BULK_AGAIN if written_ms + _COMMIT_MS_MAX < evaluated_ms else "bulk"
 
 

@@ -36,6 +36,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from ..errors import StoreFailed
 from .database import Cursor
 
 __all__ = ["copy_path", "keep_metadata", "put_back_metadata"]
@@ -45,7 +46,9 @@ _HEADERS_BYTES = 3 * 4096
 _BLOCK_BYTES = 262_144
 # More than a part of the largest size has; beyond it something else is wrong.
 _BLOCKS_MAX = 1_000
+# With its version.
 _MAGIC = b"ingester metadata 1\n"
+_ANY_MAGIC = b"ingester metadata "
 # DuckDB's checksum: words multiplied and added without carry, kept in the first word.
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 _START = np.uint64(5381)
@@ -146,6 +149,11 @@ def _maybe_copy(path: Path) -> _Copy | None:
         return None
     begin = len(_MAGIC) + 4
     text = content[begin:]
+    if content.startswith(_ANY_MAGIC) and not content.startswith(_MAGIC):
+        raise StoreFailed(
+            f"{path.name}.meta has a format that this release does not know: start the newer"
+            " release that wrote it; nothing was changed"
+        )
     if content[:begin] != _MAGIC + zlib.crc32(text).to_bytes(4, "little"):
         return None
     return msgspec.msgpack.decode(text, type=_Copy)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from ..errors import StoreError
+from .damage import UNREADABLE
 from .parts import Part
 from .relations import spans_of_group
 from .sealed_format import SealedTable, conformed
@@ -124,7 +125,7 @@ class PartRows:
             try:
                 with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     return conformed(file.read_row_group(chunk.first, use_threads=False), table)
-            except (OSError, pa.ArrowException) as error:
+            except UNREADABLE as error:
                 if getattr(error, "errno", None) is not None:  # the disk's trouble, not the file's
                     raise
                 raise StoreError(f"{chunk.file}: the upload file is damaged: {error}") from error

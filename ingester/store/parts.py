@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,11 +24,13 @@ import duckdb
 import structlog
 
 from ..errors import StoreBusy, StoreFailed
+from .control.sealed_files import SealedPart
 from .database import Cursor
-from .ledger import AppliedBatch, write_applied
+from .ledger import AppliedBatch, is_sealed, write_applied
 from .metadata_copy import copy_path, keep_metadata, put_back_metadata
 from .pinned import PINNED_ROWS, TailRows
 from .schema import PART_DDL, SCHEMA_VERSION, VERSION_DDL
+from .upgrades import attached_again, refuse_newer
 
 __all__ = [
     "ATTACH_OPTIONS",
@@ -100,27 +102,32 @@ class PartFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.parts: tuple[Part, ...] = ()
+        # Numbers of files that are there and no part of the store: see `put_back.py`.
+        self.replaced: tuple[int, ...] = ()
 
     @property
     def newest(self) -> Part:
         return self.parts[-1]
 
     def attach_all(
-        self, cursor: Cursor, sealed: Collection[int] = (), known_newest: int = 0
+        self, cursor: Cursor, sealed: Mapping[int, SealedPart], known_newest: int = 0
     ) -> None:
         """Attach every part there is.
 
         The newest file may be what a crash left of a part under way, unless a part of its number
         was known. Of the numbers in `sealed` there are no parts any more, only files that nobody
-        has removed yet.
+        has removed yet, or that somebody put there.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        found = []
+        found, replaced = [], []
         for part in self._find():
-            if part.number in sealed:
+            if part.number not in sealed:
+                found.append(part)
+            elif self._is_sealed(cursor, part, sealed[part.number]):
                 _remove(part)
             else:
-                found.append(part)
+                replaced.append(part.number)
+        self.replaced = tuple(replaced)
         for part in found[:-1]:
             self._attach_trimmed(cursor, part)
             if not self._maybe_read_info(cursor, part):
@@ -168,6 +175,11 @@ class PartFiles:
     def forget(self, number: int) -> None:
         """The part is sealed. It stays attached until `remove`."""
         self.parts = tuple(part for part in self.parts if part.number != number)
+
+    def leave_out(self, cursor: Cursor, number: int) -> None:
+        """The part is not read; its files stay."""
+        self.forget(number)
+        cursor.execute(f"DETACH DATABASE {Part(self._path(number), number).name}")
 
     def remove(self, cursor: Cursor, number: int) -> int:
         """Detach a forgotten part and remove its files; nobody reads it. How many bytes it had.
@@ -240,6 +252,15 @@ class PartFiles:
         os.truncate(part.path, end)
         self._attach(cursor, part)
 
+    def _is_sealed(self, cursor: Cursor, part: Part, told: SealedPart) -> bool:
+        try:
+            self._attach(cursor, part)
+            return is_sealed(cursor, part.name, told)
+        except duckdb.Error:
+            return False
+        finally:
+            cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
+
     def _has_tables(self, cursor: Cursor, part: Part) -> bool:
         row = cursor.execute(
             "SELECT count(*) FROM duckdb_tables() WHERE database_name = ?", [part.name]
@@ -247,7 +268,11 @@ class PartFiles:
         return row is not None and row[0] > 0
 
     def _migrate(self, cursor: Cursor, part: Part, version: int) -> None:
-        """Give a part of an older version what it has not."""
+        """Give a part of an older version what it has not. Raises StoreBusy."""
+        copy = attached_again(
+            cursor, part.name, part.path, version, lambda: self._attach(cursor, part)
+        )
+        _log.info("part upgraded", file=part.path.name, before=version, copy=copy.name)
         cursor.execute("BEGIN")
         for newer in range(version + 1, SCHEMA_VERSION + 1):
             for statement in VERSION_DDL[newer]:
@@ -267,11 +292,7 @@ class PartFiles:
             return False
         if row is None or row[0] is None:
             return False
-        if row[0] > SCHEMA_VERSION:
-            raise StoreFailed(
-                f"{part.path.name} has schema version {row[0]}, this program knows "
-                f"{SCHEMA_VERSION}: start the newer version again"
-            )
+        refuse_newer(part.path, row[0], SCHEMA_VERSION)
         part.created_at = row[1]
         if row[0] < SCHEMA_VERSION:
             self._migrate(cursor, part, row[0])

@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..lql.paths import location
+from .damage import UNREADABLE
 
 __all__ = ["METADATA_KEY", "SLOTS", "Keys", "Puller", "chosen_paths", "pulled_in"]
 
@@ -155,9 +156,9 @@ def pulled_in(path: Path) -> Mapping[Keys, str]:
         metadata: Any = pq.read_metadata(path)
         told = (metadata.metadata or {}).get(METADATA_KEY.encode(), b"[]")
         paths = msgspec.json.decode(told, type=list[Keys])
-    except (OSError, pa.ArrowException, msgspec.DecodeError):
+        names = {metadata.schema.column(n).path: n for n in range(metadata.num_columns)}
+    except (*UNREADABLE, msgspec.DecodeError):
         return {}
-    names = {metadata.schema.column(n).path: n for n in range(metadata.num_columns)}
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     return {
         keys: slot

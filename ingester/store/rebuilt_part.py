@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StoreError, StoreFailed
+from .damage import UNREADABLE
 from .database import mapped_errors
 from .parts import ATTACH_OPTIONS, sync_directory
 from .schema import PART_DDL, SCHEMA_VERSION
@@ -171,5 +172,5 @@ def _read_errors(path: Path) -> Iterator[None]:
     """Damage of a file that rows come from is a StoreFailed with its name."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise StoreFailed(f"{path.name} cannot be read: {error}") from error

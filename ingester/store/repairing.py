@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import pyarrow.parquet as pq
 from msgspec import Struct
 
 from .check import Interval, parts_read_only, sequence_gaps
+from .check_files import sealed_ledgers
+from .check_ledger import MARKS
 from .control.copying import maybe_manifest, put_manifest
 from .control.sealed_files import Manifest, SealedFile, SealedPart
+from .damage import UNREADABLE
 from .ledger import AppliedBatch
 from .lost import LEAP, accept_cuts, part_number_of
 from .salvage import listing_rows
@@ -31,6 +35,7 @@ __all__ = [
     "mark_found",
     "mark_lost",
     "marks_before",
+    "sequences_of_folder",
     "stored_numbers",
     "stored_numbers_of_folder",
 ]
@@ -60,7 +65,24 @@ class PartMarks(Struct):
             "last_seq": [seq],
             "row_count": [0],
             "request_number_max": [self.request_number],
-            "committed_at": pa.array([int(time.time() * 1e6)], pa.int64()).view(pa.timestamp("us")),
+            "committed_at": [datetime.now(UTC).replace(tzinfo=None)],
+        })
+
+    def found(self, sequences: Sequence[Interval]) -> pa.Table:
+        """Ledger rows that tell of records whose rows other batches have."""
+        count = len(sequences)
+        batch_id, commit_number = self.batch_id + 1, self.commit_number + 1
+        self.batch_id += count
+        self.commit_number += count
+        return pa.table({
+            "batch_id": range(batch_id, batch_id + count),
+            "commit_number": range(commit_number, commit_number + count),
+            "lane": ["found"] * count,
+            "first_seq": [first for first, _ in sequences],
+            "last_seq": [last for _, last in sequences],
+            "row_count": [0] * count,
+            "request_number_max": [0] * count,
+            "committed_at": [datetime.now(UTC).replace(tzinfo=None)] * count,
         })
 
 
@@ -114,6 +136,24 @@ def stored_numbers_of_folder(data_dir: Path, sound: Sequence[int]) -> Numbers:
     return np.concatenate(found) if found else np.array([], np.int64)
 
 
+def sequences_of_folder(data_dir: Path, sound: Sequence[int]) -> list[Interval]:
+    """Journal sequences in the ledgers of the `sound` parts of a stopped folder, and of parts that
+    were sealed behind the first of them, in order.
+    """
+    manifest = maybe_manifest(data_dir / "control.sqlite") or Manifest()
+    ledgers = sealed_ledgers(data_dir / "sealed", manifest.files, min(sound, default=0))
+    with parts_read_only(data_dir) as (connection, parts, _):
+        names = [f"{part.name}.applied" for part in parts if part.number in sound]
+        names += [parquet_relation(ledgers)] if ledgers else []
+        if not names:
+            return []
+        union = " UNION ALL ".join(
+            f"SELECT first_seq, last_seq FROM {name} WHERE lane NOT IN {MARKS} AND last_seq > 0"
+            for name in names
+        )
+        return connection.execute(f"SELECT * FROM ({union}) ORDER BY ALL").fetchall()
+
+
 def stored_numbers(store: Store, numbers: Numbers) -> Numbers:
     """Which of these requests are stored. When a file of sealed requests is lost, by their rows."""
     low, high = int(numbers.min()), int(numbers.max())
@@ -139,12 +179,12 @@ def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]
     evaluated_ms = min(lost.evaluated_ms for lost in store.sealed.lost) if names else 0
     by_number = {part.number: part.name for part in store.parts.parts}
     for name in names:
-        first = store.ledger.commit_number + 1
+        first = store.ledger.taken_number + 1
         try:
             tables, count = listing_rows(
                 store.uploads_directory / name, first, without=(), evaluated_ms=evaluated_ms
             )
-        except (OSError, pa.ArrowException):
+        except UNREADABLE:
             unreadable.append(name)
             continue
         part = by_number.get(part_number_of(name) or 0, store.parts.newest.name)
@@ -156,7 +196,7 @@ def list_again(store: Store, names: Sequence[str]) -> tuple[list[str], list[str]
                 cursor.execute(f"INSERT INTO {part}.{table} BY NAME SELECT {columns} FROM feed")
                 cursor.unregister("feed")
             cursor.execute("COMMIT")
-        store.ledger.commit_number += count
+        store.ledger.take_commit_numbers(count)
         listed.append(name)
     if listed:
         store.recover(store.database.generation)
@@ -195,34 +235,45 @@ def _mark(store: Store, lane: str, first_seq: int, last_seq: int) -> None:
 
 def adopt_sealed(
     data_dir: Path, strangers: Sequence[str], sound: Sequence[int]
-) -> tuple[int, list[str]]:
-    """List sealed files that the manifest does not know, on a stopped folder; how many, and the
-    names of those that were not. `sound`: open parts that can be read. What is sealed of them lies
-    in them as well, and is what a sealing has left that did not end.
+) -> tuple[int, list[str], list[str]]:
+    """List sealed files that the manifest does not know, on a stopped folder; how many, the names
+    of those that were not, and of those in whose place one is that has more rows. `sound`: open
+    parts that can be read. What is sealed of them lies in them as well, and is what a sealing has
+    left that did not end.
     """
     path = data_dir / "control.sqlite"
     manifest = maybe_manifest(path)
     if manifest is None:  # nothing is known of any file, so none is refused
-        return 0, []
+        return 0, [], []
     refused: list[str] = []
+    replaced: set[str] = set()
     added: list[SealedFile] = []
     for name in sorted(strangers, key=_widest_first):
         file = _maybe_file(data_dir / "sealed", name)
         if file is None:
             refused.append(name)
             continue
-        others = [*manifest.files, *added]
         if set(sound).intersection(range(file.first_part, file.last_part + 1)):
             continue
-        if any(_overlap(file, other) for other in others):
+        others = [other for other in (*manifest.files, *added) if _overlap(file, other)]
+        if others and not _is_more(file, others):
             refused.append(name)
             continue
+        replaced.update(other.name for other in others)
         added.append(file)
     if added:
         known = {part.part_number for part in manifest.parts}
         parts = (*manifest.parts, *_parts_of(data_dir / "sealed", added, known))
-        put_manifest(path, Manifest((*manifest.files, *added), parts, manifest.removals))
-    return len(added), refused
+        files = [file for file in (*manifest.files, *added) if file.name not in replaced]
+        put_manifest(path, Manifest(tuple(files), parts, manifest.removals))
+    return len(added), refused, sorted(replaced)
+
+
+def _is_more(file: SealedFile, others: Sequence[SealedFile]) -> bool:
+    """Whether it is what those were made of: of the same parts, with more rows (`remade.py`)."""
+    parts = (file.first_part, file.last_part)
+    is_same = all((other.first_part, other.last_part) == parts for other in others)
+    return is_same and file.row_count > sum(other.row_count for other in others)
 
 
 def _overlap(one: SealedFile, other: SealedFile) -> bool:
@@ -289,7 +340,7 @@ def _maybe_file(directory: Path, name: str) -> SealedFile | None:
                     line_bytes += sum(len(line) for line in rows.column("line").to_pylist())
             row_count = file.metadata.num_rows
         byte_count = path.stat().st_size
-    except (OSError, pa.ArrowException):
+    except UNREADABLE:
         return None
     first, last, _ = file_name.split("-", 2)
     ends = {

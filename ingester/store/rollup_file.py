@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,14 +23,17 @@ from .database import Cursor
 from .metadata_copy import keep_metadata, put_back_metadata
 from .parts import sync_directory
 from .rollup_schema import TABLES, rollup_view_ddl
+from .upgrades import attached_again, refuse_newer
 
-__all__ = ["ROLLUPS", "RollupFile", "view_of"]
+__all__ = ["ROLLUPS", "ROLLUPS_VERSION", "RollupFile", "view_of"]
 
 _log = structlog.get_logger()
 
 # The name under which the file is attached.
 ROLLUPS = "rollups"
-_VERSION = 1
+ROLLUPS_VERSION = 1
+# What each version after the first brings, as statements over `{rollups}`.
+_VERSION_DDL: Mapping[int, Sequence[str]] = {}
 
 
 def view_of(table: str) -> str:
@@ -65,6 +68,7 @@ class RollupFile:
         if is_new or not self._has_tables(cursor):
             self._make(cursor)
             sync_directory(self.path.parent)
+        self._maybe_upgrade(cursor)
         self._read(cursor)
         self._remove_others(cursor)
         self.make_views(cursor, tuple(TABLES))
@@ -154,7 +158,7 @@ class RollupFile:
         )
         cursor.execute(
             f"INSERT INTO {ROLLUPS}.about VALUES (?, ?, now() AT TIME ZONE 'UTC')",
-            [_VERSION, os.urandom(8).hex()],
+            [ROLLUPS_VERSION, os.urandom(8).hex()],
         )
         for table in TABLES:
             self.create(cursor, table, 1)
@@ -169,21 +173,43 @@ class RollupFile:
         ).fetchall()
         return bool(count)
 
-    def _read(self, cursor: Cursor) -> None:
+    def _maybe_upgrade(self, cursor: Cursor) -> None:
+        version = self._about(cursor)[0]
+        refuse_newer(self.path, version, ROLLUPS_VERSION)
+        if version == ROLLUPS_VERSION:
+            return
+        copy = attached_again(cursor, ROLLUPS, self.path, version, lambda: self._attach(cursor))
+        _log.info("rollups upgraded", file=self.path.name, before=version, copy=copy.name)
+        cursor.execute("BEGIN")
+        for newer in range(version + 1, ROLLUPS_VERSION + 1):
+            for statement in _VERSION_DDL[newer]:
+                cursor.execute(statement.format(rollups=ROLLUPS))
+        cursor.execute(f"UPDATE {ROLLUPS}.about SET schema_version = ?", [ROLLUPS_VERSION])
+        cursor.execute("COMMIT")
+        self.checkpoint(cursor)
+
+    def _about(self, cursor: Cursor) -> tuple[int, str]:
         try:
             ((version, salt),) = cursor.execute(
                 f"SELECT schema_version, salt FROM {ROLLUPS}.about"
             ).fetchall()
+        except (duckdb.CatalogException, ValueError) as error:
+            raise StoreFailed(f"{self.path.name} is not a file of rollups of this store") from error
+        return int(version), str(salt)
+
+    def _read(self, cursor: Cursor) -> None:
+        _, salt = self._about(cursor)
+        try:
             rows = cursor.execute(
                 "SELECT name, max(number), arg_max(row_count, number) "
                 f"FROM {ROLLUPS}.generations GROUP BY name"
             ).fetchall()
-        except (duckdb.CatalogException, ValueError) as error:
+        except duckdb.CatalogException as error:
             raise StoreFailed(f"{self.path.name} is not a file of rollups of this store") from error
-        if version != _VERSION or {row[0] for row in rows} != set(TABLES):
+        if {row[0] for row in rows} != set(TABLES):
             raise StoreFailed(
-                f"{self.path.name} has schema version {version}, this program knows {_VERSION}: "
-                "start the newer version again, or move the file away"
+                f"{self.path.name} has not the tables of schema version {ROLLUPS_VERSION}: move it"
+                " away and start again, it is then made anew from the rows that are stored"
             )
         self.salt = salt
         self.generations = {row[0]: row[1] for row in rows}

@@ -23,7 +23,19 @@ from .database import Cursor
 
 __all__ = ["StepTables", "add_events", "add_logs", "add_metrics"]
 
-_ACTIONS = "('feature', 'moduleEnd', 'sessionSync', 'identifyUser', 'identifyAccount')"
+# Known actions by their snake_case spellings, which mean the same.
+_SPELLINGS = {
+    "module_end": "moduleEnd",
+    "session_sync": "sessionSync",
+    "identify_user": "identifyUser",
+    "identify_account": "identifyAccount",
+}
+_ACTIONS = "('feature', '" + "', '".join([*_SPELLINGS, *_SPELLINGS.values()]) + "')"
+_KNOWN = (
+    "CASE action "
+    + " ".join(f"WHEN '{snake}' THEN '{camel}'" for snake, camel in _SPELLINGS.items())
+    + " ELSE action END"
+)
 
 _DAY = "date_trunc('day', {})::TIMESTAMP"
 
@@ -261,7 +273,8 @@ def _read_payloads(cursor: Cursor, rows: str) -> None:
         "created_at, request_number, line_number, said "
         "FROM (SELECT source, account_id, user_id, action, created_at, request_number, "
         f"line_number, {found} AS found, CASE WHEN action IN ('identifyUser', 'identifyAccount') "
-        f"THEN body END AS said FROM {rows} WHERE action IN {_ACTIONS})"
+        f"THEN body END AS said FROM (SELECT * REPLACE ({_KNOWN} AS action) FROM {rows} "
+        f"WHERE action IN {_ACTIONS}))"
     )
 
 

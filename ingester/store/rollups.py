@@ -5,8 +5,8 @@ that together with the new cursor, in one transaction on `rollups.duckdb`. A cra
 does nothing twice: the cursor that is stored tells where to go on.
 
 1. At any moment rollups and the rows behind the cursor are together a recount of all rows.
-2. The cursor never passes a commit that is not in the ledger, because its number may be given
-   again; what was committed behind the gate up to a snapshot is all there (`relations.py`).
+2. The cursor is the number of a commit that was made (`ledger.py`); what was committed behind the
+   gate up to a snapshot is all there (`relations.py`).
 3. One step, merge, rebuild or removal at a time (`_turn`); who wants an answer that is complete
    may do the steps itself (`catch_up`).
 4. Merging does not hold up steps: it goes over a table in pieces, each a transaction of its own,
@@ -136,7 +136,7 @@ class Rollups:
             finally:
                 self._turn.release()
             if not step.row_count and not step.waiting_row_count:
-                # A number in between was taken by a commit that failed.
+                # The ledger of the last commit may be sealed: it ended in a part behind the next.
                 return asked_at
         return asked_at if self.commit_number >= wanted else self.complete_up_to
 

@@ -2,8 +2,8 @@
 
 1. A table is read in runs of row ids; a run that meets a damaged block is tried in smaller ones,
    and only rows of the smallest that fails are lost. They are counted, never guessed.
-2. Rows of requests that will be replayed from the journal are left out, and the ledger with them:
-   whatever is saved is there once.
+2. Rows of requests that are stored elsewhere, or will be replayed from the journal, are left out,
+   and the ledger with them: whatever is saved is there once.
 3. The damaged file is only read; when its WAL is what is damaged, without it.
 """
 
@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from msgspec import Struct, field
 
+from .damage import UNREADABLE
 from .ledger import BULK_AGAIN
-from .lost import upload_lane
+from .lost import bulk_lane
 from .metadata_copy import put_back_metadata
 from .rebuilt_part import RebuiltPart
 from .schema import DATA_TABLES
+from .upload_files import request_of
 
-__all__ = ["Saved", "batch_counts", "ledger_rows", "listing_rows", "salvage"]
+__all__ = [
+    "Saved",
+    "batch_counts",
+    "ledger_rows",
+    "listing_rows",
+    "salvage",
+    "without_intervals",
+]
 
 # A row group of a part, and one vector.
 _RUN_ROWS = 16_384
@@ -39,12 +49,14 @@ _SMALL_RUN_ROWS = 2_048
 _TABLES = ("upload_files", *DATA_TABLES, "rejects", "requests")
 
 Numbers = npt.NDArray[np.int64]
+Interval = tuple[int, int]
 
 
 class Saved(Struct, kw_only=True):
     """What was saved: rows by table, rows that were not, rows of batches, upload files that are
     listed. `has_ledger`: the batches are known (`ledger`), `lost_batch_rows` what they lack, by
-    lane, and `lost_requests` how many requests are not told of any more.
+    lane, `scattered` sequences of theirs behind others that are told elsewhere, and `lost_requests`
+    how many requests are not told of any more.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -53,6 +65,7 @@ class Saved(Struct, kw_only=True):
     listed: set[str] = field(default_factory=set)
     has_ledger: bool = False
     ledger: set[int] = field(default_factory=set)
+    scattered: list[Interval] = field(default_factory=list)
     lost_requests: int = 0
     lost_batch_rows: Counter[str] = field(default_factory=Counter)
 
@@ -62,11 +75,11 @@ def salvage(
     target: RebuiltPart,
     *,
     without: Numbers,
-    replayed_from: int,
+    sequences: Sequence[Interval],
     uploads: Sequence[Path],
 ) -> Saved:
-    """Put into `target` what can be read of the part at `path`. `without`: requests that will be
-    replayed; all records from sequence `replayed_from` on are among them. `uploads`: files of this
+    """Put into `target` what can be read of the part at `path`. `without`: requests that are stored
+    elsewhere or will be replayed, `sequences` their records, in order. `uploads`: files of this
     part, which will be listed.
     """
     saved = Saved()
@@ -87,8 +100,6 @@ def salvage(
             return saved
         for table in _TABLES:
             condition = "AND request_number NOT IN (FROM replayed)"
-            if table == "upload_files":
-                condition = ""
             for rows in _rows(connection, table, condition, saved):
                 target.insert(table, rows)
                 saved.rows[table] += rows.num_rows
@@ -99,9 +110,9 @@ def salvage(
         for rows in _rows(connection, "dedup_keys", "", saved):
             target.insert("dedup_keys", rows)
         for upload in uploads:
-            with suppress(OSError, pa.ArrowException):
+            with suppress(*UNREADABLE):
                 saved.batches.update(batch_counts(upload))
-        _save_ledger(connection, target, saved, replayed_from)
+        _save_ledger(connection, target, saved, sequences)
     return saved
 
 
@@ -143,10 +154,11 @@ def listing_rows(
     """Rows that list an upload file anew, by table, and how many batches it has that are not
     `without`: the list itself, its batches, and the request as far as the file knows it.
 
-    `evaluated_ms`: see `upload_lane`. Raises OSError, ArrowException.
+    `evaluated_ms`: see `bulk_lane`. Raises OSError, ArrowException.
     """
     counts = batch_counts(path)
-    request_number = int(path.name.split("-")[1], 16)
+    request_number = request_of(path.name)
+    assert request_number is not None
     row_count = sum(counts.values())
     counts = Counter({batch: count for batch, count in counts.items() if batch not in without})
     with pq.ParquetFile(path) as file:
@@ -163,7 +175,7 @@ def listing_rows(
         "applied": pa.table({
             "batch_id": list(counts),
             "commit_number": [first_commit_number + n for n in range(len(counts))],
-            "lane": [upload_lane(path, evaluated_ms)] * len(counts),
+            "lane": [bulk_lane([path], evaluated_ms)] * len(counts),
             "first_seq": [0] * len(counts),
             "last_seq": [0] * len(counts),
             "row_count": list(counts.values()),
@@ -187,17 +199,18 @@ def listing_rows(
     return tables, len(counts)
 
 
-def ledger_rows(batches: Mapping[int, int], first_commit_number: int) -> pa.Table:
+def ledger_rows(batches: Mapping[int, int], first_commit_number: int, lane: str) -> pa.Table:
     """A ledger for rows whose own is lost."""
     count = len(batches)
     return pa.table({
         "batch_id": list(batches),
         "commit_number": [first_commit_number + n for n in range(count)],
-        "lane": ["bulk"] * count,
+        "lane": [lane] * count,
         "first_seq": [0] * count,
         "last_seq": [0] * count,
         "row_count": list(batches.values()),
         "request_number_max": [0] * count,
+        "committed_at": [datetime.now(UTC).replace(tzinfo=None)] * count,
     })
 
 
@@ -235,10 +248,14 @@ def _maybe_read(
 
 
 def _save_ledger(
-    connection: duckdb.DuckDBPyConnection, target: RebuiltPart, saved: Saved, replayed_from: int
+    connection: duckdb.DuckDBPyConnection,
+    target: RebuiltPart,
+    saved: Saved,
+    sequences: Sequence[Interval],
 ) -> None:
-    """Batches with the rows that are left of them; without the records that will be replayed."""
-    rows = _maybe_read(connection, "applied", "", 0, 1 << 60)
+    """Batches with the rows that are left of them; without the records that are told elsewhere."""
+    condition = "AND NOT (lane LIKE 'bulk%' AND request_number_max IN (FROM replayed))"
+    rows = _maybe_read(connection, "applied", condition, 0, 1 << 60)
     if rows is None:
         return
     saved.has_ledger = True
@@ -246,12 +263,16 @@ def _save_ledger(
     requests: set[int] = set()
     batches = rows.to_pylist()
     for batch in batches:
-        if batch["last_seq"] >= replayed_from and batch["lane"] not in ("carry", "wide"):
-            if batch["first_seq"] >= replayed_from:
+        if batch["last_seq"] and batch["lane"] not in ("carry", "wide"):
+            own = (batch["first_seq"], batch["last_seq"])
+            left = without_intervals(own, sequences)
+            if not left:
                 continue
-            # The older records of the batch are gone from the journal; what was saved stays.
-            batch["last_seq"] = replayed_from - 1
-            batch["row_count"] = saved.batches[batch["batch_id"]]
+            if left != [own]:
+                # These records are in this part alone: what was saved of them stays.
+                batch["first_seq"], batch["last_seq"] = left[0]
+                batch["row_count"] = saved.batches[batch["batch_id"]]
+                saved.scattered += left[1:]
         lost = batch["row_count"] - saved.batches[batch["batch_id"]]
         if batch["lane"] not in ("carry", "wide") and lost > 0:
             saved.lost_batch_rows[batch["lane"]] += lost
@@ -261,6 +282,7 @@ def _save_ledger(
             requests.add(batch["request_number_max"])
         elif batch["last_seq"] and batch["lane"] != "carry":
             saved.lost_requests += batch["last_seq"] - batch["first_seq"] + 1
+    saved.lost_requests += sum(last - first + 1 for first, last in saved.scattered)
     saved.ledger = {batch["batch_id"] for batch in kept}
     saved.lost_requests += len(requests) - saved.rows["requests"]
     # No number that was given is given again: who reads behind a cursor would pass over it.
@@ -271,6 +293,19 @@ def _save_ledger(
         kept.append(mark | {name: max(batch[name] for batch in batches) for name in highest})
     if kept:
         target.insert("applied", pa.Table.from_pylist(kept, schema=rows.schema))
+
+
+def without_intervals(own: Interval, others: Sequence[Interval]) -> list[Interval]:
+    """What is left of an interval of whole numbers; `others` in order."""
+    first, last = own
+    left: list[Interval] = []
+    for low, high in others:
+        if low > first and first <= last:
+            left.append((first, min(low - 1, last)))
+        first = max(first, high + 1)
+    if first <= last:
+        left.append((first, last))
+    return left
 
 
 def _count(column: pa.ChunkedArray, into: Counter[int]) -> None:

@@ -18,12 +18,12 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from msgspec import Struct
 
 from ..errors import StoreError
 from .control.sealed_files import LostCommits, Manifest, SealedFile, SealedFiles, SealedPart
+from .damage import UNREADABLE
 from .holds import Holds
 from .parts import busy_file_errors, sync_directory
 
@@ -292,6 +292,6 @@ class SealedData:
             return False
         try:
             row_count = pq.read_metadata(path).num_rows
-        except (OSError, pa.ArrowException):
+        except UNREADABLE:
             return False
         return bool(row_count == sum(file.row_count for file in inputs))

@@ -32,6 +32,7 @@ from msgspec import Struct
 
 from .pulled import METADATA_KEY, SLOTS, Puller, chosen_paths
 from .sorting import time_values
+from .upgrades import PARQUET_METADATA
 
 __all__ = ["GROUP_ROWS_MAX", "SEALED_TABLES", "SealedTable", "Span", "conformed", "write_sealed"]
 
@@ -232,9 +233,8 @@ class _Writer:
         self._schema = _file_schema(table)
         self._all = pa.schema([*self._schema, *(pa.field(name, pa.string()) for name in slots)])
         self._writer = pq.ParquetWriter(path, self._all, **_options(table, slots))
-        if paths:
-            told = msgspec.json.encode(paths).decode()
-            self._writer.add_key_value_metadata({METADATA_KEY: told})
+        told = {METADATA_KEY: msgspec.json.encode(paths).decode()} if paths else {}
+        self._writer.add_key_value_metadata({**PARQUET_METADATA, **told})
 
     def write(self, rows: pa.Table) -> None:
         made = _finished(rows, self._table, self._schema)

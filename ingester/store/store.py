@@ -29,11 +29,12 @@ from .control.sealed_files import SealedFile, SealedFiles, SealedPart
 from .cursors import Cursors
 from .database import Cursor, Database, StoreBroken
 from .holds import Holds
-from .ledger import AppliedBatch, Ledger, is_applied, marks_of, read_ledger, write_applied
+from .ledger import AppliedBatch, Ledger, marks_of, maybe_commit_number, read_ledger, write_applied
 from .lost import LEAP, cut_ledgers, kept_files, missing_numbers, newest_number
 from .metadata_copy import keep_metadata
 from .parts import Part, PartFiles
 from .pinned import PinnedRows, TailRows
+from .put_back import doubled_parts
 from .relations import Held, Snapshot, files_by_table
 from .rollup_file import RollupFile
 from .sealed import SealedData
@@ -77,9 +78,10 @@ class Store:
         self.sealed = SealedData(data_dir, self.holds, manifest)
         self.rollup_file = RollupFile(data_dir / "rollups.duckdb")
         self.database = Database(config, self._temp_directory, self._attach, self.holds)
-        # Numbers of parts that are gone, and upload files that nobody lists and that stay.
+        # Numbers of parts that are gone, and of those that are there and not read (`put_back.py`).
         self.missing_parts: list[int] = []
-        self.kept_files: list[str] = []
+        self.doubled_parts: list[int] = []
+        self.kept_files: list[str] = []  # uploads that nobody lists and that stay
         # Journal records up to here were evaluated by rules; those to be loaded were lost since.
         self.evaluated_seq = 0
         self.commit_count = 0
@@ -89,8 +91,7 @@ class Store:
         self.checkpoint_failure_count = 0
         # Names of parts in which a rollback has left blocks that a checkpoint gives back.
         self._rolled_back: set[str] = set()
-        # An insert failed: DuckDB has lost sight of its blocks until the file is opened again,
-        # which cuts them off (`PartFiles`).
+        # An insert failed: its blocks are lost until the file is opened again (`PartFiles`).
         self._has_leaked = False
 
     def listen(self, listener: Callable[[], None]) -> None:
@@ -137,11 +138,13 @@ class Store:
         self.parts.attach_all(cursor, self.sealed.parts, known)
         self._rolled_back.clear()
         self.ledger.rise(read_ledger(cursor, [part.name for part in self.parts.parts]))
+        self._leave_out_doubled(cursor)
         self.rollup_file.attach(cursor)
         newest = max((part.number for part in self.parts.parts), default=0)
         seen = max(manifest.evaluated.commit_number, self.rollup_file.commit_number(cursor))
         numbers = [part.number for part in self.parts.parts]
-        for low, high, number in cut_ledgers(cursor, numbers, self.sealed.parts.values()):
+        parts, told = self.sealed.parts.values(), self.sealed.lost
+        for low, high, number in cut_ledgers(cursor, numbers, parts, told):
             self.sealed.note_lost(low, high, number)
         is_lost = newest < known or seen > self.ledger.commit_number
         if is_lost:
@@ -155,6 +158,13 @@ class Store:
         self.sealed.note_part(self.parts.newest.number)
         self.evaluated_seq = manifest.evaluated.seq
         self._look_at_uploads()
+
+    def _leave_out_doubled(self, cursor: Cursor) -> None:
+        numbers = [part.number for part in self.parts.parts]
+        sealed = self.sealed
+        self.doubled_parts = doubled_parts(cursor, numbers, sealed.all_files(), sealed.directory)
+        for number in self.doubled_parts:
+            self.parts.leave_out(cursor, number)
 
     def _look_at_uploads(self) -> None:
         """Which files are listed and cannot be read, and which are kept though nobody lists them;
@@ -171,7 +181,8 @@ class Store:
         unreadable = set(remove_unlisted(directory, listed, spared))
         for part in parts:
             part.unreadable_files = tuple(name for name in part.upload_files if name in unreadable)
-        self.missing_parts = missing_numbers(attached, sealed.parts, self.parts.newest.number)
+        there = [*attached, *self.doubled_parts]
+        self.missing_parts = missing_numbers(there, sealed.parts, self.parts.newest.number)
 
     @property
     def is_space_owed(self) -> bool:
@@ -289,7 +300,7 @@ class Store:
             part = self.parts.create(
                 cursor,
                 self.ledger.carry(),
-                self.ledger.committed_number,
+                self.ledger.commit_number,
                 number=self.parts.newest.number + 1,
             )
             try:
@@ -412,13 +423,12 @@ class Store:
     ) -> None:
         """COMMIT behind the gate and take note. DuckDB's errors pass through."""
         with self._gate:
-            write_applied(cursor, part.name, batches, self.ledger.commit_number + 1)
-            # Also when COMMIT fails: a number is never used for two commits that may both be there.
-            self.ledger.commit_number += len(batches)
+            first_number = self.ledger.take_commit_numbers(len(batches))
+            write_applied(cursor, part.name, batches, first_number)
             if not part.is_wide and self._makes_wide(part, pinned):
                 write_applied(cursor, part.name, [AppliedBatch(0, "wide", 0, 0, 0, 0)], 0)
             cursor.execute("COMMIT")
-            self._note_applied(part, batches, pinned)
+            self._note_applied(part, batches, first_number + len(batches) - 1, pinned)
             if upload is not None:
                 self._publish(part.name, upload)
 
@@ -431,9 +441,13 @@ class Store:
         part.upload_bytes += upload.byte_count
 
     def _note_applied(
-        self, part: Part, batches: Sequence[AppliedBatch], pinned: Mapping[str, PinnedRows]
+        self,
+        part: Part,
+        batches: Sequence[AppliedBatch],
+        last_number: int,
+        pinned: Mapping[str, PinnedRows],
     ) -> None:
-        self.ledger.applied(batches)
+        self.ledger.applied(batches, last_number)
         self.commit_count += 1
         for listener in self.commit_listeners:
             listener()
@@ -462,8 +476,9 @@ class Store:
             if not self._transactions_in[part.number]:
                 del self._transactions_in[part.number]
 
-    def _was_applied(self, part: Part, batch: AppliedBatch, error: StoreError) -> bool:
-        """Read the ledger after a COMMIT that raised `error`.
+    def _maybe_applied(self, part: Part, batch: AppliedBatch, error: StoreError) -> int | None:
+        """Read the ledger after a COMMIT that raised `error`: the number of the batch, if it is
+        there.
 
         Raises StoreFailed when it cannot be read: "busy" would say that nothing was stored.
         """
@@ -473,7 +488,7 @@ class Store:
                 if isinstance(error, StoreBroken):
                     self.recover(error.generation)
                 with self.database.lease() as lease, lease.using() as cursor:
-                    return is_applied(cursor, part.name, batch.batch_id)
+                    return maybe_commit_number(cursor, part.name, batch.batch_id)
             except StoreBusy as busy:
                 error = busy
                 if time.monotonic() > gives_up_at:

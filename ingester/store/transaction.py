@@ -176,10 +176,11 @@ class Transaction:
         self._lease.close()
         # Until the ledger has been read the file may be listed: it is left alone.
         upload, self._upload = self._upload, None
-        if self._store._was_applied(self._part, batches[0], error):
+        last_number = self._store._maybe_applied(self._part, batches[-1], error)
+        if last_number is not None:
             database = self._store.database
             with database.lease() as lease, lease.using(), self._store._gate:
-                self._store._note_applied(self._part, batches, self._pinned)
+                self._store._note_applied(self._part, batches, last_number, self._pinned)
                 if upload is not None:
                     self._store._publish(self._part.name, upload)
             return

@@ -24,14 +24,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StoreBusy, StoreFailed
+from .damage import UNREADABLE
 from .parts import sync_directory
+from .upgrades import PARQUET_METADATA, maybe_newer_parquet
 
-__all__ = ["UploadFile", "remove_unlisted", "row_count", "table_of"]
+__all__ = ["UploadFile", "remove_unlisted", "request_of", "row_count", "table_of"]
 
 _SUFFIX = ".parquet"
 _TEMPORARY_SUFFIX = ".tmp"
 # What is named otherwise was put there by somebody else.
-_NAME = re.compile(r"\d{6,}-[0-9a-f]{16}(-[a-z_]+)?\.parquet(\.tmp)?")
+_NAME = re.compile(r"\d{6,}-([0-9a-f]{16})(-[a-z_]+)?\.parquet(\.tmp)?")
 
 # Level 1 is 5 % larger than DuckDB's level 3 and takes half the time.
 _ZSTD_LEVEL = 1
@@ -46,6 +48,12 @@ _STATISTICS_COLUMNS = [
     "batch_id",
     "line_number",
 ]
+
+
+def request_of(name: str) -> int | None:
+    """The request whose rows are in a file; None when it is none of ours."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else int(found[1], 16)
 
 
 class UploadFile:
@@ -92,6 +100,7 @@ class UploadFile:
         """Make the file durable under its name; sets `byte_count`."""
         assert self._writer is not None
         with _busy_errors():
+            self._writer.add_key_value_metadata(PARQUET_METADATA)
             self._writer.close()
             os.fdatasync(self._descriptor)
             self.byte_count = os.fstat(self._descriptor).st_size
@@ -123,7 +132,7 @@ def row_count(path: Path) -> int:
     """Rows of a Parquet file, as its footer says. Raises StoreFailed."""
     try:
         return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise StoreFailed(f"{path.name} cannot be read: {error}") from error
 
 
@@ -144,10 +153,13 @@ def remove_unlisted(
 
 
 def _is_readable(path: Path) -> bool:
+    """Raises StoreFailed for a file of a newer release: its rows must not look lost."""
     try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowException):
+        problem = maybe_newer_parquet(pq.read_metadata(path))
+    except UNREADABLE:
         return False
+    if problem is not None:
+        raise StoreFailed(f"uploads/{path.name}: {problem}; start that one, nothing was changed")
     return True
 
 

@@ -1,7 +1,6 @@
 """Committed batches behind a cursor, as columns, and single rows of them as they were sent.
 
-A cursor is a commit number. It never passes one that is not in the ledger, because such a number
-may be given again; what is committed later has a higher one.
+A cursor is the number of a commit that was made; what is committed later has a higher one.
 """
 
 from __future__ import annotations

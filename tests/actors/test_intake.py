@@ -64,6 +64,21 @@ async def test_answer_carries_id_date_and_no_server_header() -> None:
         assert b"server" not in first.headers
 
 
+@pytest.mark.parametrize("path", [b"/v1/a/b", b"/test/v1/a/b", b"/v1/" + b"a" * 9000], ids=len)
+async def test_what_never_reaches_the_natero_door_is_answered_without_a_body_too(
+    path: bytes,
+) -> None:
+    async def fault(request: Request) -> Response:
+        raise ValueError
+
+    async with serving(fault) as served:
+        for line in (b"Host: a", b"Host: a\r\nHost: b", b"Expect: x\r\nHost: a", b"a: \x7f"):
+            async with served.connected() as peer:
+                answer = await peer.ask(b"POST %b HTTP/1.1\r\n%b\r\n\r\n" % (path, line))
+            assert answer.status in {500, 400, 417, 414}
+            assert (answer.body, b"content-type" in answer.headers) == (b"", False)
+
+
 async def test_fault_in_a_handler_is_logged_without_message_or_target() -> None:
     with structlog.testing.capture_logs() as logged:
         async with serving(shapes_handler) as served, served.connected() as peer:
@@ -254,6 +269,7 @@ async def test_allowed_origin_gets_preflight_and_headers() -> None:
         assert answer.headers[allow] == b"https://a.example"
         assert b"POST" in answer.headers[b"access-control-allow-methods"]
         assert answer.headers[b"vary"] == b"Origin"
+        assert answer.headers[b"ingester-accepted"] == b"0", "as every 2xx"
         answer = await peer.ask(get % b"https://a.example")
         assert answer.headers[allow] == b"https://a.example"
         answer = await peer.ask(get % b"https://b.example")
@@ -270,6 +286,8 @@ async def test_allowed_origin_gets_preflight_and_headers() -> None:
         answer = await peer.ask(get % b"https://a.example")
         assert allow not in answer.headers
         assert b"vary" not in answer.headers
+        served.server.take(IntakeConfig(cors_origins=("*",)))
+        assert (await peer.ask(get % b"https://a.example")).headers[allow] == b"*", "read again"
 
 
 async def test_drain_closes_idle_connections_and_finishes_open_requests() -> None:

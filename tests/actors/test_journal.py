@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 import trio
 import trio.lowlevel
@@ -180,6 +181,41 @@ async def test_the_gate_is_full_until_the_loader_has_stored() -> None:
         bench.load_all()
         assert not bench.gate.is_full
         bench.gate.close()
+
+
+def test_the_last_eighth_of_the_backlog_is_for_those_who_have_the_least_in_it() -> None:
+    gate = JournalGate(backlog_bytes_max=200_000)
+
+    def add(credential: str) -> None:
+        request = small_request(1)
+        request.entry = msgspec.structs.replace(request.entry, credential=credential)
+        gate.append_nowait(b"x" * 100, request, lambda failure: None)
+
+    def fill(credential: str) -> int:
+        count = 0
+        while not gate.is_full_for(credential):
+            add(credential)
+            count += 1
+        return count
+
+    assert fill("greedy") > 50
+    assert 7 / 8 <= gate.backlog_bytes / gate.backlog_bytes_max < 8 / 9
+    assert not gate.is_full_for("polite")
+    # The second one has less than the first, until it has too much itself; a third has room then.
+    for _ in range(3):
+        add("polite")
+    assert gate.is_full_for("greedy")
+    assert not gate.is_full_for("polite")
+    fill("eager")
+    assert gate.is_full_for("eager")
+    assert not gate.is_full_for("polite") or gate.is_full
+    # What the loader makes free is not the greedy one's alone: it is back when it has room.
+    gate.applied(gate.backlog_bytes // 4)
+    assert not gate.is_full_for("greedy")
+    fill("greedy")
+    assert not gate.is_full_for("polite")
+    gate.applied(gate.backlog_bytes)
+    assert (gate.backlog_bytes, gate._shares) == (0, {})
 
 
 async def test_the_fault_of_the_harness_acknowledges_before_the_write(

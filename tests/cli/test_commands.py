@@ -32,6 +32,7 @@ from ingester.errors import StoreFailed
 from ingester.messages import Source
 from ingester.sandbox.values import csv_field
 from ingester.store.control import ControlStore, SourceKeys
+from tests.cli.doors import open_door, write_events
 
 PAIR = {"source": "shop", "auth_key": "A1", "api_key": "K1", "url": "http://x/v1/A1/K1"}
 LISTED = {
@@ -194,6 +195,27 @@ def test_rows_may_also_be_objects_and_a_table_shows_no_control_characters() -> N
     assert "\x1b" not in str(list(rows_table(rows).columns[0].cells))
     assert _decoded(b"[]") == Rows([], [])
     assert Rows(["a", "a"], [[Raw(b"1"), Raw(b"2")]]).objects() == [{"a": Raw(b"2")}]
+
+
+def test_an_upload_goes_where_the_running_server_listens(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """The settings of the command name another port than the server's."""
+    lines = write_events(tmp_path / "a", 3)
+    with open_door() as door:
+        server.answers = {
+            ("GET", "/api/v1/status"): (
+                200,
+                {"version": "1", "intake": door.url.removesuffix("/v1/authkey/apikey")},
+            ),
+            ("POST", "/api/v1/sources/shop/reveal"): (200, PAIR),
+        }
+        where = ("--data-dir", tmp_path)
+        assert run("upload", tmp_path / "a", "--source", "shop", *where).exit_code == 0
+        sent = run("upload", tmp_path / "a", "--ingest", "web", "--token", "t", *where, "--again")
+        assert sent.exit_code == 0, sent.stderr
+    assert [request.path for request in door.requests] == ["/v1/A1/K1", "/ingest/web"]
+    assert door.requests[0].decoded.splitlines() == lines
 
 
 def test_check_is_exit_code_0_only_when_all_is_well(server: FakeServer, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_the_demo_counts_what_it_sent_and_can_be_repeated(tmp_path: Path) -> Non
         )
         report = msgspec.json.decode(done.stdout)
         assert report["ok"]
+        assert report["incident"]["status"] == "opened", "the receiver was told"
         assert (report["sent"], report["accepted"], report["rejected"]) == (1004, 1000, 4)
         assert (report["queryable"], report["rejects_queryable"]) == (1000, 4)
         assert len(report["queries"]) == 3

@@ -122,6 +122,7 @@ async def test_control_socket_is_the_administrator(console: Console) -> None:
     assert answer.status == 200
     assert answer.document == {
         "version": ingester.__version__,
+        "intake": "http://intake.example:8080",
         "ready": True,
         "reasons": [],
         "actors": {"journal": {"lag_records": 2}},

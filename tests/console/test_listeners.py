@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import socket
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
 import trio
+import trio.testing
 
-from ingester.console.connection import ConsoleLimits
+from ingester.console.app import make_app
+from ingester.console.connection import ConsoleLimits, FaultLog
 from ingester.console.server import serve_console, socket_address
 from ingester.errors import ConfigError
 from tests.console.fakes import (
     Console,
+    FakeServices,
     ask,
     eventually,
     read_answer,
@@ -54,8 +59,10 @@ async def test_accepting_goes_on_after_descriptors_ran_out(
     except OSError as error:
         structlog.get_logger().error("the first", exc_info=error)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    client = socket.socket()
-    client.setblocking(False)
+    # A descriptor that becomes free meanwhile (the request before, garbage) takes one client.
+    await eventually(lambda: not console.counters.connections_open)
+    gc.collect()
+    clients = [socket.socket() for _ in range(8)]
     used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
     fillers: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (used + 8, hard))
@@ -65,7 +72,9 @@ async def test_accepting_goes_on_after_descriptors_ran_out(
                 fillers.append(os.dup(0))
             except OSError:
                 break
-        client.connect_ex((console.addresses.host, console.addresses.port))
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((console.addresses.host, console.addresses.port))
         await eventually(lambda: console.counters.accept_failures_total >= 3)
     finally:
         for filler in fillers:
@@ -73,8 +82,21 @@ async def test_accepting_goes_on_after_descriptors_ran_out(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     with trio.fail_after(5):
         assert (await console.get("/healthz")).status == 200
-    client.close()
-    assert "".join(capfd.readouterr()).count("cannot accept") == 1
+    for client in clients:
+        client.close()
+    assert "cannot accept" in "".join(capfd.readouterr())
+
+
+async def test_a_fault_that_repeats_is_a_line_a_second(
+    autojump_clock: trio.testing.MockClock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    faults = FaultLog()
+    for _ in range(9):
+        faults.report("cannot accept", OSError("none"))
+        await trio.sleep(0.25)
+    told = "".join(capfd.readouterr())
+    assert told.count("cannot accept") == 3
+    assert told.count("suppressed=3") == 2
 
 
 async def test_counters_tell_listener_and_status(console: Console) -> None:
@@ -196,3 +218,35 @@ async def test_ipv6_address_is_told_in_brackets() -> None:
         addresses = await nursery.start(run)
         assert addresses.url == f"http://[::1]:{addresses.port}"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("is_stopping", [True, False])
+async def test_cancelling_the_server_waits_for_no_answer_that_nobody_reads(
+    tmp_path: Path, is_stopping: bool
+) -> None:
+    """The end of a process gives the console two seconds, whatever its own patience."""
+    services, stop = FakeServices(tmp_path), trio.Event()
+    limits = ConsoleLimits(drain_seconds_max=60, send_seconds_max=60)
+    serve = partial(
+        serve_console,
+        make_app(services),
+        bind=None,
+        unix_path=tmp_path / "control.sock",
+        tls=None,
+        stop=stop,
+        limits=limits,
+    )
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            addresses = await nursery.start(serve)
+            stream = await trio.open_unix_socket(str(addresses.unix_path))
+            body = b'{"sql":"large 30000000"}'
+            head = b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            await stream.send_all(head % len(body) + body)
+            await stream.receive_some(100)
+            if is_stopping:
+                stop.set()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+    await stream.aclose()
+    services.control.close()

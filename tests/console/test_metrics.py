@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import ingester
 from ingester.console.connection import ConsoleCounters
-from ingester.console.metrics import LABEL_VALUES_MAX, make_registry, metrics_text
+from ingester.console.metrics import LABEL_VALUES_MAX, LABELS, make_registry, metrics_text
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -34,6 +37,13 @@ def kind(snapshot: Mapping[str, Mapping[str, object]], name: str) -> str:
     text = metrics_text(make_registry(lambda: snapshot)).decode()
     (line,) = [line for line in text.splitlines() if line.startswith(f"# TYPE {name} ")]
     return line.rsplit(" ", 1)[1]
+
+
+def test_every_label_that_a_snapshot_of_ours_names_is_one() -> None:
+    """One that is none costs its figures: deliveries and queries by outcome were nowhere."""
+    sources = Path(ingester.__file__).parent.rglob("*.py")
+    named = {name for path in sources for name in re.findall(r'"by_(\w+)"', path.read_text())}
+    assert {"outcome", "reason"} <= named <= LABELS
 
 
 def test_numbers_become_gauges_and_totals_counters() -> None:

@@ -13,6 +13,7 @@ from hatchling.builders.wheel import WheelBuilder
 import ingester
 from ingester.console.assets import Assets
 from ingester.console.screens import ALERTS, SCREENS, SECTIONS, SETTINGS
+from tests.console.screens.pictures import PICTURES
 
 CONSOLE = Path(ingester.__file__).parent / "console"
 MODULES = sorted((CONSOLE / "static").rglob("*.js"))
@@ -128,3 +129,14 @@ def test_the_version_changes_with_any_file_and_names_are_exact() -> None:
     for name in ("../app.py", "screens", "vendor/build/build.mjs", "app.css/", "APP.CSS", ""):
         assert assets.maybe_asset(assets.version, name) is None, name
     assert assets.maybe_asset("0" * 16, "app.css") is None
+
+
+def test_pictures_that_are_shown_are_there_and_small() -> None:
+    """The README and its page of screens; `pictures.py` makes them anew."""
+    root, shown = CONSOLE.parents[1], set()
+    for page in (root / "README.md", CONSOLE / "SCREENS.md"):
+        for target in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text("utf-8")):
+            picture = (page.parent / target).resolve()
+            assert picture.stat().st_size < 100_000, target
+            shown.add(picture)
+    assert shown == {CONSOLE / "pictures" / f"{name}.png" for name in PICTURES}

@@ -189,7 +189,8 @@ def test_in_logflare_mode_each_firing_is_an_event_that_never_resolves() -> None:
     assert len(keys) == 4
     assert (first.title, first.description) == ("Too slow", "p99 over a second")
     assert first.metadata == {"service": "logflare", "data": [{"n": 1}, {"n": 2}]}
-    assert event_of(maybe_firing_body(firing(is_alert=False), LOGFLARE)).title == "1 event detected"
+    of_rule = event_of(maybe_firing_body(firing(is_alert=False), LOGFLARE))
+    assert (of_rule.title, of_rule.description) == ("1 event detected", ""), "every key, always"
     assert body_of(LOGFLARE, kind="resolved") is None
 
 

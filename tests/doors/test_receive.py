@@ -146,6 +146,23 @@ async def test_the_budget_covers_a_body_received_and_decoded(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_who_waits_for_memory_is_told_to_come_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+) -> None:
+    """A wait without an end would hold a place among the connections for as long."""
+    monkeypatch.setattr("ingester.doors.receive.BUDGET_SECONDS_MAX", 0.05)
+    async with open_rig(tmp_path) as rig:
+        budget = rig.admission.whole_budget if is_whole else rig.admission.budget
+        assert budget.reserve_nowait(budget.total_bytes)
+        body = Body(GOOD_LINE, whole=is_whole)
+        request = asked(rig, body, content_length=len(GOOD_LINE))
+        with pytest.raises(Overloaded, match="memory"):
+            await receive_body(request, rig.admission)
+        assert not budget.is_waited_for
+        budget.release(budget.total_bytes)
+
+
 async def test_bytes_read_before_the_lane_was_known_stay_within_the_budget(tmp_path: Path) -> None:
     """While no worker is free; the half for the decoded body goes back at once."""
     async with open_rig(tmp_path, workers=0, small_body_bytes_max=SMALL) as rig:

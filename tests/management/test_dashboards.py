@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from ingester.management import Actor, Answer, Links, Management
-from ingester.management.calls import LOCAL_ADMIN
 from ingester.management.widgets import BUILT_IN
 from ingester.store.control import ControlStore
+from tests.management.desk import VIEWER, Desk
 
-VIEWER = Actor(name="tok_1", role="viewer")
 METRIC = {"kind": "number", "source": {"from": "metric", "metric_id": "m", "value": "last"}}
 
 
-class Desk:
-    """The dispatcher with short calls."""
-
-    def __init__(self, control: ControlStore) -> None:
-        links = Links(intake=lambda: "https://in.example", console=lambda: "https://c.example/")
-        self.control = control
-        self.management = Management(control, links)
-
-    def ask(
-        self, method: str, path: str = "", body: object = None, *, actor: Actor = LOCAL_ADMIN
-    ) -> Answer:
-        data = b"" if body is None else json.dumps(body).encode()
-        return self.management.handle(method, f"/api/v1/dashboards{path}", {}, data, actor)
-
-    def document(self, method: str, path: str = "", body: object = None) -> dict[str, Any]:
-        answer = self.ask(method, path, body)
-        assert 200 <= answer.status < 300, answer.document
-        return dict(answer.document)
-
-    def refused(self, method: str, path: str, body: object = None) -> tuple[int, object]:
-        answer = self.ask(method, path, body)
-        return answer.status, answer.document.get("field")
+class Dashboards(Desk):
+    base = "/api/v1/dashboards"
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        yield Desk(control)
+def desk(control: ControlStore) -> Dashboards:
+    return Dashboards(control)
 
 
-def test_a_dashboard_is_made_read_changed_and_deleted(desk: Desk) -> None:
+def test_a_dashboard_is_made_read_changed_and_deleted(desk: Dashboards) -> None:
     made = desk.document("POST", body={"name": "Shop", "since": "now-7d", "widgets": [METRIC]})
     assert (made["id"], made["revision"], made["widget_count"]) == ("dsh_1", 1, 1)
     assert desk.document("GET", "/dsh_1") == made
@@ -62,7 +33,7 @@ def test_a_dashboard_is_made_read_changed_and_deleted(desk: Desk) -> None:
     assert actions == ["dashboard deleted", "dashboard changed", "dashboard created"]
 
 
-def test_a_change_of_an_older_revision_is_refused_and_says_whose_is_newer(desk: Desk) -> None:
+def test_a_change_of_an_older_revision_is_refused_and_says_whose_is_newer(desk: Dashboards) -> None:
     desk.document("POST", body={"name": "Shop"})
     desk.document("PATCH", "/dsh_1", {"revision": 1, "widgets": [METRIC]})
     late = desk.ask("PATCH", "/dsh_1", {"revision": 1, "widgets": []})
@@ -73,7 +44,7 @@ def test_a_change_of_an_older_revision_is_refused_and_says_whose_is_newer(desk: 
     assert desk.refused("PATCH", "/dsh_1", {"widgets": []}) == (422, "revision")
 
 
-def test_built_in_dashboards_are_listed_first_and_cannot_be_changed(desk: Desk) -> None:
+def test_built_in_dashboards_are_listed_first_and_cannot_be_changed(desk: Dashboards) -> None:
     desk.document("POST", body={"name": "A"})
     listed = desk.document("GET")["dashboards"]
     assert [row["id"] for row in listed] == ["custom-metrics", "product-usage", "dsh_1"]
@@ -89,7 +60,7 @@ def test_built_in_dashboards_are_listed_first_and_cannot_be_changed(desk: Desk) 
         desk.document("POST", body={"name": f"Copy of {one.name}", **copied})
 
 
-def test_names_are_unique(desk: Desk) -> None:
+def test_names_are_unique(desk: Dashboards) -> None:
     desk.document("POST", body={"name": "A"})
     desk.document("POST", body={"name": "B"})
     assert desk.refused("POST", "", {"name": "A"})[0] == 409
@@ -98,7 +69,7 @@ def test_names_are_unique(desk: Desk) -> None:
     desk.document("PATCH", "/dsh_2", {"revision": 1, "name": "B", "description": "same name"})
 
 
-def test_widgets_get_ids_that_no_other_has(desk: Desk) -> None:
+def test_widgets_get_ids_that_no_other_has(desk: Dashboards) -> None:
     widgets = [METRIC, {**METRIC, "id": "w1"}, METRIC]
     made = desk.document("POST", body={"name": "A", "widgets": widgets})
     assert [widget["id"] for widget in made["widgets"]] == ["w2", "w1", "w3"]
@@ -122,14 +93,14 @@ def test_widgets_get_ids_that_no_other_has(desk: Desk) -> None:
     ],
 )  # fmt: skip
 def test_what_could_not_be_shown_is_refused_at_its_place(
-    desk: Desk, widget: dict[str, object], field: str
+    desk: Dashboards, widget: dict[str, object], field: str
 ) -> None:
     status, named = desk.refused("POST", "", {"name": "A", "widgets": [widget]})
     assert status == 422
     assert named == field
 
 
-def test_a_viewer_reads_and_changes_nothing(desk: Desk) -> None:
+def test_a_viewer_reads_and_changes_nothing(desk: Dashboards) -> None:
     desk.document("POST", body={"name": "A"})
     assert desk.ask("GET", actor=VIEWER).status == 200
     assert desk.ask("GET", "/dsh_1", actor=VIEWER).status == 200

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ingester.delivery.exchange import Exchange, Target
 from ingester.delivery.signing import new_secret
-from ingester.management import Actor, Answer, Links, Management
-from ingester.management.calls import LOCAL_ADMIN
 from ingester.store.control import ControlStore
 from ingester.store.control.outbox import append_revision
 from tests.delivery.incidents import revision
+from tests.management.desk import VIEWER, Desk
 
-VIEWER = Actor(name="tok_1", role="viewer")
 HOOK = {"name": "ops", "type": "webhook", "url": "https://user:passw0rd@example.org/hook"}
 PAGER = {
     "name": "pager",
@@ -49,37 +43,15 @@ class FakeDelivery:
         self.rung += 1
 
 
-class Desk:
-    """The dispatcher with short calls."""
-
+class DeliveryDesk(Desk):
     def __init__(self, control: ControlStore) -> None:
-        self.control = control
         self.delivery = FakeDelivery()
-        links = Links(intake=lambda: "https://in.example", console=lambda: "https://c.example/")
-        self.management = Management(control, links, delivery=self.delivery)
-
-    def ask(
-        self, method: str, path: str, body: object = None, *, actor: Actor = LOCAL_ADMIN
-    ) -> Answer:
-        path, _, query = path.partition("?")
-        pairs = dict(pair.split("=") for pair in query.split("&") if pair)
-        data = b"" if body is None else json.dumps(body).encode()
-        return self.management.handle(method, "/api/v1" + path, pairs, data, actor)
-
-    def document(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        answer = self.ask(method, path, body)
-        assert 200 <= answer.status < 300, answer.document
-        return dict(answer.document)
-
-    def refused(self, method: str, path: str, body: object = None) -> tuple[int, object]:
-        answer = self.ask(method, path, body)
-        return answer.status, answer.document.get("field")
+        super().__init__(control, delivery=self.delivery)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        yield Desk(control)
+def desk(control: ControlStore) -> DeliveryDesk:
+    return DeliveryDesk(control)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +72,12 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     ],
 )
 def test_what_cannot_be_is_422_with_its_field(
-    desk: Desk, body: dict[str, object], field: str
+    desk: DeliveryDesk, body: dict[str, object], field: str
 ) -> None:
     assert desk.refused("POST", "/destinations", body) == (422, field)
 
 
-def test_no_answer_shows_a_secret_and_what_is_shown_may_come_back(desk: Desk) -> None:
+def test_no_answer_shows_a_secret_and_what_is_shown_may_come_back(desk: DeliveryDesk) -> None:
     secret = new_secret()
     hook = {**HOOK, "secret": secret, "headers": {"X-Api-Key": "hidden-key", "X-Team": "data"}}
     made = desk.document("POST", "/destinations", hook)
@@ -132,14 +104,14 @@ def test_no_answer_shows_a_secret_and_what_is_shown_may_come_back(desk: Desk) ->
         assert hidden not in told
 
 
-def test_the_type_cannot_be_changed(desk: Desk) -> None:
+def test_the_type_cannot_be_changed(desk: DeliveryDesk) -> None:
     made = desk.document("POST", "/destinations", HOOK)
     path = f"/destinations/{made['id']}"
     assert desk.refused("PATCH", path, {"type": "generic"}) == (422, "type")
     assert desk.refused("PATCH", path, {"api_token": "k"}) == (422, "api_token")
 
 
-def test_verify_sends_a_sample_and_tells_what_came_back(desk: Desk) -> None:
+def test_verify_sends_a_sample_and_tells_what_came_back(desk: DeliveryDesk) -> None:
     made = desk.document("POST", "/destinations", HOOK)
     told = desk.document("POST", f"/destinations/{made['id']}/verify")
     [(target, event_id, body)] = desk.delivery.sent
@@ -157,7 +129,7 @@ def test_verify_sends_a_sample_and_tells_what_came_back(desk: Desk) -> None:
     assert desk.control.list_deliveries(limit=10) == []
 
 
-def test_a_new_secret_is_shown_once_and_the_old_one_ends(desk: Desk) -> None:
+def test_a_new_secret_is_shown_once_and_the_old_one_ends(desk: DeliveryDesk) -> None:
     made = desk.document("POST", "/destinations", {**HOOK, "secret": new_secret()})
     path = f"/destinations/{made['id']}"
     rotated = desk.document("POST", f"{path}/rotate", {"overlap_seconds": 60})
@@ -167,7 +139,7 @@ def test_a_new_secret_is_shown_once_and_the_old_one_ends(desk: Desk) -> None:
     assert desk.refused("POST", f"{path}/rotate", {"secret": "short"}) == (422, "secret")
 
 
-def test_routes_are_made_changed_and_tried(desk: Desk) -> None:
+def test_routes_are_made_changed_and_tried(desk: DeliveryDesk) -> None:
     made = desk.document("POST", "/destinations", HOOK)
     rules = {"allow": [{"field": "service", "match": "prefix", "value": "web"}]}
     route = desk.document("POST", "/routes", {"destination": made["id"], **rules})
@@ -186,7 +158,7 @@ def test_routes_are_made_changed_and_tried(desk: Desk) -> None:
     assert desk.refused("POST", "/routes", {"destination": "dst_9"}) == (422, "destination")
 
 
-def test_deliveries_are_paged_and_sent_again(desk: Desk) -> None:
+def test_deliveries_are_paged_and_sent_again(desk: DeliveryDesk) -> None:
     made = desk.document("POST", "/destinations", HOOK)
     with desk.control._transaction() as connection:
         for number in range(3):
@@ -212,7 +184,7 @@ def test_deliveries_are_paged_and_sent_again(desk: Desk) -> None:
     )
 
 
-def test_a_viewer_reads_and_changes_nothing(desk: Desk) -> None:
+def test_a_viewer_reads_and_changes_nothing(desk: DeliveryDesk) -> None:
     made = desk.document("POST", "/destinations", HOOK)
     for path in ("/destinations", f"/destinations/{made['id']}", "/routes", "/deliveries"):
         assert desk.ask("GET", path, actor=VIEWER).status == 200

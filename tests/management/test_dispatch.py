@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from ingester.management import ROUTES, Actor, Answer, Links, Management
+from ingester.management import ROUTES, Actor
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.management.dispatch import find_route
 from ingester.store.control import ControlStore, RefusedRequest, UsageChange, members
+from tests.management.desk import VIEWER, Desk
 from tests.management.fake_desk import FakeDesk
-
-VIEWER = Actor(name="tok_1", role="viewer")
-
-
-class Desk:
-    """The dispatcher with short calls."""
-
-    def __init__(self, control: ControlStore) -> None:
-        self.control = control
-        links = Links(intake=lambda: "https://in.example", console=lambda: "https://c.example/")
-        self.management = Management(control, links, rejects=FakeDesk(control, 3))
-
-    def ask(
-        self, method: str, path: str, body: object = None, *, actor: Actor = LOCAL_ADMIN
-    ) -> Answer:
-        path, _, query = path.partition("?")
-        pairs = dict(pair.split("=") for pair in query.split("&") if pair)
-        data = b"" if body is None else json.dumps(body).encode()
-        return self.management.handle(method, "/api/v1" + path, pairs, data, actor)
-
-    def document(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        answer = self.ask(method, path, body)
-        assert 200 <= answer.status < 300, answer.document
-        return dict(answer.document)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        yield Desk(control)
+def desk(control: ControlStore) -> Desk:
+    return Desk(control, rejects=FakeDesk(control, 3))
 
 
 def path_of(pattern: str) -> str:
@@ -176,6 +149,8 @@ def test_rotate_revoke_reveal_and_delete(desk: Desk) -> None:
         ("POST", "/connections", {"name": "c", "tier": "gold"}, 422, "tier"),
         ("POST", "/connections", {"name": "c", "project_id": "a b"}, 422, "project_id"),
         ("POST", "/sources", {"name": "s", "map": {"colour": "/a"}}, 422, "map.colour"),
+        ("POST", "/sources", {"name": "s", "map": {"account_id": 5}}, 422, "map"),
+        ("POST", "/sources", {"name": "a/b"}, 422, "name"),
         ("POST", "/sources", {"name": "s", "dedup_hours": 0}, 422, "dedup_hours"),
         ("POST", "/projects", {"id": "default"}, 409, None),
         ("POST", "/members", {"email": "nobody"}, 422, "email"),
@@ -201,6 +176,11 @@ def test_a_refusal_has_status_sentence_and_field(
         assert not answer.is_change
     if status == 405:
         assert answer.allow
+
+
+def test_what_a_name_may_hold_is_told_in_words(desk: Desk) -> None:
+    told = desk.ask("POST", "/sources", {"name": "a/b"}).document["error"]
+    assert told == "name: 1 to 64 letters, digits, dots, dashes or underscores are taken"
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'"x"', b"[" * 100_000])

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingester.management import Actor, Answer, Links, Management
+from ingester.management import Actor, Links, Management
 from ingester.management.calls import LOCAL_ADMIN, NOBODY
 from ingester.store.control import ControlStore
+from tests.management.desk import VIEWER, Desk
 from tests.management.fake_desk import FakeDesk, stored
 
-VIEWER = Actor(name="tok_1", role="viewer")
 
-
-class Office:
+class Office(Desk):
     def __init__(self, control: ControlStore) -> None:
         self.desk = FakeDesk(control, 5)
-        links = Links(intake=str, console=str)
-        self.management = Management(control, links, rejects=self.desk)
-
-    def ask(
-        self, method: str, path: str, body: object = None, actor: Actor = LOCAL_ADMIN
-    ) -> Answer:
-        path, _, query = path.partition("?")
-        fields = dict(pair.split("=", 1) for pair in query.split("&") if pair)
-        data = b"" if body is None else json.dumps(body).encode()
-        return self.management.handle(method, f"/api/v1{path}", fields, data, actor)
+        super().__init__(control, rejects=self.desk)
 
     def get(self, path: str, actor: Actor = VIEWER) -> Any:
         answer = self.ask("GET", path, actor=actor)
@@ -46,9 +32,8 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Iterator[Office]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        yield Office(control)
+def office(control: ControlStore) -> Office:
+    return Office(control)
 
 
 def ids(*numbers: int) -> list[str]:
@@ -64,8 +49,8 @@ def test_readers_list_and_only_administrators_replay(office: Office) -> None:
         assert office.ask("GET", path, actor=VIEWER).status == 200
         assert office.ask("GET", path, actor=NOBODY).status == 401
     body = {"ids": ids(1)}
-    assert office.ask("POST", "/rejects/replay", body, VIEWER).status == 403
-    assert office.ask("POST", "/rejects/replay", body, NOBODY).status == 401
+    assert office.ask("POST", "/rejects/replay", body, actor=VIEWER).status == 403
+    assert office.ask("POST", "/rejects/replay", body, actor=NOBODY).status == 401
     assert office.ask("GET", f"/rejects/{ids(9)[0]}").status == 404
     assert office.ask("GET", "/rejects/nonsense").status == 404
     assert office.ask("GET", "/rejects/replay").status == 404

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
-import pytest
-
 from ingester.management import Actor
-from ingester.store.control import ControlStore, MemberInfo, Session
-from tests.management.test_watches import VIEWER, Desk
+from ingester.store.control import MemberInfo, Session
+from tests.management.desk import VIEWER, Desk
 
 SLOW = {
     "name": "slow",
@@ -19,12 +13,6 @@ SLOW = {
     "until": "now",
     "columns": ["service", "metadata.ms"],
 }
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        yield Desk(control)
 
 
 def viewer(name: str) -> Actor:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -31,10 +28,9 @@ MAP = {
 
 
 @pytest.fixture
-def management(tmp_path: Path) -> Iterator[Management]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        control.create_source("shop")
-        yield Management(control, Links(intake=str, console=str))
+def management(control: ControlStore) -> Management:
+    control.create_source("shop")
+    return Management(control, Links(intake=str, console=str))
 
 
 def tried(management: Management, actor: Actor = LOCAL_ADMIN, **body: object) -> Answer:

@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingester.management import Actor, Answer, Links, Management
-from ingester.management.calls import LOCAL_ADMIN
 from ingester.store.control import ControlStore
+from tests.management.desk import VIEWER, Desk
 from tests.watch.test_incidents import data, firer
 
-VIEWER = Actor(name="tok_1", role="viewer")
 LOG_COUNT = {"kind": "logs", "lql": "level:error"}
 
 
-class Desk:
-    def __init__(self, control: ControlStore) -> None:
-        self.control = control
-        links = Links(intake=lambda: "https://in.example", console=lambda: "https://c.example")
-        self.management = Management(control, links)
-
-    def ask(
-        self, method: str, path: str, body: object = None, *, actor: Actor = LOCAL_ADMIN
-    ) -> Answer:
-        path, _, query = path.partition("?")
-        pairs = dict(pair.split("=") for pair in query.split("&") if pair)
-        sent = b"" if body is None else json.dumps(body).encode()
-        return self.management.handle(method, f"/api/v1{path}", pairs, sent, actor)
-
-    def document(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        answer = self.ask(method, path, body)
-        assert 200 <= answer.status < 300, answer.document
-        return dict(answer.document)
-
-    def fire(self, *names: str) -> None:
-        with self.control.watching(now_s=time.time(), console_base="") as transaction:
-            for name in names:
-                made = firer(name, destinations=())
-                transaction.book.fire(made, title=name, data=data())
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with closing(ControlStore.open(tmp_path / "control.sqlite")) as control:
-        yield Desk(control)
+def fire(control: ControlStore, *names: str) -> None:
+    with control.watching(now_s=time.time(), console_base="") as transaction:
+        for name in names:
+            made = firer(name, destinations=())
+            transaction.book.fire(made, title=name, data=data())
 
 
 @pytest.mark.parametrize(
@@ -150,7 +120,7 @@ def test_what_needs_stored_data_says_so_without_it(desk: Desk) -> None:
 
 
 def test_incidents_are_paged_changed_and_told_of(desk: Desk) -> None:
-    desk.fire("a", "b", "c")
+    fire(desk.control, "a", "b", "c")
     page = desk.document("GET", "/incidents?limit=2")
     assert [one["id"] for one in page["incidents"]] == ["inc_3", "inc_2"]
     rest = desk.document("GET", f"/incidents?limit=2&before={page['next']}")
@@ -172,7 +142,7 @@ def test_incidents_are_paged_changed_and_told_of(desk: Desk) -> None:
 
 
 def test_silences_and_labels(desk: Desk) -> None:
-    desk.fire("cpu", "mem")
+    fire(desk.control, "cpu", "mem")
     matchers = [{"field": "monitor", "value": "cpu"}]
     covered = desk.document("POST", "/silences/preview", {"matchers": matchers})["incidents"]
     assert [one["title"] for one in covered] == ["cpu"]

@@ -27,6 +27,7 @@ __all__ = [
     "decoded",
     "entry",
     "event_line",
+    "is_utf8",
     "is_valid",
     "lines",
     "nested",
@@ -45,6 +46,14 @@ SNAKE = {
     "createdAt": "created_at",
     "sessionId": "session_id",
 }
+
+
+def is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def event_line(**changes: Any) -> bytes:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from ingester.protocol.chunk_shape import ChunkShape
 from ingester.protocol.event_lines import lone_surrogate_at
 
+from .lines import is_utf8
+
 _PARTS = [
     b"x", b" ", b"[", b"{", b"\\", b"\\\\", b"u", b"\\u", b"\\u00e9", b"\\ud83d", b"\\ude00",
     b"\r", b"\\uD83D\\uDE00", b"\\\\ud83d", b"\xc3\xa9", b"\xc3", b"\xa9", b"\xe4\xbf\x9d",
@@ -39,7 +41,7 @@ def test_a_regular_chunk_is_what_it_is_called(lines: list[bytes]) -> None:
     found = shape.regular_lines(chunk)
     texts = [line[:-1].removesuffix(b"\r") for line in lines]
     is_whole = all(text.endswith(b"}") for text in texts) and max(map(len, texts)) <= 250
-    is_clean = _is_utf8(chunk) and not lone_surrogate_at(chunk)
+    is_clean = is_utf8(chunk) and not lone_surrogate_at(chunk)
     opened = [text.count(b"{") + text.count(b"[") for text in texts]
     if found is None:
         # It may be too careful with depth, which it counts by neighbourhoods.
@@ -66,11 +68,3 @@ def test_the_depth_guess_never_misses(marks: list[list[bool]], depth_max: int) -
 def test_a_pair_of_escapes_is_regular() -> None:
     line = json.dumps({"a": "😀 é", "b": "C:\\users"}).encode() + b"\n"
     assert ChunkShape(1000, 5).regular_lines(line * 3) is not None
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

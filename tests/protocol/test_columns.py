@@ -32,7 +32,7 @@ from ingester.protocol.json_views import json_lengths, json_views
 from ingester.protocol.requests import decode_body
 from ingester.store.store import Store
 
-from .lines import bodies, decoded, entry, event_line
+from .lines import bodies, decoded, entry, event_line, is_utf8
 
 RULES = EventRules(line_bytes_max=2400, depth_max=8, lenient_session=True)
 _EPOCH = datetime(1970, 1, 1)
@@ -225,16 +225,8 @@ def test_json_views_point_at_their_bytes(texts: list[bytes], gap: bytes) -> None
     lengths = np.array([len(text) for text in texts], np.int32)
     views = json_views(data, starts, lengths)
     assert views.storage.cast(pa.binary_view()).to_pylist() == texts
-    if all(map(_is_utf8, texts)):
+    if all(map(is_utf8, texts)):
         views.storage.validate(full=True)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def test_event_columns_have_the_schema_of_the_store() -> None:

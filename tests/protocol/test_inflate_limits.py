@@ -153,13 +153,25 @@ def test_zstd_content_size_must_be_true() -> None:
             inflate_whole(body, "zstd", FREE)
 
 
+def test_zstd_content_size_must_be_true_also_before_an_empty_last_block() -> None:
+    head = b"\x28\xb5\x2f\xfd\x20"  # one segment, a size of one byte
+    block, empty = b"\x18\0\0abc", b"\x01\0\0"
+    assert inflate_whole(head + b"\x03" + block + empty, "zstd", FREE) == b"abc"
+    for size in (0, 2, 4, 255):
+        with pytest.raises(MalformedBody):
+            inflate_whole(head + bytes([size]) + block + empty, "zstd", FREE)
+    with pytest.raises(MalformedBody, match="not as long as told"):
+        inflate_whole(head + b"\x04" + empty, "zstd", FREE)
+
+
 def test_zstd_block_longer_than_its_window_is_refused() -> None:
     head = b"\x28\xb5\x2f\xfd\x00\x00"  # window 1 KiB
     assert inflate_whole(head + rle_block(1024, last=True), "zstd", FREE) == b"A" * 1024
     with pytest.raises(MalformedBody, match="block header"):
         inflate_whole(head + rle_block(1025, last=True), "zstd", FREE)
-    with pytest.raises(MalformedBody, match="block header"):
-        inflate_whole(head + b"\x07\x00\x00", "zstd", FREE)
+    for block in (b"\x07\x00\x00", b"\x05\x00\x00"):  # reserved; compressed, of no size
+        with pytest.raises(MalformedBody, match="block header"):
+            inflate_whole(head + block, "zstd", FREE)
 
 
 def test_identity_pieces_are_bounded_too() -> None:

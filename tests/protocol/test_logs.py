@@ -123,6 +123,7 @@ def test_values_of_any_kind_on_lines_of_the_log_door() -> None:
         (b'{"a":1}\n{"a":}\n', "400 line 2, column 6: invalid character"),
         (b'{"a":1}{"a":2}', "400 line 1, column 8: a second value behind the first"),
         (b'{"a":1}\n{"a":1}{"a":2}', "400 line 2, column 8: a second value behind the first"),
+        (b'\n{"a":\n1}\n{"a":1}', "400 line 2: a value before others stands on one line"),
         (b'{\n "a": 1,\n "b": oops\n}', "400 line 3, column 7: invalid character"),
         (b'{\n "a": 1,\n "b": 2\n', "400 line 3, column 8: the text ends inside the value"),
         (b'{\n "a": "\xff"\n}', "400 line 2, column 8: byte 0xff is not UTF-8"),

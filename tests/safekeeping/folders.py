@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ingester.store.store import Store
 from tests.actors.requests import body_of, event_line, payload_of, small_request
 from tests.store.stores import rows
 
-__all__ = ["acknowledge", "config_of", "everything", "filled", "requests", "upload"]
+__all__ = ["acknowledge", "config_of", "everything", "filled", "requests", "started", "upload"]
 
 _UPLOAD_ROWS = 5_000
 
@@ -27,6 +28,16 @@ def config_of(folder: Path) -> Config:
     return Config(
         store=StoreConfig(data_dir=str(folder)), journal=JournalConfig(segment_bytes=256 * 1024)
     )
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Opened]:
+    """What a start opens, closed as at a clean end."""
+    opened = startup.open_all(config_of(folder))
+    try:
+        yield opened
+    finally:
+        startup.close(opened)
 
 
 def requests(numbers: Iterable[int]) -> list[SmallRequest]:
@@ -82,16 +93,14 @@ def upload(store: Store, number: int, row_count: int = _UPLOAD_ROWS) -> None:
 
 def filled(folder: Path) -> Path:
     """Two parts with small requests and an upload each, and their journal in three segments."""
-    opened = startup.open_all(config_of(folder))
-    acknowledge(opened, requests(range(1, 300)))
-    upload(opened.store, 1_001)
-    opened.store.rotate()
-    acknowledge(opened, requests(range(300, 400)))
-    upload(opened.store, 1_002)
-    startup.close(opened)
-    opened = startup.open_all(config_of(folder))
-    acknowledge(opened, requests(range(400, 500)))
-    startup.close(opened)
+    with started(folder) as opened:
+        acknowledge(opened, requests(range(1, 300)))
+        upload(opened.store, 1_001)
+        opened.store.rotate()
+        acknowledge(opened, requests(range(300, 400)))
+        upload(opened.store, 1_002)
+    with started(folder) as opened:
+        acknowledge(opened, requests(range(400, 500)))
     return folder
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 
-from ingester import startup
 from ingester.lql import parse
 from ingester.safekeeping.repair import repair_folder
 from ingester.search.reading import Reading
@@ -19,20 +18,11 @@ from ingester.search.subjects import SUBJECTS
 from ingester.search.tail import matching_behind
 from ingester.startup import Opened
 from ingester.watch.rules import RuleEngine
-from tests.safekeeping.folders import acknowledge, config_of, requests, upload
+from tests.safekeeping.folders import acknowledge, config_of, requests, started, upload
 from tests.store.stores import value
 
 _SMALL = 'action:"open"'
 _LARGE = 'action:"x"'
-
-
-@contextmanager
-def _started(folder: Path) -> Iterator[Opened]:
-    opened = startup.open_all(config_of(folder))
-    try:
-        yield opened
-    finally:
-        startup.close(opened)
 
 
 def _evaluate(opened: Opened) -> None:
@@ -62,7 +52,7 @@ def _events(opened: Opened, action: str) -> int:
 def folder(tmp_path: Path) -> Path:
     """The second part has what was evaluated, and after that what was not."""
     path = tmp_path / "data"
-    with _started(path) as opened:
+    with started(path) as opened:
         for name, lql in (("small", _SMALL), ("large", _LARGE)):
             settings = msgspec.json.encode({"name": name, "lql": lql, "on": "events"})
             opened.control.create_watch("rule", name, settings, actor="test")
@@ -91,13 +81,13 @@ def test_rules_fire_once_for_rows_that_come_back(
     if damage == "gone":
         path.unlink()
         if starts_before_repair:
-            with _started(folder) as opened:
+            with started(folder) as opened:
                 _evaluate(opened)
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     found = repair_folder(config_of(folder))
     assert found.problems == [], found
-    with _started(folder) as opened:
+    with started(folder) as opened:
         _evaluate(opened)
         assert _events(opened, "x") == 1_500
         assert _events(opened, "open") == sum(n % 3 + 1 for n in range(1, 150))
@@ -107,6 +97,35 @@ def test_rules_fire_once_for_rows_that_come_back(
         assert _matches(opened)["small"] == _events(opened, "open"), "what is new is told of"
 
 
+def test_rows_whose_ledger_is_lost_are_not_told_again_if_their_part_was_evaluated(
+    folder: Path,
+) -> None:
+    """Of an older part, which nothing was written to since. The journal does not have its rows."""
+    with started(folder) as opened:
+        _evaluate(opened)
+        before = _matches(opened)
+        opened.store.rotate()
+        acknowledge(opened, requests(range(200, 203)))
+        _evaluate(opened)
+        told = _matches(opened)
+    assert told["small"] > before["small"]
+    for segment in (folder / "journal").iterdir():
+        segment.unlink()
+    path = folder / "open" / "000002.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE applied")
+    hour_ago = datetime.now(UTC).timestamp() - 3600
+    for each in (path, *(folder / "uploads").iterdir()):
+        os.utime(each, (hour_ago, hour_ago))
+    found = repair_folder(config_of(folder))
+    assert found.problems == [], found
+    assert any("its ledger is lost" in lost for lost in found.lost)
+    with started(folder) as opened:
+        _evaluate(opened)
+        assert _events(opened, "x") == 1_500
+        assert _matches(opened) == told
+
+
 def test_an_upload_that_may_not_have_been_evaluated_is(folder: Path) -> None:
     """An incident twice is better than none."""
     now = datetime.now(UTC).timestamp()
@@ -114,7 +133,7 @@ def test_an_upload_that_may_not_have_been_evaluated_is(folder: Path) -> None:
         os.utime(path, (now, now))
     (folder / "open" / "000002.duckdb").unlink()
     assert repair_folder(config_of(folder)).problems == []
-    with _started(folder) as opened:
+    with started(folder) as opened:
         _evaluate(opened)
         assert _matches(opened)["large"] == 1_000 + 1_500
 
@@ -124,7 +143,7 @@ def test_an_alert_looks_at_rows_that_came_back_if_they_arrived_since_its_last_wi
 ) -> None:
     (folder / "open" / "000002.duckdb").unlink()
     assert repair_folder(config_of(folder)).problems == []
-    with _started(folder) as opened, Reading.open(opened.store, seconds_max=10) as reading:
+    with started(folder) as opened, Reading.open(opened.store, seconds_max=10) as reading:
         subject = SUBJECTS["events"]
         query = parse(_SMALL, context="rule", schema=subject.schema)
         arrived = value(opened.store, "SELECT max(received_at) FROM events WHERE action = 'open'")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingester import startup
 from ingester.safekeeping.backup import BackupSource, back_up
 from ingester.safekeeping.check import check_folder, check_running
 from ingester.safekeeping.copies import Pace
@@ -22,20 +19,19 @@ from ingester.store.lost import LEAP
 from ingester.store.offline import opened_store
 from ingester.store.rollups import Rollups
 from ingester.store.store import Store
-from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests, upload
+from tests.safekeeping.folders import (
+    acknowledge,
+    config_of,
+    everything,
+    filled,
+    requests,
+    started,
+    upload,
+)
 from tests.store.stores import rows, value
 
 Rows = dict[str, list[tuple[Any, ...]]]
 DAYS = "SELECT bucket, source, account_id, action, events, users, sessions FROM events_daily"
-
-
-@contextmanager
-def _started(folder: Path) -> Iterator[Opened]:
-    opened = startup.open_all(config_of(folder))
-    try:
-        yield opened
-    finally:
-        startup.close(opened)
 
 
 def _rolled_up(opened: Opened) -> list[Any]:
@@ -51,7 +47,7 @@ def _uploads(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows, list[Any]]:
     folder = filled(tmp_path_factory.mktemp("sound") / "data")
-    with _started(folder) as opened:
+    with started(folder) as opened:
         days = _rolled_up(opened)
         return folder, everything(opened.store), days
 
@@ -66,7 +62,7 @@ def _assert_repaired(folder: Path, sound: tuple[Path, Rows, list[Any]]) -> None:
     assert check_folder(folder) != []
     found = repair_folder(config_of(folder))
     assert found.problems == [], found
-    with _started(folder) as opened:
+    with started(folder) as opened:
         found_rows = everything(opened.store)
         assert found_rows["events"] == sound[1]["events"]
         assert found_rows["rejects"] == sound[1]["rejects"]
@@ -82,7 +78,7 @@ def test_starts_without_the_newest_part_keep_its_upload_files(
     before = _uploads(folder)
     (folder / "open" / "000002.duckdb").unlink()
     for _ in range(2):
-        with _started(folder) as opened:
+        with started(folder) as opened:
             assert [part.number for part in opened.store.parts.parts] == [1, 3]
             assert opened.store.missing_parts == [2]
             assert opened.store.kept_files == [before[1]]
@@ -102,7 +98,7 @@ def test_a_number_is_not_given_twice_when_nothing_bears_it_but_the_manifest(
     shutil.rmtree(folder / "export")
     for path in (folder / "uploads").glob("000002-*"):
         path.rename(folder / path.name)
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.store.parts.newest.number == 3
     for path in folder.glob("000002-*"):
         path.rename(folder / "uploads" / path.name)
@@ -117,7 +113,7 @@ def test_a_number_is_not_given_twice_when_only_an_upload_file_bears_it(
     for path in folder.glob("control.sqlite*"):
         path.unlink()
     before = _uploads(folder)
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.store.parts.newest.number == 3
     assert _uploads(folder) == before
     _assert_repaired(folder, sound)
@@ -129,7 +125,7 @@ def test_all_parts_may_be_lost_before_a_start(
     before = _uploads(folder)
     for path in (folder / "open").iterdir():
         path.unlink()
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.store.parts.newest.number == 3
         assert opened.store.ledger.commit_number > LEAP
     assert _uploads(folder) == before
@@ -141,7 +137,7 @@ def test_rows_of_a_lost_part_are_counted_once_in_rollups(
 ) -> None:
     """Small requests are replayed by the start itself: the sums have had them before."""
     (folder / "open" / "000002.duckdb").unlink()
-    with _started(folder) as opened:
+    with started(folder) as opened:
         _rolled_up(opened)
         counted = value(opened.store, "SELECT sum(events) FROM events_daily")
         assert counted == value(opened.store, "SELECT count(*) FROM events")
@@ -151,11 +147,11 @@ def test_rows_of_a_lost_part_are_counted_once_in_rollups(
 
 def test_what_comes_between_the_loss_and_the_repair_stays(folder: Path) -> None:
     (folder / "open" / "000002.duckdb").unlink()
-    with _started(folder) as opened:
+    with started(folder) as opened:
         acknowledge(opened, requests(range(2_000, 2_010)))
         upload(opened.store, 2_100)
     assert repair_folder(config_of(folder)).problems == []
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert value(opened.store, "SELECT count(DISTINCT id) FROM events") == 10_998 + 5_021
         assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_021
     assert check_folder(folder) == []
@@ -178,7 +174,7 @@ def test_a_backup_of_a_store_that_has_lost_rows_replaces_none(folder: Path) -> N
 
 def _with_wal(folder: Path, *, rotated: bool = False) -> None:
     """An upload that is in the WAL alone, rolled up; then a kill."""
-    with _started(folder) as opened:
+    with started(folder) as opened:
         _rolled_up(opened)
     store = Store(folder, config_of(folder).store)
     store.open()
@@ -208,13 +204,13 @@ def test_an_upload_whose_commit_was_lost_with_the_wal_is_kept_and_listed_again(
     assert len(before) == 3
     problems = check_folder(folder)
     assert any("rows were lost with a WAL" in problem for problem in problems), problems
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert _uploads(folder) == before
         assert len(opened.store.kept_files) == 1
     assert _uploads(folder) == before
     found = repair_folder(config_of(folder))
     assert found.problems == [], found
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_000
         _rolled_up(opened)
         assert value(opened.store, "SELECT sum(events) FROM events_daily") == 15_998
@@ -228,13 +224,13 @@ def test_an_upload_whose_commit_was_lost_with_the_wal_of_a_rotated_part_is_kept(
     (folder / "open" / "000002.duckdb.wal").unlink()
     before = _uploads(folder)
     for _ in range(2):
-        with _started(folder) as opened:
+        with started(folder) as opened:
             assert _uploads(folder) == before
             assert len(opened.store.kept_files) == 1
     found = repair_folder(config_of(folder))
     assert found.problems == [], found
     for _ in range(2):
-        with _started(folder) as opened:
+        with started(folder) as opened:
             assert opened.store.sealed.lost == ()
             assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_000
             _rolled_up(opened)
@@ -243,10 +239,10 @@ def test_an_upload_whose_commit_was_lost_with_the_wal_of_a_rotated_part_is_kept(
 
 
 def test_a_number_that_was_given_in_vain_before_a_rotation_is_no_loss(folder: Path) -> None:
-    with _started(folder) as opened:
-        opened.store.ledger.commit_number += 1  # a COMMIT that failed
+    with started(folder) as opened:
+        opened.store.ledger.take_commit_numbers(1)  # a COMMIT that failed
         opened.store.rotate()
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.store.sealed.lost == ()
     assert check_folder(folder) == []
 
@@ -256,7 +252,7 @@ def test_what_a_crash_has_left_of_a_sound_part_is_removed_as_ever(folder: Path) 
     shutil.copy(next((folder / "uploads").glob("000002-*")), leaving)
     stranger = folder / "uploads" / "mine.parquet"
     stranger.write_bytes(b"")
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.store.kept_files == []
     assert not leaving.exists()
     assert stranger.exists()
@@ -267,7 +263,7 @@ def test_a_newest_part_that_was_cut_to_nothing_is_not_taken_for_one_that_never_w
 ) -> None:
     path = folder / "open" / "000002.duckdb"
     path.write_bytes(b"")
-    with pytest.raises(Exception, match="was a part and is cut to 0 bytes"), _started(folder):
+    with pytest.raises(Exception, match="was a part and is cut to 0 bytes"), started(folder):
         pass
     assert path.exists()
     _assert_repaired(folder, sound)
@@ -275,7 +271,7 @@ def test_a_newest_part_that_was_cut_to_nothing_is_not_taken_for_one_that_never_w
 
 def test_the_number_of_a_part_that_was_never_made_is_given_again(folder: Path) -> None:
     (folder / "open" / "000003.duckdb").write_bytes(b"")
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.store.parts.newest.number == 2
         assert opened.store.missing_parts == []
         opened.store.rotate()

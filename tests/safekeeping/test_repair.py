@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from ingester import startup
+from ingester.safekeeping import repair as repair_module
 from ingester.safekeeping.check import check_folder
 from ingester.safekeeping.repair import Repair, repair_folder
-from ingester.startup import Opened
 from ingester.store.check import check_parts
 from ingester.store.sealing import Sealer
 from ingester.store.store import Store
 from tests.actors.requests import small_request
-from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests, upload
+from tests.safekeeping.folders import (
+    acknowledge,
+    config_of,
+    everything,
+    filled,
+    requests,
+    started,
+    upload,
+)
 
 Rows = dict[str, list[tuple[Any, ...]]]
 Damage = Callable[[Path], None]
@@ -42,19 +50,10 @@ def _remove(path: Path) -> None:
     path.unlink()
 
 
-@contextmanager
-def _started(folder: Path) -> Iterator[Opened]:
-    opened = startup.open_all(config_of(folder))
-    try:
-        yield opened
-    finally:
-        startup.close(opened)
-
-
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
     folder = filled(tmp_path_factory.mktemp("sound") / "data")
-    with _started(folder) as opened:
+    with started(folder) as opened:
         return folder, everything(opened.store)
 
 
@@ -76,8 +75,36 @@ def _repaired(folder: Path) -> Repair:
     return found
 
 
+def test_a_repair_that_is_killed_before_the_new_part_is_in_its_place_goes_on(
+    folder: Path, sound: tuple[Path, Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old part is aside by then: without the new one its rows would be in no part."""
+    for segment in (folder / "journal").iterdir():
+        segment.unlink()
+    path = folder / "open" / "000001.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("DROP TABLE dedup_keys")
+        connection.execute("DROP TABLE rejects")
+    set_aside = repair_module._Run._set_aside
+
+    def killed_behind(run: repair_module._Run, each: Path) -> None:
+        set_aside(run, each)
+        if each == path:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repair_module._Run, "_set_aside", killed_behind)
+        with pytest.raises(KeyboardInterrupt):
+            repair_folder(config_of(folder))
+    assert not path.exists()
+    assert "a repair was interrupted" in str(check_folder(folder))
+    found = repair_folder(config_of(folder))
+    assert found.problems == [], found
+    assert _rows(folder)["events"] == sound[1]["events"]
+
+
 def _rows(folder: Path) -> Rows:
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.problems == []
         assert check_parts(opened.store) == []
         found = everything(opened.store)
@@ -170,7 +197,7 @@ def test_rows_that_the_journal_has_no_more_are_saved_from_the_damaged_part(folde
 def test_keys_and_ids_still_join_behind_a_repair(folder: Path) -> None:
     _remove(folder / "open" / "000002.duckdb")
     assert _repaired(folder).problems == []
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert opened.idempotency.statistics()
         (found,) = [row for row in everything(opened.store)["requests"] if row[9] == "key-450"]
         assert found[0] == f"{450:016x}"
@@ -195,7 +222,7 @@ def test_records_that_are_nowhere_are_told_once(folder: Path) -> None:
     opened.control.close()
     opened.lock.release()
     (folder / "journal" / max(p.name for p in (folder / "journal").glob("*.seg"))).unlink()
-    with _started(folder) as opened:
+    with started(folder) as opened:
         acknowledge(opened, requests(range(6_000, 6_005)))
     assert check_folder(folder) == []
 
@@ -214,7 +241,7 @@ def test_control_data_that_is_none_takes_no_sealed_file_with_it(
     folder: Path, sound: tuple[Path, Rows], content: bytes
 ) -> None:
     """An empty file is a sound database to SQLite."""
-    with _started(folder) as opened:
+    with started(folder) as opened:
         while opened.rollups.step().row_count:
             pass
         sealer = Sealer(opened.store)
@@ -265,7 +292,7 @@ def test_damage_of_a_wal_takes_nothing_that_is_in_the_file(
 
 
 def test_damage_of_exported_rows_is_named_and_they_are_exported_anew(folder: Path) -> None:
-    with _started(folder) as opened:
+    with started(folder) as opened:
         held = opened.increments.hold(gives_up_at=time.monotonic() + 30, sql="FROM events")
         opened.increments.release(held)
     path = next((folder / "export").glob("000001-events-*"))
@@ -283,5 +310,5 @@ def test_a_lost_upload_file_stays_named(folder: Path) -> None:
     found = _repaired(folder)
     assert any(path.name in sentence for sentence in found.lost)
     assert [problem.partition(":")[0] for problem in found.problems] == [f"uploads/{path.name}"]
-    with _started(folder) as opened:
+    with started(folder) as opened:
         assert len(everything(opened.store)["events"]) == 5_998

@@ -52,7 +52,8 @@ _RECOUNTS = {
         f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, count(*) AS events, "
         "count(DISTINCT user_id) AS users, count(DISTINCT session_id) AS sessions, "
         f"coalesce(sum({_number('activeDuration', 'active_duration')}) "
-        "FILTER (action = 'sessionSync'), 0) AS active_duration FROM {events} GROUP BY ALL",
+        "FILTER (action IN ('sessionSync', 'session_sync')), 0) AS active_duration "
+        "FROM {events} GROUP BY ALL",
         ("bucket", "source", "account_id"),
         ("events", "users", "sessions"),
         ("active_duration",),
@@ -60,8 +61,8 @@ _RECOUNTS = {
     "modules_daily": (
         f"SELECT {_DAY.format('created_at')} AS bucket, source, account_id, "
         f"body->>'module' AS module, coalesce(sum({_number('timeSpent', 'time_spent')}), 0) "
-        "AS time_spent, count(*) AS visits FROM {events} WHERE action = 'moduleEnd' "
-        "AND (body->>'module') <> '' GROUP BY ALL",
+        "AS time_spent, count(*) AS visits FROM {events} "
+        "WHERE action IN ('moduleEnd', 'module_end') AND (body->>'module') <> '' GROUP BY ALL",
         ("bucket", "source", "account_id", "module"),
         ("visits",),
         ("time_spent",),

@@ -63,6 +63,9 @@ _CHANGES = [
     ("metric_hours", "last = last + 1, last_time = last_time + INTERVAL 50 MINUTE", "metrics_h"),
     ("user_seen", "first_seen = first_seen - INTERVAL 1 SECOND", "users"),
     ("account_seen", "last_seen = last_seen + INTERVAL 1 SECOND", "accounts"),
+    ("details", "value = '\"another\"'", "users has other details|accounts has other details"),
+    ("details", "time = time + INTERVAL 9 DAY", "users has other det|accounts has other det"),
+    ("details", "key = key || 'x'", "users has other details|accounts has other details"),
 ]
 
 

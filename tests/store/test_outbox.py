@@ -143,6 +143,22 @@ def test_only_the_oldest_of_an_incident_is_due(rig: Rig) -> None:
     assert msgspec.json.decode(due(rig)[0].body)["status"] == "resolved"
 
 
+def test_nothing_overtakes_what_was_superseded_on_its_way(rig: Rig) -> None:
+    """incident.io would open an alert anew at a `firing` behind `resolved`, and it would stay."""
+    to = [hook(rig, type="incident_io")]
+    rig.append(revision(), to=to)
+    [opened] = due(rig)
+    record(rig, opened, Delivered())
+    rig.append(revision(kind="changed", step=1), to=to)
+    [changed] = due(rig)
+    rig.append(revision(kind="resolved", step=2), revision("other"), to=to)
+    assert rig.states()["superseded"] == 1
+    held = (changed.delivery_id,)
+    assert [one.incident_id for one in due(rig, held=held)] == ["other"]
+    record(rig, changed, Delivered())
+    assert [one.incident_id for one in due(rig)] == ["26345", "other"]
+
+
 def test_a_clock_that_was_set_back_delays_by_a_day_at_most(rig: Rig) -> None:
     rig.append(revision(), to=[hook(rig)])
     [one] = due(rig)

@@ -285,7 +285,7 @@ def test_a_part_of_a_newer_schema_is_refused_with_advice(tmp_path: Path) -> None
                 "INSERT INTO part_000001.part_info VALUES (?, 1, now() AT TIME ZONE 'UTC')",
                 [SCHEMA_VERSION + 1],
             )
-    with pytest.raises(StoreFailed, match="start the newer version again"), opened(tmp_path):
+    with pytest.raises(StoreFailed, match="start the newer release"), opened(tmp_path):
         pass
 
 

@@ -182,9 +182,9 @@ def test_no_horizon_is_none_whatever_statistics_say(tmp_path: Path) -> None:
 def test_a_number_that_was_taken_by_a_failed_commit_holds_nothing_up(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         rollups, made = Rollups(store), Rows(store)
-        store.ledger.commit_number += 3
+        store.ledger.take_commit_numbers(3)
         made.add("events", [event(NOW)])
-        store.ledger.commit_number += 2
+        store.ledger.take_commit_numbers(2)
         finish(rollups)
         assert rollups.commit_number == 4
         made.add("events", [event(NOW)])
@@ -238,6 +238,26 @@ def test_details_merge_by_key_and_null_removes(tmp_path: Path) -> None:
         ((details, first, last),) = rows(store, "SELECT details, first_seen, last_seen FROM users")
         assert last - first == timedelta(minutes=5)
         assert json.loads(details) == {"a": "new", "c": {"x": None}, "d": {"last": 2}}
+
+
+def test_a_known_action_in_snake_case_is_the_same_action(tmp_path: Path) -> None:
+    said = {
+        "module_end": {"module": "m", "time_spent": 3},
+        "session_sync": {"active_duration": 5},
+        "identify_user": {"details": {"a": 1}},
+        "identify_account": {"details": {"b": 2}},
+    }
+    with opened(tmp_path) as store:
+        rollups, made = Rollups(store), Rows(store)
+        made.add("events", [event(NOW, action, body=body) for action, body in said.items()])
+        made.add("events", [event(NOW, "moduleEnd", body={"module": "m", "timeSpent": 4})])
+        finish(rollups)
+        assert rows(store, "SELECT time_spent, visits FROM modules_daily") == [(7.0, 2)]
+        assert value(store, "SELECT active_duration FROM accounts_daily") == 5.0
+        assert json.loads(value(store, "SELECT details FROM users")) == {"a": 1}
+        assert json.loads(value(store, "SELECT details FROM accounts")) == {"b": 2}
+        assert value(store, "SELECT events FROM events_daily WHERE action = 'module_end'") == 1
+        assert not recount_problems(store, rollups)
 
 
 def test_what_is_older_than_is_kept_goes_and_does_not_come_again(tmp_path: Path) -> None:
@@ -356,10 +376,10 @@ def test_a_rotation_behind_a_failed_commit_is_passed(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         rollups, made = Rollups(store), Rows(store)
         made.add("events", [event(NOW)])
-        store.ledger.commit_number += 3
+        store.ledger.take_commit_numbers(3)
         store.rotate()
         finish(rollups)
-        assert rollups.commit_number == store.ledger.committed_number
+        assert rollups.commit_number == store.ledger.commit_number
         assert not Rollups(store)._is_rebuild_due
 
 

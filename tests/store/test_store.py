@@ -79,6 +79,7 @@ def _after(fault: Callable[[Cursor], None]) -> Callable[[Cursor], None]:
     return commit_and_fail
 
 
+NEWEST_COMMIT = "SELECT max(commit_number) FROM part_000001.applied"
 FAULTS = [_fatal, _not_written, _pinned, _interrupted, _out_of_memory, _odd]
 
 
@@ -115,7 +116,10 @@ def test_a_commit_error_before_it_happened_says_that_nothing_is_stored(
         assert not isinstance(raised.value, StoreFailed)
         assert rows(store, "SELECT count(*) FROM requests") == [(1,)]
         assert store.ledger.applied_seq == 1
+        # Cursors may stand there, and the number that failed may be given again after a start.
+        assert store.snapshot().commit_number == value(store, NEWEST_COMMIT) == 1
         load(store, 2)
+        assert store.snapshot().commit_number == value(store, NEWEST_COMMIT) == 3
         assert value(store, "SELECT count(*) FROM requests") == 2
         assert check_parts(store) == []
 
@@ -131,6 +135,7 @@ def test_a_commit_error_after_it_happened_is_a_success(
             transaction.commit([batch])
         assert store.ledger.applied_seq == 1
         assert store.commit_count == 1
+        assert store.snapshot().commit_number == value(store, NEWEST_COMMIT) == 1
         assert value(store, "SELECT count(*) FROM requests") == 1
         assert store.statistics()["reopened_total"] == (1 if fault is _fatal else 0)
         assert check_parts(store) == []

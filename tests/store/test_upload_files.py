@@ -7,10 +7,12 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ingester.errors import StoreBusy
 from ingester.store import upload_files
+from ingester.store.check_files import file_problem
 from ingester.store.ledger import AppliedBatch
 from ingester.store.reader import check_parts
 from ingester.store.store import Store
@@ -202,3 +204,23 @@ def test_the_descriptor_is_not_leaked(tmp_path: Path) -> None:
         file.discard()
     assert len(os.listdir("/proc/self/fd")) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_footer_that_the_store_cannot_read_is_damage_whatever_arrow_says(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"n": [1, 2, 3], "text": ["a", "b", "c"]}), path)
+    sound = path.read_bytes()
+    assert file_problem(path, 3, len(sound)) is None
+    footer = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")
+    refused = 0
+    for at in range(footer, len(sound) - 8, 5):
+        data = bytearray(sound)
+        data[at] ^= 0x08
+        path.write_bytes(data)
+        try:
+            with duckdb.connect() as connection:
+                connection.execute(f"FROM read_parquet('{path}')").fetchall()
+        except duckdb.Error:
+            refused += 1
+            assert file_problem(path, 3, len(sound)) is not None, at
+    assert refused > 5

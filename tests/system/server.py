@@ -244,10 +244,21 @@ class Server:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, environment: Mapping[str, str] | None = None, *, name: str = "data"
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    name: str = "data",
+    broken: str = "",
 ) -> Iterator[Server]:
-    """A started server on `folder/name`; killed at the end when the test did not stop it."""
-    server = Server(folder / name, folder / f"{name}.log", environment or {})
+    """A started server on `folder/name`; killed at the end when the test did not stop it.
+
+    `broken` names a build of `broken_server.py`.
+    """
+    environment = dict(environment or {})
+    if broken:
+        environment["BROKEN"] = broken
+    module = "tests.system.broken_server" if broken else "ingester"
+    server = Server(folder / name, folder / f"{name}.log", environment, module=module)
     try:
         server.start()
         yield server

@@ -209,6 +209,8 @@ def test_a_tier_is_an_hourly_quota_that_every_request_counts_against(doors: Door
     quotas = [quota_headers(answer) for answer in answers]
     reset = (began_hour + 1) * 3600
     assert quotas == [(100, 99 - n, reset) for n in range(100)] + [(100, 0, reset)]
+    told = doors.connection.request("GET", METRICS, headers={"Authorization": f"Bearer {key}"})
+    assert (told.status, quota_headers(told)) == (405, quotas[-1]), "told on every answer"
     over = answers[-1]
     document = json.loads(over.body)
     assert list(document) == ["error", "retryAfter"]

@@ -10,16 +10,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+from ingester.errors import StoreBusy
 from ingester.search.reading import Stop
 from ingester.store.control import WatchInfo
+from ingester.store.database import Cursor
 from ingester.watch.alerts import AlertBook, AlertWindow, Outcome, bound_query, due_window
 from ingester.watch.clock import Clock, Gap, Timeline
 from ingester.watch.cron import Cron
 from ingester.watch.settings import Alert, decode_settings
 from tests.search.rows import NOW, log
 from tests.store.sealing_rows import seal_all
+from tests.store.stores import fail_next, insert
 from tests.watch.rig import BASE, START_S, Rig, rigged
 
 ROW = Outcome(rows=(b'{"n":1}',), count=1)
@@ -175,6 +179,32 @@ def test_rows_of_lql_alerts_are_in_exactly_one_window(rig: Rig) -> None:
     runner.run()
     found = sum(run.row_count or 0 for run in rig.control.alert_runs(runner.info.number))
     assert found == added
+
+
+def test_a_number_that_a_failed_commit_has_taken_is_not_passed(tmp_path: Path) -> None:
+    """After a start it is given again."""
+    with rigged(tmp_path) as rig:
+        runner = Runner(rig, language="lql", query="needle", on="logs")
+        rig.rows.add("logs", [log(NOW, "other")])
+        with rig.store.begin("small") as transaction:
+            batch = insert(rig.store, transaction, 2)
+            fail_next(transaction, _refuse)
+            with pytest.raises(StoreBusy):
+                transaction.commit([batch])
+        rig.passes(66)
+        assert runner.run() == ["21 12:01"]
+        wall_s = rig.wall_s
+    with rigged(tmp_path) as rig:
+        rig.wall_s, rig.rows.request_number, runner.rig = wall_s, 10, rig
+        runner.restart(alive_at=wall_s)
+        rig.rows.add("logs", [log(NOW, "needle")])
+        rig.passes(60)
+        assert runner.run() == ["21 12:02"]
+        assert rig.statuses() == ["opened"]
+
+
+def _refuse(_: Cursor) -> None:
+    raise duckdb.TransactionException("no room")
 
 
 def test_a_long_window_is_looked_at_as_it_goes_and_holds_no_part(rig: Rig) -> None:

@@ -1,5 +1,5 @@
-// One of a few, kept in a signal: as buttons side by side, or as a list.
-import { html } from "./vendor/preact.js";
+// What is chosen and kept in a signal: one of a few, as buttons side by side or as a list, or a text.
+import { html, useEffect, useState } from "./vendor/preact.js";
 
 /** `options`: `[value, label]`. */
 export function Choice({ label, state, options }) {
@@ -17,4 +17,17 @@ export function Pick({ label, text, state, options }) {
       ${options.map((one) => html`<option value=${one.value} selected=${one.value === state.value}>
         ${one.label}</option>`)}
     </select></label>`;
+}
+
+/**
+ * A field whose text counts once it is confirmed or left. What is being typed is the field's own, so
+ * that rows that come in meanwhile do not undo it. `given`: attributes of the field.
+ */
+export function Typed({ state, ...given }) {
+  const [text, setText] = useState(state.value);
+  useEffect(() => setText(state.value), [state.value]);
+  const keep = (event) => (state.value = event.currentTarget.value.trim());
+  return html`<input type="text" autocomplete="off" spellcheck=${false} ...${given} value=${text}
+    onInput=${(event) => setText(event.currentTarget.value)} onChange=${keep}
+    onKeyDown=${(event) => event.key === "Enter" && keep(event)} />`;
 }

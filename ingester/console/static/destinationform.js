@@ -1,7 +1,7 @@
 // The form of a destination; one for each type. Secrets come as REDACTED and go back so.
 import { Fragment, html, useState } from "./ui.js";
 import { patch, post } from "./api.js";
-import { Field } from "./forms.js";
+import { Field, useSend } from "./forms.js";
 
 export const TYPES = {
   webhook: {
@@ -98,21 +98,11 @@ function bodyOf(type, values) {
 
 export function DestinationForm({ type, row = null, onDone, onCancel }) {
   const [values, setValues] = useState(() => startOf(row));
-  const [error, setError] = useState(null);
-  const [isBusy, setBusy] = useState(false);
-  const send = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      const body = bodyOf(type, values);
-      onDone(row ? await patch(`/destinations/${row.id}`, body)
-        : await post("/destinations", { ...body, type }));
-    } catch (problem) {
-      setError(problem);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { send, error, isBusy } = useSend(async () => {
+    const body = bodyOf(type, values);
+    onDone(row ? await patch(`/destinations/${row.id}`, body)
+      : await post("/destinations", { ...body, type }));
+  });
   const field = (name, more) => html`<${Field} name=${name} value=${values[name]}
     onValue=${(value) => setValues((old) => ({ ...old, [name]: value }))}
     error=${error?.field === name ? error.message : ""} ...${more} />`;

@@ -3,6 +3,7 @@
 // Until it is there, and if it cannot be loaded, a plain field takes the same text. Enter runs,
 // Shift+Enter makes a new line; a fault is underlined at its column.
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { get } from "./api.js";
 import { screen } from "./ui.js";
 
 const ECHOES_MAX = 100;
@@ -19,7 +20,8 @@ export function loadEditor() {
 /**
  * `value`, `onChange(text)`, `onRun(text)`; `language`: "sql", "lql" or "text"; `fault`:
  * `{column, message}` (from 1) or null; `complete(text, position)` resolves to
- * `{from, options: [{label, detail?, type?, apply?}]}` or null; `multiline` grows with its lines.
+ * `{from, to?, options: [{label, detail?, type?, apply?}]}` or null; `multiline` grows with its lines.
+ * Columns and positions are characters, as the server counts them.
  */
 export function Editor({
   value, onChange, onRun, language = "text", fault = null, complete, placeholder = "",
@@ -45,9 +47,16 @@ export function Editor({
     loadEditor().then(
       (codemirror) => {
         if (isGone) return;
+        const plain = place.current.querySelector("textarea");
         view.current = make(codemirror, place.current, {
-          value, now, language, placeholder, label, multiline, schema,
+          value: plain?.value ?? value, now, language, placeholder, label, multiline, schema,
         });
+        if (plain === document.activeElement) {
+          // Who types already goes on where they are; what they type must not become keys of the page.
+          const { selectionStart: anchor, selectionEnd: head } = plain;
+          view.current.dispatch({ selection: { anchor, head } });
+          view.current.focus();
+        }
         setThere(true);
       },
       () => {}, // the plain field stays
@@ -128,19 +137,47 @@ function make(cm, parent, { value, now, language, placeholder, label, multiline,
   return new cm.EditorView({ parent, state: cm.EditorState.create({ doc: value, extensions }) });
 }
 
+// The server counts characters, scripts count UTF-16 units.
+const unitsOf = (text, characters) => [...text].slice(0, characters).join("").length;
+const charactersOf = (text, units) => [...text.slice(0, units)].length;
+
 async function suggestions(context, now) {
   const { complete } = now.current;
   if (!complete) return null;
-  const found = await complete(context.state.doc.toString(), context.pos);
-  return found?.options?.length ? { filter: false, ...found } : null;
+  const text = context.state.doc.toString();
+  const found = await complete(text, charactersOf(text, context.pos));
+  if (!found?.options.length) return null;
+  const to = found.to === undefined ? undefined : unitsOf(text, found.to);
+  return { filter: false, ...found, from: unitsOf(text, found.from), to };
 }
+
+function completionOf(table) {
+  let under = null;
+  return async (text, position) => {
+    under?.abort();
+    under = new AbortController();
+    try {
+      const asked = { q: text, cursor: position };
+      const { suggestions: found } = await get(`/${table}/complete`, asked, { signal: under.signal });
+      if (!found.length) return null;
+      const [{ start, end }] = found;
+      return { from: start, to: end, options: found.map((one) => ({ label: one.text, detail: one.kind })) };
+    } catch {
+      return null; // typing goes on without
+    }
+  };
+}
+
+/** By table, for `complete`: what could be typed next in LQL; what is superseded is cancelled. */
+export const lqlCompletion = { logs: completionOf("logs"), events: completionOf("events") };
 
 function underline(cm, view, fault) {
   if (!view) return;
   const found = [];
   if (fault) {
     const length = view.state.doc.length;
-    const from = Math.min(Math.max((fault.column ?? 1) - 1, 0), Math.max(length - 1, 0));
+    const place = unitsOf(view.state.doc.toString(), Math.max((fault.column ?? 1) - 1, 0));
+    const from = Math.min(place, Math.max(length - 1, 0));
     const rest = view.state.doc.sliceString(from);
     const word = /^(?:[\w.@-]+|\S)/.exec(rest)?.[0].length ?? 0;
     const to = Math.min(length, from + Math.max(word, 1));

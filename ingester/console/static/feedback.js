@@ -85,3 +85,14 @@ export function confirmDialog({ title, text, action = "Delete", danger = true })
     );
   });
 }
+
+/** Delete after a question that says what stays. */
+export async function deleteAfterAsking({ title, text, remove, done, action = "Delete" }) {
+  if (!(await confirmDialog({ title, text: `${text} This cannot be undone.`, action }))) return;
+  try {
+    await remove();
+    done();
+  } catch (error) {
+    toast(error, "error");
+  }
+}

@@ -1,5 +1,24 @@
 // Fields and forms. What the server refuses is shown at the field that it names.
-import { html, useId, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useId, useRef, useState } from "./vendor/preact.js";
+
+/** Sending a form: `send` for its submit does the `work`; `error` is what that has raised. */
+export function useSend(work) {
+  const [error, setError] = useState(null);
+  const [isBusy, setBusy] = useState(false);
+  const send = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    setError(null);
+    try {
+      await work();
+    } catch (problem) {
+      setError(problem);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return { send, error, setError, isBusy };
+}
 
 /**
  * A form over one object. `fields`: `{name, label, hint?, kind?, options?, required?, ...}`;
@@ -8,22 +27,11 @@ import { html, useId, useRef, useState } from "./vendor/preact.js";
  */
 export function Form({ fields, initial = {}, submit, action, cancel, danger = false, children }) {
   const [values, setValues] = useState(() => start(fields, initial));
-  const [error, setError] = useState(null);
-  const [isBusy, setBusy] = useState(false);
+  const { send, error, isBusy } = useSend(() => submit(values));
   const place = useRef(null);
-  const send = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      await submit(values);
-    } catch (problem) {
-      setError(problem);
-      place.current?.querySelector(`[name="${CSS.escape(problem.field ?? "")}"]`)?.focus();
-    } finally {
-      setBusy(false);
-    }
-  };
+  useEffect(() => {
+    if (error) place.current?.querySelector(`[name="${CSS.escape(error.field ?? "")}"]`)?.focus();
+  }, [error]);
   const shown = fields.filter((field) => !field.when || field.when(values));
   const isNamed = shown.some((field) => field.name === error?.field);
   return html`<form class="stack" ref=${place} onSubmit=${send}>

@@ -2,7 +2,7 @@
 import { Fragment, Loaded, html, useState } from "./ui.js";
 import { get, post, useResource } from "./api.js";
 import { CopyButton } from "./copy.js";
-import { Dialog, confirmDialog, toast } from "./feedback.js";
+import { Dialog, deleteAfterAsking } from "./feedback.js";
 import { Form } from "./forms.js";
 import { Plot } from "./plot.js";
 import { ago, count, plural, time } from "./format.js";
@@ -13,6 +13,23 @@ const OVERLAPS = [
   { value: "86400", label: "1 day" },
   { value: "604800", label: "7 days" },
 ];
+
+/**
+ * The dialogs of a list of keys: `adding` (in the address) opens the form, `made` is shown once it is
+ * made or rotated, `rotating` is asked about. `reload` the list then.
+ */
+export function useKeyDialogs(adding, reload) {
+  const [made, setMade] = useState(null);
+  const [rotating, setRotating] = useState(null);
+  const close = () => (adding.value = "");
+  const tell = (key) => {
+    close();
+    setRotating(null);
+    setMade(key);
+    reload();
+  };
+  return { made, rotating, setRotating, close, tell, forget: () => setMade(null) };
+}
 
 /** "Copy" for a key that the server can show again, else why not. */
 export function CopyKey({ path, field, isCopyable, label, masked }) {
@@ -56,17 +73,6 @@ export function revokeItem(name, path, done) {
       done,
     }),
   };
-}
-
-/** Delete after a question that says what stays. */
-export async function deleteAfterAsking({ title, text, remove, done, action = "Delete" }) {
-  if (!(await confirmDialog({ title, text: `${text} This cannot be undone.`, action }))) return;
-  try {
-    await remove();
-    done();
-  } catch (error) {
-    toast(error, "error");
-  }
 }
 
 /** Requests by hour of one credential, and the last of its that were refused. */

@@ -46,7 +46,7 @@ export function startOf(row, asked = {}) {
     threshold: text(row?.threshold),
     recovery: text(row?.recovery),
     window_s: row?.window_s ?? 300,
-    group_by: (row?.group_by ?? []).join(", "),
+    group_by: row ? row.group_by.join(", ") : asked.group_by ?? "",
     m: String(row?.datapoints?.[0] ?? 1),
     n: String(row?.datapoints?.[1] ?? 1),
     no_data: row?.no_data ?? "ok",
@@ -56,10 +56,13 @@ export function startOf(row, asked = {}) {
 
 const text = (value) => (value === null || value === undefined ? "" : String(value));
 
-function targetOf({ kind, query = "", metric, project }) {
+function targetOf({ kind, query = "", metric, project, aggregate }) {
   if (kind === "sql") return { kind, query: query || SQL_START };
   if (kind === "logs" || kind === "events") return { kind, lql: query };
-  return { kind: "metric", metric_id: metric || query, project_id: project || "default" };
+  return {
+    kind: "metric", metric_id: metric || query, project_id: project || "default",
+    aggregate: aggregate || "avg", filter: metric ? query : "",
+  };
 }
 
 function nameOf(target) {

@@ -17,6 +17,9 @@ const TICKS = [
   [0.001, "{ss}.{fff}", `${DAY} {HH}:{mm}`, null, DAY, null, "\n{HH}:{mm}", null, 1],
 ];
 const BAR_SHARE = 0.85;
+const WIDE_PX = 480;
+/** Less of a movement is a click. */
+const DRAG_PX = 3;
 
 /** The colour that a custom property, such as "--level-error", has in the theme of now. */
 export function colour(name) {
@@ -32,7 +35,8 @@ export const seriesColour = (at) => colour(`--series-${(at % SERIES_COLOURS) + 1
 
 /**
  * `times`: epoch seconds, ascending; `series`: `{label, values, colour?, hidden?}`, null for a gap;
- * `kind`: "line", "area", "bars" or "stacked"; `onZoom(from, until)` gets epoch seconds after a drag;
+ * `kind`: "line", "area", "bars" or "stacked"; `onZoom(from, until)` gets epoch seconds after a drag,
+ * or a click on a bar;
  * plots of one `sync` share the cursor; `bands`: `{from, until, colour}` behind the lines; `lines`:
  * `{value, colour, label}` across; `spanGaps`: lines go on over gaps. `label` says what is plotted, for
  * those who do not see it.
@@ -104,6 +108,7 @@ function settings({
   const axis = { stroke: text, grid, ticks: { ...grid, size: 4 }, font: "11px system-ui, sans-serif" };
   const bars = isBars ? uPlot.paths.bars({ size: [BAR_SHARE, 40], align: 1 }) : undefined;
   const step = times.length > 1 ? times[1] - times[0] : 60;
+  const until = range?.[1] ?? times.at(-1) + step;
   const drawn = series.map((one, at) => {
     const stroke = one.colour?.startsWith("--") ? colour(one.colour) : one.colour ?? seriesColour(at);
     return {
@@ -129,7 +134,8 @@ function settings({
     width,
     height,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), timeZone),
-    padding: [8, 8, 0, 0],
+    // The last date stands half beyond its tick.
+    padding: [8, width > WIDE_PX ? 34 : 8, 0, 0],
     legend: { show: legend, live: true },
     cursor: {
       y: false,
@@ -138,7 +144,7 @@ function settings({
       points: { show: !isBars },
     },
     scales: {
-      x: { time: true, range: () => range ?? [times[0], times.at(-1) + (isBars ? step : 0)] },
+      x: { time: true, range: () => range ?? [times[0], isBars ? until : times.at(-1)] },
       y: { range: (plot, low, high) => extent(low, high, isBars || kind === "area", lines) },
     },
     axes: [
@@ -152,7 +158,11 @@ function settings({
     hooks: {
       drawClear: [(plot) => drawBands(plot, bands)],
       draw: [(plot) => drawLines(plot, lines)],
-      ready: [(plot) => plot.over.addEventListener("mousedown", () => (pressed = plot))],
+      ready: [(plot) => {
+        plot.over.addEventListener("mousedown", (event) => (pressed = { plot, x: event.clientX }));
+        // Before uPlot's own, which keeps clicks to itself after the least movement.
+        if (isBars) plot.root.addEventListener("click", (event) => clicked(plot, event, until, zoom), true);
+      }],
       setSelect: [(plot) => told(plot, zoom)],
     },
   };
@@ -185,11 +195,22 @@ let pressed = null;
 
 function told(plot, zoom) {
   const { left, width } = plot.select;
-  if (width < 3 || plot !== pressed) return;
+  if (width < DRAG_PX || plot !== pressed?.plot) return;
   const from = plot.posToVal(left, "x");
   const until = plot.posToVal(left + width, "x");
   plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
   zoom.current?.(from, until);
+}
+
+/** A click on a bar, or above it, is its period; `until` is where the last one ends. */
+function clicked(plot, event, until, zoom) {
+  if (event.target !== plot.over || Math.abs(event.clientX - pressed?.x) >= DRAG_PX) return;
+  const [times, ...values] = plot.data;
+  const x = plot.posToVal(event.clientX - plot.over.getBoundingClientRect().left, "x");
+  const at = times.findLastIndex((time) => time <= x);
+  if (times.length > 1 && values.some((one) => one[at])) {
+    zoom.current?.(times[at], times[at + 1] ?? until);
+  }
 }
 
 function drawBands(plot, bands) {

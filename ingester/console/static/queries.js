@@ -30,12 +30,19 @@ export const EVENT_VALUES = [
 ];
 export const METRIC_VALUES = ["avg", "sum", "min", "max", "last", "count", "p50", "p90", "p95", "p99"];
 
-/** The screen that adds a widget to a dashboard. */
-export const addWidgetHref = (widget) =>
-  `/dashboards?add=${encodeURIComponent(JSON.stringify(widget))}`;
+/** The screen that adds a widget to a dashboard; a new one opens with the span of `range`. */
+export const addWidgetHref = (widget, range) => `/dashboards?${new URLSearchParams({
+  add: JSON.stringify(widget),
+  ...(range && { since: range.since.value, until: range.until.value }),
+})}`;
 
-/** The form of a new monitor, filled in: `{kind, query?, metric?, project?, name?}`. */
-export const addMonitorHref = (asked) => `/alerts/monitors?${new URLSearchParams({ new: "1", ...asked })}`;
+/**
+ * The form of a new monitor, filled in: `{kind, query?, metric?, project?, aggregate?, group_by?, name?}`;
+ * what is "" is left out.
+ */
+export const addMonitorHref = (asked) => `/alerts/monitors?${new URLSearchParams({
+  new: "1", ...Object.fromEntries(Object.entries(asked).filter(([, text]) => text)),
+})}`;
 
 /** Where a metric has its page. */
 export const metricHref = (metricId, project) =>

@@ -1,9 +1,8 @@
 // Routes: who is told besides those that a rule, alert or monitor names; and who would be.
 import { Empty, Fragment, Loaded, html, screen, useState } from "./ui.js";
 import { del, get, patch, post, useResource } from "./api.js";
-import { Dialog, toast } from "./feedback.js";
-import { Field } from "./forms.js";
-import { deleteAfterAsking } from "./keys.js";
+import { Dialog, deleteAfterAsking, toast } from "./feedback.js";
+import { Field, useSend } from "./forms.js";
 import { MatcherTexts, Matchers, isWhole } from "./matchers.js";
 import { Menu } from "./menu.js";
 import { Table } from "./table.js";
@@ -67,18 +66,12 @@ function RouteDialog({ row, destinations, onClose, done }) {
   const [destination, setDestination] = useState(row.destination ?? destinations[0].id);
   const [allow, setAllow] = useState(row.allow ?? []);
   const [ignore, setIgnore] = useState(row.ignore ?? []);
-  const [error, setError] = useState(null);
-  const send = async (event) => {
-    event.preventDefault();
-    try {
-      if (row.id) await patch(`/routes/${row.id}`, { allow, ignore });
-      else await post("/routes", { destination, allow, ignore });
-      onClose();
-      done();
-    } catch (problem) {
-      setError(problem);
-    }
-  };
+  const { send, error, isBusy } = useSend(async () => {
+    if (row.id) await patch(`/routes/${row.id}`, { allow, ignore });
+    else await post("/routes", { destination, allow, ignore });
+    onClose();
+    done();
+  });
   return html`<${Dialog} title=${row.id ? "Change the route" : "Add route"} onClose=${onClose} wide>
     <form class="stack" onSubmit=${send}>
       ${!row.id && html`<${Field} name="destination" label="Destination" kind="select"
@@ -90,7 +83,7 @@ function RouteDialog({ row, destinations, onClose, done }) {
       ${error && html`<p class="notice notice-error" role="alert">${error.message}</p>`}
       <div class="dialog-foot">
         <button class="btn" type="button" onClick=${onClose}>Cancel</button>
-        <button class="btn btn-primary" disabled=${!isWhole([...allow, ...ignore])}>
+        <button class="btn btn-primary" disabled=${isBusy || !isWhole([...allow, ...ignore])}>
           ${row.id ? "Save" : "Add route"}
         </button>
       </div>

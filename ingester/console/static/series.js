@@ -1,6 +1,7 @@
 // Series as plots take them: which periods a span touches, points by group, what they come to.
 import { get } from "./api.js";
 import { shownText } from "./lines.js";
+import { levelColour } from "./logs/levels.js";
 import { both, clause, overviewTurn } from "./queries.js";
 import { boundsOf, isoTime } from "./time.js";
 
@@ -207,7 +208,7 @@ export async function logSeries(source, range, abort) {
     const told = await overviewTurn(() => get("/logs/histogram", {
       q: source.q, since, until: until === "now" ? "" : until,
     }, { signal: abort }), abort);
-    return histogram(told);
+    return levelSeries(told);
   }
   const interval = intervalOf(range);
   const unit = interval === "week" || interval === "month" ? "day" : interval;
@@ -222,10 +223,11 @@ export async function logSeries(source, range, abort) {
   return { ...grouped(rows, shape), interval: unit, truncated: told.chart.truncated };
 }
 
-function histogram(told) {
+/** The answer of a histogram: every period of its range, and how many of each level. */
+export function levelSeries(told) {
   const step = told.bucket_seconds;
   const first = Math.floor(bucketOf(told.since ?? told.buckets[0]?.time) / step) * step;
-  const last = bucketOf(told.until ?? new Date().toISOString());
+  const last = Math.max(bucketOf(told.until ?? new Date().toISOString()), first + 1);
   const times = [];
   for (let at = first; at < last && times.length < PERIODS_MAX; at += step) times.push(at);
   const place = new Map(times.map((at, index) => [at, index]));
@@ -235,7 +237,7 @@ function histogram(told) {
       if (!groups.has(level)) {
         groups.set(level, {
           key: level, label: shownText(level), total: 0, values: times.map(() => 0),
-          colour: `--level-${level}`,
+          colour: levelColour(level),
         });
       }
       const group = groups.get(level);

@@ -2,7 +2,7 @@
 import { Fragment, html, useEffect, useState } from "./ui.js";
 import { post } from "./api.js";
 import { Dialog, toast } from "./feedback.js";
-import { Field } from "./forms.js";
+import { Field, useSend } from "./forms.js";
 import { plural } from "./format.js";
 import { IncidentStatus } from "./incident.js";
 import { Matchers, NEW_MATCHER, isWhole } from "./matchers.js";
@@ -23,25 +23,15 @@ export function SilenceDialog({ matchers: given, onClose, done }) {
   const [seconds, setSeconds] = useState("3600");
   const [endsAt, setEndsAt] = useState("");
   const [reason, setReason] = useState("");
-  const [error, setError] = useState(null);
-  const [isBusy, setBusy] = useState(false);
-  const send = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    try {
-      const span = seconds
-        ? { seconds: Number(seconds) }
-        : { ends_at: new Date(endsAt).toISOString() };
-      await post("/silences", { matchers, reason, ...span });
-      toast("Silenced: nobody is told of what matches.");
-      onClose();
-      done?.();
-    } catch (problem) {
-      setError(problem);
-    } finally {
-      setBusy(false);
-    }
-  };
+  const { send, error, isBusy } = useSend(async () => {
+    const span = seconds
+      ? { seconds: Number(seconds) }
+      : { ends_at: new Date(endsAt).toISOString() };
+    await post("/silences", { matchers, reason, ...span });
+    toast("Silenced: nobody is told of what matches.");
+    onClose();
+    done?.();
+  });
   return html`<${Dialog} title="New silence" onClose=${onClose} wide>
     <p class="muted">While it lasts, nobody is told of incidents that match all conditions. They are
       opened and shown here all the same.</p>

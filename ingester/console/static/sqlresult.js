@@ -38,12 +38,18 @@ export const SCHEMA = Object.fromEntries(
 const literal = (seconds) =>
   `TIMESTAMP '${new Date(seconds * 1000).toISOString().replace("T", " ").replace("Z", "")}'`;
 
-/** `$since` and `$until` of a text outside of quotes and comments as the span's times. */
+// `$since` and `$until`; quotes and comments are passed over.
+const NAMES = /'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\$(since|until)\b/g;
+const WINDOW = { since: "$window_start", until: "$window_end" };
+
+/** A text over the span as one over the window of a monitor. */
+export const withWindow = (sql) => sql.replace(NAMES, (found, name) => (name ? WINDOW[name] : found));
+
+/** `$since` and `$until` of a text as the span's times. */
 export function withSpan(sql, range) {
   const bounds = boundsOf(range) ?? [0, Date.now() / 1000];
-  const parts = /'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\$(since|until)\b/g;
-  let shift = [];
-  const text = sql.replace(parts, (found, name, at) => {
+  const shift = [];
+  const text = sql.replace(NAMES, (found, name, at) => {
     if (!name) return found;
     const put = literal(bounds[name === "since" ? 0 : 1]);
     shift.push([at, put.length - found.length]);

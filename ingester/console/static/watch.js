@@ -1,11 +1,13 @@
 // What rules, alerts and monitors have in common: lists, marks, and the page that edits one.
-import { Fragment, Head, html, screen, useId, useMemo, useState } from "./ui.js";
+import {
+  Empty, Fragment, Head, Loaded, html, screen, useId, useMemo, useState,
+} from "./ui.js";
 import { del, get, patch, post, useResource } from "./api.js";
-import { Editor } from "./editor.js";
-import { toast } from "./feedback.js";
-import { Field } from "./forms.js";
-import { deleteAfterAsking } from "./keys.js";
+import { Editor, lqlCompletion } from "./editor.js";
+import { deleteAfterAsking, toast } from "./feedback.js";
+import { Field, useSend } from "./forms.js";
 import { ago, time } from "./format.js";
+import { setParams, urlParam } from "./url.js";
 
 export const useDestinations = () => useResource((signal) => get("/destinations", {}, { signal }));
 
@@ -55,7 +57,7 @@ export const Chips = ({ texts }) => html`<span class="chips">${texts.map(
 
 /** The items of a row's menu that all three kinds have. `kind`: the API's word, such as "rules". */
 export function watchItems(kind, row, { edit, reload }) {
-  if (!screen.isAdmin || row.file) return [];
+  if (!screen.isAdmin || row.file) return [{ label: "Look at the form", onSelect: () => edit(row.id) }];
   const turn = async () => {
     try {
       await patch(`/${kind}/${row.id}`, { enabled: !row.enabled });
@@ -80,21 +82,6 @@ export function watchItems(kind, row, { edit, reload }) {
   ];
 }
 
-/** What an LQL editor offers next; `table` is "logs" or "events". */
-export const completionOf = (table) => async (text, position) => {
-  if (!["logs", "events"].includes(table)) return null;
-  try {
-    const { suggestions } = await get(`/${table}/complete`, { q: text, cursor: position });
-    if (!suggestions.length) return null;
-    return {
-      from: suggestions[0].start,
-      options: suggestions.map((one) => ({ label: one.text, detail: one.kind })),
-    };
-  } catch {
-    return null; // typing goes on without
-  }
-};
-
 /** A query with its label; `error` is what the server said of it, underlined at its column. */
 export function QueryField({
   name, label, hint, value, onValue, onRun, error, language = "lql", table = "logs", multiline,
@@ -108,7 +95,7 @@ export function QueryField({
     <span class="legend">${label}</span>
     <${Editor} value=${value} onChange=${onValue} onRun=${onRun} language=${language} label=${label}
       fault=${fault} multiline=${multiline ?? language === "sql"} placeholder=${placeholder}
-      complete=${language === "lql" ? completionOf(table) : undefined} />
+      complete=${language === "lql" ? lqlCompletion[table] : undefined} />
     ${hint && html`<p class="hint">${hint}</p>`}
     ${error && html`<p class="field-error" role="alert">${error.message}</p>`}
   </div>`;
@@ -171,15 +158,53 @@ export const commonBody = (values) => ({
 });
 
 /**
+ * The screen of one kind (`kind` "rules", `what` "rule"): the list, or the form that the address asks
+ * for. `?new&kind=…` opens it filled in with the parameters that `names` are; `?edit=` is of one.
+ */
+export function watchScreen({ kind, what, names, Form, List }) {
+  const asksNew = urlParam("new", null, { push: true });
+  const editing = urlParam("edit", "", { push: true });
+  const asked = Object.fromEntries(names.map((name) => [name, urlParam(name)]));
+  const closed = { new: null, edit: "", ...Object.fromEntries(names.map((name) => [name, ""])) };
+  return () => {
+    const found = useResource((signal) => get(`/${kind}`, {}, { signal }), [], { everyMs: 5000 });
+    const done = () => {
+      setParams(closed);
+      found.reload();
+    };
+    if (asksNew.value !== null) {
+      const given = Object.entries(asked).map(([name, { value }]) => [name, value || undefined]);
+      return html`<${Form} asked=${Object.fromEntries(given)} onDone=${done} />`;
+    }
+    if (editing.value) {
+      return html`<${Loaded} of=${found}>${(data) => {
+        const row = data[kind].find((one) => one.id === editing.value);
+        if (row) return html`<${Form} key=${row.id} row=${row} onDone=${done} />`;
+        return html`<${Empty} title=${`There is no such ${what}`}
+          actions=${html`<a class="btn" href=${location.pathname}>All ${kind}</a>`}>
+          It may have been deleted.<//>`;
+      }}<//>`;
+    }
+    const add = screen.isAdmin && html`<button class="btn btn-primary" type="button"
+      onClick=${() => (asksNew.value = "1")}>New ${what}</button>`;
+    return html`<${List} found=${found} add=${add} edit=${(id) => (editing.value = id)} />`;
+  };
+}
+
+/**
  * The page that makes or changes one. `kind`: the API's word ("rules"); `what`: ours ("rule");
  * `row`: what is stored, or null; `start`: first values; `body(values)` what is sent;
  * `fields({values, set, errorOf})`; `preview({values, body, setFault})` stands beside it.
  */
 export function WatchEditor({ kind, what, row, start, body, fields, preview, onDone }) {
   const [values, setValues] = useState(start);
-  const [error, setError] = useState(null);
   const [fault, setFault] = useState(null);
-  const [isBusy, setBusy] = useState(false);
+  const { send, error, setError, isBusy } = useSend(async () => {
+    const sent = body(values);
+    const made = row ? await patch(`/${kind}/${row.id}`, sent) : await post(`/${kind}`, sent);
+    toast(row ? `${made.name} is changed.` : `${made.name} watches from now on.`);
+    onDone(made);
+  });
   const destinations = useDestinations();
   const set = (changes) => {
     setValues((old) => ({ ...old, ...changes }));
@@ -187,21 +212,6 @@ export function WatchEditor({ kind, what, row, start, body, fields, preview, onD
   };
   const told = error ?? fault;
   const errorOf = (name) => (told?.field === name ? told : null);
-  const save = async (event) => {
-    event.preventDefault();
-    setBusy(true);
-    setError(null);
-    try {
-      const sent = body(values);
-      const made = row ? await patch(`/${kind}/${row.id}`, sent) : await post(`/${kind}`, sent);
-      toast(row ? `${made.name} is changed.` : `${made.name} watches from now on.`);
-      onDone(made);
-    } catch (problem) {
-      setError(problem);
-    } finally {
-      setBusy(false);
-    }
-  };
   const isLocked = !screen.isAdmin || Boolean(row?.file);
   return html`<${Fragment}>
     <${Head} title=${row ? row.name : `New ${what}`}
@@ -209,7 +219,7 @@ export function WatchEditor({ kind, what, row, start, body, fields, preview, onD
       <button class="btn" type="button" onClick=${() => onDone(null)}>Back to the list</button>
     <//>
     <div class="watch-editor">
-      <form class="card stack" onSubmit=${save} aria-label=${row ? `Change the ${what}` : `New ${what}`}>
+      <form class="card stack" onSubmit=${send} aria-label=${row ? `Change the ${what}` : `New ${what}`}>
         <fieldset class="plain stack" disabled=${isLocked}>
           <${Field} name="name" label="Name" required maxlength="256" value=${values.name}
             autofocus=${!row} error=${errorOf("name")?.message}

@@ -1,7 +1,7 @@
 // The form of a widget, with the widget as it would be beside it.
 import { html, useRef, useState } from "./ui.js";
 import { get, useResource } from "./api.js";
-import { Editor } from "./editor.js";
+import { Editor, lqlCompletion } from "./editor.js";
 import { Dialog } from "./feedback.js";
 import { Field } from "./forms.js";
 import { EVENT_FIELDS, EVENT_VALUES, METRIC_VALUES } from "./queries.js";
@@ -174,16 +174,6 @@ export function groupOptions(chosen) {
 function Query({ label, value, onChange, table }) {
   return html`<div class="field"><span class="legend">${label}</span>
     <${Editor} label=${label} language="lql" value=${value} onChange=${onChange}
-      complete=${completion(table)} placeholder="everything" />
+      complete=${lqlCompletion[table]} placeholder="everything" />
   </div>`;
 }
-
-/** What could be typed next, for an editor. */
-export const completion = (table) => async (text, position) => {
-  const { suggestions } = await get(`/${table}/complete`, { q: text, cursor: position });
-  if (!suggestions.length) return null;
-  return {
-    from: suggestions[0].start,
-    options: suggestions.map((one) => ({ label: one.text, type: one.kind })),
-  };
-};

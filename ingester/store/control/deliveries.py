@@ -1,7 +1,7 @@
 """Deliveries: what is due, what became of it, and what can be sent again.
 
-1. Per destination and incident only the oldest pending delivery is ever due: `opened` before
-   `resolved`, whatever fails in between.
+1. Per destination and incident only the oldest pending delivery is ever due, and none while
+   another is held: `opened` before `resolved`, whatever fails in between.
 2. An attempt's entry in the log, the delivery's state and what follows for its destination (failing
    since, disabled, the notice of that) are one transaction.
 3. What has been delivered stays delivered: recording an attempt twice does no harm.
@@ -200,7 +200,7 @@ def _due(
     wanted: int,
 ) -> list[DueDelivery]:
     found = connection.execute(
-        "SELECT delivery_id, message_id, attempt_count FROM deliveries AS d"
+        "SELECT delivery_id, message_id, incident_id, attempt_count FROM deliveries AS d"
         " INDEXED BY deliveries_due WHERE destination_id = ?1 AND state = 'pending'"
         " AND next_at <= ?2"
         " AND NOT EXISTS (SELECT 1 FROM deliveries AS earlier INDEXED BY deliveries_in_order"
@@ -210,16 +210,24 @@ def _due(
         " ORDER BY next_at, delivery_id LIMIT ?3",
         (number, now_s, wanted + len(held)),
     ).fetchall()
-    taken = set(held)
+    # What was superseded while it is held is pending no more, and may still be on its way: a lane
+    # that waits for its pace would send it behind `resolved`.
+    marks = ",".join("?" * len(held))
+    busy = {
+        incident_id
+        for (incident_id,) in connection.execute(
+            f"SELECT incident_id FROM deliveries WHERE delivery_id IN ({marks})", tuple(held)
+        )
+    }
     deliveries: list[DueDelivery] = []
     byte_count = 0
-    for delivery_id, message_id, attempt_count in found:
-        if delivery_id in taken:
+    for delivery_id, message_id, incident_id, attempt_count in found:
+        if incident_id in busy:
             continue
         if len(deliveries) == wanted or byte_count >= _BYTES_MAX:
             break
-        event_id, incident_id, body = connection.execute(
-            "SELECT event_id, incident_id, body FROM messages WHERE message_id = ?", (message_id,)
+        event_id, body = connection.execute(
+            "SELECT event_id, body FROM messages WHERE message_id = ?", (message_id,)
         ).fetchone()
         byte_count += len(body)
         deliveries.append(

@@ -247,7 +247,7 @@ def _check(service: str, environment: str, scopes: Sequence[Scope], requests_per
         raise InvalidField("scopes", f"scopes must be some of {', '.join(SCOPES)}")
     for field, text in (("service", service), ("environment", environment)):
         if "ingest" in scopes and not text:
-            raise InvalidField(field, f"a token with the scope ingest needs a {field}")
+            raise InvalidField(field, f"a token with the scope ingest needs its {field}")
         if len(text) > _TEXT_MAX or not (text.isprintable() and text == text.strip()):
             raise InvalidField(field, f"{field} must be at most {_TEXT_MAX} printable characters")
     if not 0 <= requests_per_hour <= _COUNT_MAX:

@@ -11,12 +11,12 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Error, Locator, Page, Route, expect
 
 from tests.system.server import Server
 
@@ -29,6 +29,8 @@ __all__ = [
     "assert_accessible",
     "assert_fits",
     "copied",
+    "drag",
+    "held",
     "write_query",
 ]
 
@@ -167,6 +169,34 @@ def write_query(page: Page, text: str, label: str = "Query") -> None:
     page.keyboard.press("ControlOrMeta+a")
     page.keyboard.press("Delete")
     page.keyboard.type(text)
+
+
+def drag(page: Page, plot: Locator, begin: float, end: float) -> None:
+    """Over a plot, between two shares of its width."""
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * begin, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * end, box["y"] + 50, steps=4)
+    page.mouse.up()
+
+
+@contextmanager
+def held(page: Page, pattern: str) -> Iterator[None]:
+    """Requests whose address fits wait as long as the block lasts: what a slow server would do."""
+    waiting: list[Route] = []
+
+    def wait(route: Route) -> None:
+        waiting.append(route)
+
+    page.route(pattern, wait)
+    try:
+        yield
+    finally:
+        page.unroute(pattern, wait)
+        for route in waiting:
+            with suppress(Error):  # superseded meanwhile
+                route.continue_()
 
 
 def copied(page: Page, button: Locator) -> str:

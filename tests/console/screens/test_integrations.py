@@ -145,17 +145,6 @@ def test_a_source_is_made_and_its_map_is_tried_before_it_is_kept(site: Site) -> 
         assert site.api("GET", "/sources/shop-map")["map"]["user_id"] == "/actor/login"
 
 
-def test_hostile_names_are_shown_as_they_are(site: Site) -> None:
-    sneaky = '<img src=x onerror="window.hacked=1">'
-    site.api("POST", "/tokens", {"service": sneaky, "environment": "<script>hacked=1</script>"})
-    site.api("POST", "/connections", {"name": sneaky})
-    for path in ("/settings/events", "/settings/webhooks", "/settings/audit"):
-        with site.page(path) as page:
-            expect(page.get_by_text("<img src=x").first).to_be_visible()
-            assert page.evaluate("() => window.hacked") is None
-            assert page.locator("main img, main script").count() == 0
-
-
 @pytest.mark.parametrize(
     ("path", "name", "ready"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, expect
 
-from tests.console.screens.site import Site, assert_accessible, write_query
+from tests.console.screens.site import Site, assert_accessible, drag, write_query
 
 # Renders what `make(modules, render)` gives into an empty page of ours; `window.told` is for notes.
 _SHOW = """async (make) => {
@@ -94,12 +94,7 @@ def test_a_plot_is_drawn_zoomed_and_drawn_again_for_the_theme(site: Site) -> Non
         plots = page.get_by_role("img")
         expect(plots.locator("canvas")).to_have_count(4)
         site.shot(page, "plots-dark")
-        box = plots.first.locator(".u-over").bounding_box()
-        assert box is not None
-        page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 40)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60, steps=4)
-        page.mouse.up()
+        drag(page, plots.first.locator(".u-over"), 0.25, 0.5)
         page.wait_for_function("() => window.told.length === 1")
         [[begin, end]] = page.evaluate("() => window.told")
         assert 1790000800 < begin < 1790000970

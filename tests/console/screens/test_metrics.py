@@ -7,7 +7,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from tests.console.screens.site import VIEWER, Site
+from tests.console.screens.site import VIEWER, Site, held
 from tests.console.screens.usage import HOSTILE, send_metrics, send_usage
 
 
@@ -54,15 +54,27 @@ def test_a_metric_that_was_sent_is_listed_plotted_and_put_on_a_dashboard(site: S
 def test_a_series_has_every_value_and_groups_of_its_metadata(site: Site) -> None:
     with site.page("/custom-metrics/queue_length?project=shop") as page:
         expect(page.locator(".u-over").first).to_be_visible()
-        page.get_by_label("Value").select_option(value="p95")
+        legend = page.locator(".u-legend")
+        with held(page, "**/timeseries?*percentiles=*"):
+            page.get_by_label("Value").select_option(value="p95")
+            page.get_by_label("Group by").fill("metadata.host")
+            expect(legend).to_contain_text("Queue length (avg)")
+        # What came meanwhile has not undone what is being typed.
+        expect(legend).to_contain_text("Queue length (p95)")
         expect(page.get_by_text("Percentiles are told of raw points")).to_be_visible()
-        page.get_by_label("Group by").fill("metadata.host")
         page.keyboard.press("Enter")
-        expect(page.locator(".u-legend")).to_contain_text("web-1")
+        expect(legend).to_contain_text("web-1")
         assert "value=p95" in page.url
         page.get_by_label("Filter (LQL)").fill("m.host:")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("column 8")
+        page.get_by_label("Filter (LQL)").fill("m.host:web-1")
+        page.get_by_label("Filter (LQL)").press("Enter")
+        expect(page.get_by_role("alert")).to_have_count(0)
+        page.get_by_role("link", name="+ Monitor").click()
+        expect(page.get_by_label("Aggregate")).to_have_value("p95")
+        expect(page.get_by_role("textbox", name="Only points with")).to_have_text("m.host:web-1")
+        expect(page.get_by_label("Group by")).to_have_value("metadata.host")
     with site.page("/custom-metrics/no_such_metric") as page:
         expect(page.get_by_text("There is no such metric")).to_be_visible()
 
@@ -80,7 +92,7 @@ def test_hostile_metrics_and_people_are_text(site: Site) -> None:
         site, "hostile", "hostile", metricId=HOSTILE, metricName=HOSTILE, value=1,
         unit="<b>x</b>", metadata={"<script>": "</script><img src=x onerror=alert(1)>"},
     )  # fmt: skip
-    with site.page("/custom-metrics?q=onerror", width=375) as page:
+    with site.page("/custom-metrics?q=hostile", width=375) as page:
         page.get_by_role("link", name="<img").first.click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("<img src=x")
         expect(page.get_by_role("region", name="Points")).to_contain_text("<script>")

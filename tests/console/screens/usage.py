@@ -32,6 +32,7 @@ class Usage:
 def send_usage(site: Site, source: str) -> Usage:
     """Events of six accounts over thirty days, more of the first than of the last."""
     made = site.api("POST", "/sources", {"name": source})
+    # Days end at midnight: a whole day's work is done by the time of day that it is now.
     now_ms = int(time.time() * 1000)
     lines: list[bytes] = []
     for number, account in enumerate(_ACCOUNTS):
@@ -46,12 +47,13 @@ def _day(account: str, number: int, at_ms: int, day: int) -> list[bytes]:
     found = []
     # Six working days look like work, one does not.
     busy = 1 if day % 7 == 3 else 4 + (len(_ACCOUNTS) - number) * 2 + day % 5
+    step_ms = min(900_000, at_ms % DAY_MS // (busy + 1))
     for turn in range(busy):
         user = f"{account}-{turn % (2 + number % 3)}"
         module = _MODULES[(turn + number) % 3]
         base = {
             "accountId": account, "userId": user, "sessionId": f"s{day}-{turn // 3}",
-            "createdAt": at_ms - turn * 900_000,
+            "createdAt": at_ms - turn * step_ms,
         }  # fmt: skip
         feature = _FEATURES[module][turn % len(_FEATURES[module])]
         kinds: list[dict[str, Any]] = [

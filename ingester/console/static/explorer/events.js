@@ -5,7 +5,7 @@ import { CopyButton } from "../copy.js";
 import { Table } from "../table.js";
 import { ago, count, time } from "../format.js";
 import { shownText, visible } from "../lines.js";
-import { addWidgetHref } from "../queries.js";
+import { addMonitorHref, addWidgetHref } from "../queries.js";
 import { FilterBar, narrowTo, wholeQuery } from "./filter.js";
 
 const PAGE_ROWS = 100;
@@ -37,9 +37,11 @@ export function EventsTab({ range }) {
         <span class="small muted">${found.data
           ? `${count(rows.length)} events${more.cursor ? ", newest first; there are more" : ""}`
           : "Loading…"}</span>
-        ${screen.isAdmin && html`<a class="btn btn-small" href=${addWidgetHref({
-          kind: "logs", source: { from: "events", q: query },
-        })}>+ Dashboard</a>`}
+        ${screen.isAdmin && html`<div class="row nowrap">
+          <a class="btn btn-small" href=${addMonitorHref({ kind: "events", query })}>+ Monitor</a>
+          <a class="btn btn-small" href=${addWidgetHref({
+            kind: "logs", source: { from: "events", q: query },
+          }, range)}>+ Dashboard</a></div>`}
       </div>
       ${found.data && html`<${Table} label="Events" rows=${rows} rowKey=${(row) => row.id} columns=${COLUMNS}
         detail=${(row) => html`<${Detail} row=${row} />`}

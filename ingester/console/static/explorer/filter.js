@@ -1,10 +1,10 @@
 // What the explorer's views are narrowed to: a query, and a value for each of the usual fields.
 import { html, useEffect, useId, useState } from "../ui.js";
 import { get, useResource } from "../api.js";
-import { Editor } from "../editor.js";
+import { Typed } from "../choice.js";
+import { Editor, lqlCompletion } from "../editor.js";
 import { EVENT_FIELDS, both, clause } from "../queries.js";
 import { urlParam } from "../url.js";
-import { completion } from "../widgetform.js";
 
 export const query = urlParam("q", "", { push: true });
 
@@ -32,8 +32,6 @@ export function narrowTo(field, value) {
   else query.value = both(query.value, clause(field, value));
 }
 
-const completeEvents = completion("events");
-
 /** The editor and the fields. `fault` is the server's refusal of the query. */
 export function FilterBar({ range, fault }) {
   const [text, setText] = useState(query.value);
@@ -49,7 +47,7 @@ export function FilterBar({ range, fault }) {
   return html`<div class="stack filters">
     <div class="row filters-query">
       <div class="grow"><${Editor} label="Query (LQL)" language="lql" search value=${text} onChange=${setText}
-        onRun=${run} complete=${completeEvents} fault=${place}
+        onRun=${run} complete=${lqlCompletion.events} fault=${place}
         placeholder='All events. For example: action:checkout -m.plan:"free"' /></div>
       <button class="btn btn-primary" type="button" onClick=${run}>Run</button>
     </div>
@@ -70,14 +68,9 @@ const valuesOf = (fields, name) =>
 
 function FieldFilter({ label, state, values }) {
   const list = useId();
-  const [text, setText] = useState(state.value);
-  useEffect(() => setText(state.value), [state.value]);
-  const keep = (event) => (state.value = event.currentTarget.value.trim());
   return html`<label class="filter-field">
     <span class="small muted">${label}</span>
-    <input type="search" list=${list} value=${text} placeholder="any" autocomplete="off"
-      spellcheck=${false} onInput=${(event) => setText(event.currentTarget.value)} onChange=${keep}
-      onKeyDown=${(event) => event.key === "Enter" && keep(event)} />
+    <${Typed} state=${state} type="search" list=${list} placeholder="any" />
     <datalist id=${list}>${values.map((value) => html`<option value=${String(value)}></option>`)}</datalist>
   </label>`;
 }

@@ -31,19 +31,19 @@ export function SeriesTab({ range }) {
     from: "events", q: query, value: value.value, group_by: by.value, interval: interval.value,
   };
   const found = useResource(
-    (abort) => eventSeries(source, range, abort),
+    async (abort) => ({ ...await eventSeries(source, range, abort), asked: source }),
     [JSON.stringify(source), range.since.value, range.until.value],
   );
   useUntilComplete(found);
   const isRefused = found.error?.status === 400 || found.error?.status === 422;
-  const drawn = style.value === "bars" && by.value ? "stacked" : style.value;
-  const what = EVENT_VALUES.find((one) => one.value === value.value)?.label ?? "Events";
-  const isAdded = value.value === "events";
+  // Old rows stay until others are here, and are named by what was asked for them.
+  const asked = found.data?.asked ?? source;
+  const what = EVENT_VALUES.find((one) => one.value === asked.value)?.label ?? "Events";
   const groups = useMemo(
-    () => shownGroups(found.data?.groups ?? [], isAdded).map((group) => ({
-      ...group, label: by.value ? group.label : what,
+    () => shownGroups(found.data?.groups ?? [], asked.value === "events").map((group) => ({
+      ...group, label: asked.group_by ? group.label : what,
     })),
-    [found.data, isAdded, what],
+    [found.data],
   );
   return html`
     <${FilterBar} range=${range} fault=${found.error} />
@@ -58,16 +58,16 @@ export function SeriesTab({ range }) {
         </div>
         <div class="row nowrap">
           ${screen.isAdmin && html`<a class="btn btn-small"
-            href=${addMonitorHref({ kind: "events", query })}>+ Monitor</a>
+            href=${addMonitorHref({ kind: "events", query, group_by: by.value })}>+ Monitor</a>
           <a class="btn btn-small" href=${addWidgetHref({
-            kind: "series", style: drawn, source,
-          })}>+ Dashboard</a>`}
+            kind: "series", style: drawnAs(source), source,
+          }, range)}>+ Dashboard</a>`}
         </div>
       </div>
       <div class="card-body">
         ${found.data
           ? groups.length
-            ? html`<${Plot} times=${found.data.times} series=${groups} kind=${drawn} height=${280}
+            ? html`<${Plot} times=${found.data.times} series=${groups} kind=${drawnAs(asked)} height=${280}
                 label=${`${what} by ${found.data.interval}`} legend=${true}
                 onZoom=${(from, until) => setRange(range, isoTime(from), isoTime(until))} />`
             : html`<${Empty} title="No events in this span">
@@ -84,14 +84,16 @@ export function SeriesTab({ range }) {
       </footer>`}
     </section>
     ${found.data && groups.length > 0 && !isRefused && html`<${Groups} ...${{
-      groups: found.data.groups, range, found: found.data, what,
+      groups: found.data.groups, found: found.data, asked, what,
     }} />`}`;
 }
 
-function Groups({ groups, found, what }) {
-  const isSum = isAdditive(value.value);
+const drawnAs = (source) => (style.value === "bars" && source.group_by ? "stacked" : style.value);
+
+function Groups({ groups, found, asked, what }) {
+  const isSum = isAdditive(asked.value);
   const total = groups.reduce((sum, group) => sum + (group.total ?? 0), 0);
-  const field = by.value;
+  const field = asked.group_by;
   const drill = (group) => {
     if (field && group.key !== "(other)") narrowTo(field, group.key);
     view.value = "events";
@@ -114,7 +116,7 @@ function Groups({ groups, found, what }) {
         </tr></thead>
         <tbody>${groups.slice(0, 60).map((group, at) => {
           const values = group.values;
-          return html`<tr>
+          return html`<tr key=${JSON.stringify(group.key) ?? ""}>
             <td class="breaks">
               ${field && groups.length > 1 && html`<span class="swatch" aria-hidden="true"
                 style=${{ background: at < 11 ? seriesColour(at) : "var(--muted)" }}></span>`}

@@ -6,8 +6,8 @@ import { Editor } from "../editor.js";
 import { toast } from "../feedback.js";
 import { count, duration, plural } from "../format.js";
 import { Menu } from "../menu.js";
-import { addWidgetHref } from "../queries.js";
-import { ResultPlot, ResultTable, SCHEMA, plotted, runSql, withSpan } from "../sqlresult.js";
+import { addMonitorHref, addWidgetHref } from "../queries.js";
+import { ResultPlot, ResultTable, SCHEMA, plotted, runSql, withSpan, withWindow } from "../sqlresult.js";
 import { urlParam } from "../url.js";
 
 const FIRST = "SELECT bucket, action, sum(events) AS events\nFROM events_daily\n"
@@ -67,10 +67,14 @@ export function SqlTab({ range }) {
             ["csv", "ndjson", "json", "parquet"].map((format) => ({
               label: format.toUpperCase(), onSelect: () => download(sql.value, range, format),
             }))} />`}
-          ${screen.isAdmin && html`<a class="btn btn-small" href=${addWidgetHref({
-            kind: state.result && plotted(state.result) ? "series" : "table",
-            style: style.value, source: { from: "sql", sql: text },
-          })}>+ Dashboard</a>`}
+          ${screen.isAdmin && html`
+            <a class="btn btn-small" href=${addMonitorHref({
+              kind: "sql", query: withWindow(text),
+            })}>+ Monitor</a>
+            <a class="btn btn-small" href=${addWidgetHref({
+              kind: state.result && plotted(state.result) ? "series" : "table",
+              style: style.value, source: { from: "sql", sql: text },
+            }, range)}>+ Dashboard</a>`}
         </div>
       </div>
       ${state.error && html`<p class="notice notice-error" role="alert">${state.error.message}

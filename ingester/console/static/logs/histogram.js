@@ -5,7 +5,8 @@ import { get } from "../api.js";
 import { Plot } from "../plot.js";
 import { count } from "../format.js";
 import { isoTime, setRange } from "../time.js";
-import { LEVELS, levelColour } from "./levels.js";
+import { levelSeries } from "../series.js";
+import { LEVELS } from "./levels.js";
 import { clause, hasClause, withClause, withoutClause } from "./lql.js";
 import { answer, ask, asked, asks, chart, fault, hasRows, live, query, range } from "./state.js";
 
@@ -92,7 +93,7 @@ export function Histogram() {
           ${data.count > 0 && html`<${Plot} times=${drawn.times} series=${drawn.series}
             kind="stacked" height=${HEIGHT}
             legend=${false} onZoom=${zoom} range=${drawn.range}
-            label=${`${count(data.count)} logs by time and level; drag to zoom`} />`}`}
+            label=${`${count(data.count)} logs by time and level; click a bar or drag to zoom`} />`}`}
   </section>`;
 }
 
@@ -113,32 +114,16 @@ function Levels({ drawn, data }) {
       <span class="muted">${count(one.total)}</span>
     </button>`)}
     ${data.count > 0 && html`<span class="levels-hint muted small">a bar is
-      ${" "}${spanText(data.bucket_seconds)}</span>`}
+      ${" "}${spanText(data.bucket_seconds)}; click or drag to zoom</span>`}
   </div>`;
 }
 
-/** Every period of the range, also those without rows. */
+/** Every period of the range, also those without rows; the least severe level first. */
 function drawnOf(data) {
   if (!data.count) return { times: [], series: [], range: null };
-  const width = data.bucket_seconds;
-  const seconds = (text) => Date.parse(text) / 1000;
-  const found = new Map(data.buckets.map((one) => [seconds(one.time), one]));
-  const [from, until] = [seconds(data.since), seconds(data.until)];
-  const first = Math.floor(from / width) * width;
-  const times = [];
-  for (let at = first; at < Math.max(until, from + width); at += width) times.push(at);
-  const names = [...new Set(data.buckets.flatMap((one) => Object.keys(one.groups)))];
-  const order = (name) => (LEVELS.includes(name) ? LEVELS.indexOf(name) : -1);
-  const series = names.toSorted((left, right) => order(left) - order(right)).map((name) => {
-    const values = times.map((at) => found.get(at)?.groups[name] ?? 0);
-    return {
-      label: name,
-      colour: levelColour(name),
-      values,
-      total: values.reduce((sum, value) => sum + value, 0),
-    };
-  });
-  return { times, series, range: [first, times.at(-1) + width] };
+  const { times, groups } = levelSeries(data);
+  const series = groups.toSorted((left, right) => LEVELS.indexOf(left.key) - LEVELS.indexOf(right.key));
+  return { times, series, range: [times[0], times.at(-1) + data.bucket_seconds] };
 }
 
 function spanText(seconds) {

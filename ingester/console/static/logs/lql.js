@@ -42,6 +42,29 @@ export function withoutClause(query, part) {
   return `${padded.slice(0, at)} ${padded.slice(at + part.length + 2)}`.trim();
 }
 
+const PARTS = /"(?:[^"\\]|\\.)*"?|`[^`]*`?|\s+|[()]|[^\s"`()]+/g;
+
+/** A query without its `c:` and `s:` clauses: the rows that it is about. */
+export function rowsOnly(query) {
+  const kept = [];
+  let depth = 0;
+  let before = " ";
+  let droppedAt = null;
+  for (const [part] of query.matchAll(PARTS)) {
+    if (droppedAt === null && /^[\s(]/.test(before) && /^(?:c|chart|s|select):/i.test(part)) {
+      droppedAt = depth;
+    }
+    if (part === "(") depth += 1;
+    else if (part === ")") depth -= 1;
+    if (droppedAt !== null && (depth < droppedAt || (depth === droppedAt && !part.trim()))) {
+      droppedAt = null;
+    }
+    if (droppedAt === null) kept.push(part);
+    before = part;
+  }
+  return kept.join("").replace(/\s+$/, "").trimStart();
+}
+
 export const hasClause = (query, part) => ` ${query} `.includes(` ${part} `);
 
 /** As results and `/logs/fields` name a field (`metadata.a.b`), as a query does (`m.a.b`). */
@@ -71,7 +94,3 @@ function step(value, key) {
 
 /** Whether it is a column of logs. */
 export const isColumn = (name) => COLUMNS.has(name);
-
-/** The server counts characters, scripts count UTF-16 units. */
-export const unitsOf = (text, characters) => [...text].slice(0, characters).join("").length;
-export const charactersOf = (text, units) => [...text.slice(0, units)].length;

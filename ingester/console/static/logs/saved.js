@@ -2,12 +2,14 @@
 import { Failure, html, screen, useState } from "../ui.js";
 import { apiUrl, del, get, patch, post, useResource } from "../api.js";
 import { copyText } from "../copy.js";
-import { Dialog, confirmDialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
 import { Menu } from "../menu.js";
 import { boundsOf, isoTime } from "../time.js";
 import { hrefWith, setParams } from "../url.js";
-import { asks, columns, isTable, query, range, saved } from "./state.js";
+import { addMonitorHref, addWidgetHref } from "../queries.js";
+import { rowsOnly } from "./lql.js";
+import { answer, asks, columns, isTable, query, range, saved } from "./state.js";
 
 const shellText = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
@@ -34,13 +36,14 @@ function SavedList({ close, save }) {
       columns: row.columns.join(","), saved: row.id, row: "",
     });
   };
-  const remove = async (row) => {
+  const remove = (row) => {
     close();
-    if (!(await confirmDialog({
+    deleteAfterAsking({
       title: `Delete the saved search “${row.name}”?`,
-      text: "It goes for everybody. This cannot be undone.",
-    }))) return;
-    await told(() => del(`/saved-searches/${row.id}`), "Deleted");
+      text: "It goes for everybody.",
+      remove: () => del(`/saved-searches/${row.id}`),
+      done: () => toast("Deleted"),
+    });
   };
   const update = async (row) => {
     close();
@@ -96,13 +99,15 @@ async function told(work, text) {
   }
 }
 
-export const monitorHref = () => `/alerts/monitors?${new URLSearchParams({
-  new: "1", kind: "logs", query: query.value,
-})}`;
-
-export const dashboardHref = () => `/dashboards?${new URLSearchParams({
-  add: JSON.stringify({ kind: "series", source: { from: "logs", q: query.value } }),
-})}`;
+/** What else can watch or show the rows of the query, for those who may make it. */
+export function AddLinks() {
+  if (!screen.isAdmin) return null;
+  const rows = rowsOnly(query.value);
+  const names = answer.value?.chart?.names ?? [];
+  const source = { from: "logs", q: rows, ...(names.length === 3 ? { group_by: names[1] } : {}) };
+  return html`<a class="btn" href=${addMonitorHref({ kind: "logs", query: rows })}>+ Monitor</a>
+    <a class="btn" href=${addWidgetHref({ kind: "series", source }, range)}>+ Dashboard</a>`;
+}
 
 const copied = (text, what) => told(() => copyText(text), `${what} copied`);
 

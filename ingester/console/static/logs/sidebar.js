@@ -2,7 +2,7 @@
 import { Failure, html, signal, useState } from "../ui.js";
 import { get } from "../api.js";
 import { Field } from "../forms.js";
-import { count } from "../format.js";
+import { count, plural } from "../format.js";
 import {
   asked as askedName, clause, fieldName, hasClause, isColumn as isColumnName, stepsOf,
   withClause,
@@ -46,7 +46,7 @@ function List({ data }) {
     </ul>
     ${!sorted.length && html`<p class="facets-note muted small">No such field.</p>`}
     <p class="facets-note muted small">${data.sampled < data.sample_max
-      ? `of ${count(data.sampled)} logs` : `of the newest ${count(data.sampled)} logs`}</p>`;
+      ? `of ${plural(data.sampled, "log")}` : `of the newest ${plural(data.sampled, "log")}`}</p>`;
 }
 
 const nameOf = (field) => {

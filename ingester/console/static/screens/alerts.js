@@ -1,22 +1,15 @@
 // Alerts: queries by the clock; any row fires. A run can be tried before it is saved.
-import { Empty, Fragment, Head, Loaded, html, mount, screen, useState } from "../ui.js";
+import { Empty, Fragment, Head, Loaded, html, mount, useState } from "../ui.js";
 import { get, post, useResource } from "../api.js";
 import { Field } from "../forms.js";
 import { Menu } from "../menu.js";
 import { Rows } from "../rows.js";
 import { Table } from "../table.js";
 import { count, plural, time } from "../format.js";
-import { setParams, urlParam } from "../url.js";
 import {
   Clip, Declared, QueryField, State, Told, WatchEditor, When, commonBody, commonStart, useDestinations,
-  watchItems,
+  watchItems, watchScreen,
 } from "../watch.js";
-
-// `?new&kind=sql&query=…` opens the form filled in.
-const asksNew = urlParam("new", null, { push: true });
-const editing = urlParam("edit", "", { push: true });
-const kind = urlParam("kind");
-const query = urlParam("query");
 
 const SQL_START = `SELECT service, count(*) AS errors FROM logs
 WHERE level = 'error' AND received_at >= $window_start AND received_at < $window_end
@@ -29,31 +22,8 @@ const CRONS = [
   ["0 6 * * 1", "Mondays at 6:00"],
 ];
 
-function Alerts() {
-  const found = useResource((signal) => get("/alerts", {}, { signal }), [], { everyMs: 5000 });
-  const done = () => {
-    setParams({ new: null, edit: "", kind: "", query: "" });
-    found.reload();
-  };
-  if (asksNew.value !== null) {
-    return html`<${AlertForm} onDone=${done} asked=${{ kind: kind.value, query: query.value }} />`;
-  }
-  if (editing.value) {
-    return html`<${Loaded} of=${found}>${({ alerts }) => {
-      const row = alerts.find((one) => one.id === editing.value);
-      return row
-        ? html`<${AlertForm} key=${row.id} row=${row} onDone=${done} />`
-        : html`<${Empty} title="There is no such alert">It may have been deleted.<//>`;
-    }}<//>`;
-  }
-  return html`<${List} found=${found} />`;
-}
-
-function List({ found }) {
+function List({ found, add, edit }) {
   const destinations = useDestinations();
-  const add = screen.isAdmin && html`<button class="btn btn-primary" type="button"
-    onClick=${() => (asksNew.value = "1")}>New alert</button>`;
-  const edit = (id) => (editing.value = id);
   return html`<${Fragment}>
     <${Head} text="A query that is run by the clock. It fires when it finds any row, and is over with
       the first run that finds none.">${add}<//>
@@ -62,8 +32,6 @@ function List({ found }) {
         columns=${columns(destinations.data?.destinations ?? [])}
         detail=${(row) => html`<${Runs} row=${row} />`}
         actions=${(row) => html`<${Menu} label=${`Actions for ${row.name}`} items=${[
-          ...(row.file || !screen.isAdmin
-            ? [{ label: "Look at the form", onSelect: () => edit(row.id) }] : []),
           ...watchItems("alerts", row, { edit, reload: found.reload }),
         ]} />`}
         empty=${html`<${Empty} title="No alert is run yet" actions=${add}>
@@ -224,4 +192,4 @@ function Found({ found }) {
   <//>`;
 }
 
-mount(Alerts);
+mount(watchScreen({ kind: "alerts", what: "alert", names: ["kind", "query"], Form: AlertForm, List }));

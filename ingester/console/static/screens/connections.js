@@ -2,11 +2,9 @@
 import { Empty, Fragment, Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
-import { Dialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import {
-  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
-} from "../keys.js";
+import { CopyKey, KeyList, RotateDialog, Usage, revokeItem, useKeyDialogs } from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, count, time } from "../format.js";
@@ -26,18 +24,8 @@ const TIERS = [
 function Connections() {
   const found = useResource((signal) => get("/connections", {}, { signal }), [], { everyMs: 15_000 });
   const projects = useResource((signal) => get("/projects", {}, { signal }));
-  const [made, setMade] = useState(null);
-  const [rotating, setRotating] = useState(null);
+  const { made, rotating, setRotating, close, tell, forget } = useKeyDialogs(adding, found.reload);
   const [limiting, setLimiting] = useState(null);
-  const close = () => {
-    adding.value = "";
-  };
-  const tell = (connection) => {
-    close();
-    setRotating(null);
-    setMade(connection);
-    found.reload();
-  };
   const add = html`<button class="btn btn-primary" type="button"
     onClick=${() => (adding.value = "1")}>Connect</button>`;
   return html`
@@ -61,7 +49,7 @@ function Connections() {
       path=${`/connections/${rotating.id}`} onMade=${tell} onClose=${() => setRotating(null)} />`}
     ${limiting && html`<${Limits} connection=${limiting} onClose=${() => setLimiting(null)}
       done=${found.reload} />`}
-    ${made && html`<${Made} made=${made} onClose=${() => setMade(null)} />`}`;
+    ${made && html`<${Made} made=${made} onClose=${forget} />`}`;
 }
 
 const COLUMNS = [

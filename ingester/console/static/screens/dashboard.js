@@ -1,9 +1,10 @@
 // One dashboard: its widgets over one span, and its editor.
 import { Empty, Fragment, Head, Loaded, html, mount, screen, useEffect, useState } from "../ui.js";
-import { del, get, patch, post, useResource } from "../api.js";
+import { get, patch, useResource } from "../api.js";
 import { Grid } from "../arrange.js";
 import { copyText } from "../copy.js";
-import { Dialog, confirmDialog, toast } from "../feedback.js";
+import { contentOf, dashboardItems } from "../dashboardmenu.js";
+import { Dialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
 import { shownText } from "../lines.js";
 import { Menu } from "../menu.js";
@@ -33,9 +34,6 @@ function Dashboard() {
   }
   return html`<${Shown} whole=${found.data} reload=${found.reload} />`;
 }
-
-const contentOf = ({ name, description, since, until, refresh_seconds, widgets }) =>
-  ({ name, description, since, until, refresh_seconds, widgets });
 
 function Shown({ whole, reload }) {
   const range = urlRange({ since: whole.since, until: whole.until });
@@ -219,35 +217,8 @@ function ViewBar({ whole, range, reload }) {
     ]} />
     ${screen.isAdmin && !whole.built_in && html`<button class="btn btn-primary" type="button"
       onClick=${() => (editing.value = "1")}>Edit</button>`}
-    ${screen.isAdmin && html`<${Menu} label="More" items=${[
-      { label: "Make a copy", onSelect: () => copyOf(whole) },
-      !whole.built_in && { label: "Delete…", danger: true, onSelect: () => remove(whole) },
-    ]} />`}`;
-}
-
-async function copyOf(whole) {
-  try {
-    const made = await post("/dashboards", {
-      ...contentOf(whole), name: `Copy of ${whole.name}`.slice(0, 256),
-    });
-    location.assign(`/dashboards/${made.id}?edit=1`);
-  } catch (error) {
-    toast(error, "error");
-  }
-}
-
-async function remove(whole) {
-  const isSure = await confirmDialog({
-    title: `Delete ${whole.name}?`,
-    text: "Links to it stop working. What it shows stays stored. This cannot be undone.",
-  });
-  if (!isSure) return;
-  try {
-    await del(`/dashboards/${whole.id}`);
-    location.assign("/dashboards");
-  } catch (error) {
-    toast(error, "error");
-  }
+    ${screen.isAdmin && html`<${Menu} label="More"
+      items=${dashboardItems(whole, () => location.assign("/dashboards"))} />`}`;
 }
 
 function Problem({ problem, discard, overwrite }) {

@@ -1,8 +1,9 @@
 // Dashboards: the list, and the place where a widget of another screen finds its dashboard.
 import { Empty, Head, Loaded, html, mount, screen, useState } from "../ui.js";
-import { del, get, patch, post, useResource } from "../api.js";
-import { Dialog, confirmDialog, toast } from "../feedback.js";
-import { Field, Form } from "../forms.js";
+import { get, patch, post, useResource } from "../api.js";
+import { dashboardItems } from "../dashboardmenu.js";
+import { Dialog } from "../feedback.js";
+import { Field, Form, useSend } from "../forms.js";
 import { shownText } from "../lines.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
@@ -59,38 +60,9 @@ const COLUMNS = [
 function Actions({ row, reload }) {
   if (!screen.isAdmin) return null;
   return html`<${Menu} label=${`Actions for ${row.name}`} items=${[
-    { label: "Make a copy", onSelect: () => copy(row) },
     !row.built_in && { label: "Edit", href: `/dashboards/${row.id}?edit=1` },
-    !row.built_in && { label: "Delete…", danger: true, onSelect: () => remove(row, reload) },
+    ...dashboardItems(row, reload),
   ]} />`;
-}
-
-async function copy({ id }) {
-  try {
-    const whole = await get(`/dashboards/${id}`);
-    const made = await post("/dashboards", {
-      name: `Copy of ${whole.name}`.slice(0, 256), description: whole.description,
-      since: whole.since, until: whole.until, refresh_seconds: whole.refresh_seconds,
-      widgets: whole.widgets,
-    });
-    location.assign(`/dashboards/${made.id}?edit=1`);
-  } catch (error) {
-    toast(error, "error");
-  }
-}
-
-async function remove(row, reload) {
-  const isSure = await confirmDialog({
-    title: `Delete ${row.name}?`,
-    text: "Links to it stop working. What it shows stays stored. This cannot be undone.",
-  });
-  if (!isSure) return;
-  try {
-    await del(`/dashboards/${row.id}`);
-    reload();
-  } catch (error) {
-    toast(error, "error");
-  }
 }
 
 function NewDialog() {
@@ -125,7 +97,15 @@ function AddDialog({ rows }) {
   const [target, setTarget] = useState(mine.at(-1)?.id ?? NEW);
   const [name, setName] = useState("");
   const [title, setTitle] = useState(widget?.title ?? "");
-  const [problem, setProblem] = useState(null);
+  const { send, error, isBusy } = useSend(async () => {
+    const { id: _id, ...added } = { ...widget, title };
+    const whole = target === NEW
+      ? await post("/dashboards", {
+        name, widgets: [added], since: range.since.value, until: range.until.value,
+      })
+      : await addTo(target, added);
+    location.assign(`/dashboards/${whole.id}`);
+  });
   const range = urlRange({ since: "now-24h" });
   const close = () => (adding.value = "");
   if (!widget || !screen.isAdmin) {
@@ -135,24 +115,12 @@ function AddDialog({ rows }) {
         : "Only an administrator may change dashboards."}</p>
     <//>`;
   }
-  const save = async (event) => {
-    event.preventDefault();
-    const { id: _id, ...added } = { ...widget, title };
-    try {
-      const whole = target === NEW
-        ? await post("/dashboards", { name, widgets: [added] })
-        : await addTo(target, added);
-      location.assign(`/dashboards/${whole.id}`);
-    } catch (error) {
-      setProblem(error);
-    }
-  };
   const options = [
     ...mine.map((row) => ({ value: row.id, label: `${row.name} (${plural(row.widget_count, "widget")})` })),
     { value: NEW, label: "A new dashboard" },
   ];
   return html`<${Dialog} title="Add to a dashboard" onClose=${close} wide>
-    <form class="stack" onSubmit=${save}>
+    <form class="stack" onSubmit=${send}>
       <div class="fields">
         <${Field} name="target" label="Dashboard" kind="select" options=${options} value=${target}
           onValue=${setTarget} />
@@ -162,10 +130,10 @@ function AddDialog({ rows }) {
           placeholder="Left empty, it is what it shows" />
       </div>
       <${WidgetCard} widget=${{ ...widget, title }} range=${range} height=${240} />
-      ${problem && html`<p class="notice notice-error" role="alert">${problem.message}</p>`}
+      ${error && html`<p class="notice notice-error" role="alert">${error.message}</p>`}
       <div class="dialog-foot">
         <button class="btn" type="button" onClick=${close}>Cancel</button>
-        <button class="btn btn-primary">Add</button>
+        <button class="btn btn-primary" disabled=${isBusy}>Add</button>
       </div>
     </form>
   <//>`;

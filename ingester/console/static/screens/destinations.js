@@ -1,12 +1,12 @@
-// Alert settings: destinations, routes to them, and at the bottom the form that adds one.
+// Alert settings: destinations, routes to them, labels, and at the bottom the form that adds a destination.
 import { Empty, Fragment, Head, Loaded, html, mount, screen, useEffect, useRef, useState } from "../ui.js";
 import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
 import { pretty } from "../deliverylog.js";
 import { DestinationForm, TYPES } from "../destinationform.js";
-import { Dialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import { deleteAfterAsking } from "../keys.js";
+import { Labels } from "../labels.js";
 import { Menu } from "../menu.js";
 import { DryRun, Routes } from "../routes.js";
 import { Table } from "../table.js";
@@ -25,7 +25,7 @@ function Settings() {
     found.reload();
   };
   return html`
-    <${Head} title="Alert settings" text="Where incidents are sent to, and which go where." />
+    <${Head} title="Alert settings" text="Where incidents are sent to, which go where, and their labels." />
     <${Loaded} of=${found}>${({ destinations }) => html`<${Fragment}>
       <section class="card card-flush" aria-label="Destinations">
         <div class="card-head"><h2>Alert destinations</h2></div>
@@ -33,12 +33,15 @@ function Settings() {
           columns=${COLUMNS} detail=${(row) => html`<${About} row=${row} />`}
           actions=${(row) => html`<${Menu} label=${`Actions for ${row.name}`}
             items=${items(row, { setDialog, reload: found.reload })} />`}
-          empty=${html`<${Empty} title="Nobody is told yet">
+          empty=${html`<${Empty} title="Nobody is told yet" actions=${screen.isAdmin && html`<button
+            class="btn btn-primary" type="button" onClick=${() => (adding.value = "webhook")}>
+            Add a webhook</button>`}>
             Incidents are shown in this console. Add a destination below to have them sent.
           <//>`} />
       </section>
       <${Routes} destinations=${destinations} />
       <${DryRun} />
+      <${Labels} />
       ${screen.isAdmin && html`<${Add} onDone=${(made) => {
         adding.value = "";
         toast(`${made.name} is added. Verify in its menu sends a sample.`);

@@ -8,7 +8,9 @@ import { Dialog, toast } from "../feedback.js";
 import { Form } from "../forms.js";
 import { IncidentStatus, lastsMs, resolveAfterAsking } from "../incident.js";
 import { SilenceDialog, matchersOf } from "../silence.js";
+import { both, clause, metricHref } from "../queries.js";
 import { Table } from "../table.js";
+import { isoTime } from "../time.js";
 import { count, duration, plural, time } from "../format.js";
 import { Chips, When, words } from "../watch.js";
 
@@ -17,6 +19,9 @@ const PATH = `/incidents/${encodeURIComponent(ID)}`;
 // Before and after it; and of one that lasts, as many as an answer has samples.
 const SHOWN_WINDOWS = 60;
 const JUDGED_WINDOWS_MAX = 1000;
+// Rows that count came before it was opened: within a window, which is judged with some delay.
+const PAD_MS = 60_000;
+const LEAD_WINDOWS = 2;
 const MONITORS = new Set(["METRIC", "LOG_COUNT", "EVENT_COUNT", "ROW_COUNT", "FRESHNESS", "NO_DATA"]);
 
 function Incident() {
@@ -70,7 +75,7 @@ function Page({ row, revisions, deliveries, reload }) {
       </div>
       <div class="stack">
         <section class="card stack" aria-label="About">
-          <${About} row=${row} edit=${setShown} />
+          <${About} row=${row} edit=${setShown} sent=${deliveries.length} />
         </section>
         <section class="card card-flush">
           <div class="card-head"><h2>Timeline</h2>
@@ -103,7 +108,7 @@ function Page({ row, revisions, deliveries, reload }) {
     <//>`}`;
 }
 
-function About({ row, edit }) {
+function About({ row, edit, sent }) {
   const button = (what, text) => screen.isAdmin && html`<button class="link small" type="button"
     onClick=${() => edit(what)}>${text}</button>`;
   return html`<dl class="kv">
@@ -115,7 +120,7 @@ function About({ row, edit }) {
     <dt>Opened</dt><dd>${time(row.created_at)}</dd>
     <dt>Last change</dt><dd>${time(row.updated_at)}</dd>
     <dt>Resolved</dt><dd>${row.resolved_at ? time(row.resolved_at) : "–"}</dd>
-    <dt>Told</dt><dd>${row.told ? "yes" : row.silenced ? "no: silenced" : "no"}</dd>
+    <dt>Told</dt><dd>${row.silenced ? "no: silenced" : row.told && sent ? "yes" : "nobody"}</dd>
   </dl>`;
 }
 
@@ -142,9 +147,50 @@ const AFFECTED = [
   },
 ];
 
-/** What the first affected monitor measured around the incident. */
+/** What the first affected has seen: the values of a monitor, the query of a rule. */
 function Seen({ row }) {
   const first = row.affected[0];
+  if (first?.type === "RULE") return html`<${Matched} row=${row} first=${first} />`;
+  return html`<${Measured} row=${row} first=${first} />`;
+}
+
+/** By what is watched, where it is shown: logs, events, a metric. */
+const SCREENS = {
+  logs: ({ lql }) => ["/logs", { q: lql }],
+  events: ({ lql }) => ["/explorer", { q: lql, view: "events" }],
+  metric: ({ metric_id: id, project_id: project, filter }) => [metricHref(id), { project, q: filter }],
+};
+
+/** To the rows around the incident: of a rule, or of a monitor's target. `lead` in milliseconds. */
+function RowsLink({ row, first, target, lead = 0 }) {
+  if (!SCREENS[target.kind]) return null;
+  const [path, asked] = SCREENS[target.kind](target);
+  const end = Date.parse(first.resolved_at ?? first.last_fired_at) + PAD_MS;
+  const group = Object.entries(first.group ?? {}).map(([name, value]) => clause(name, value));
+  const query = new URLSearchParams({
+    ...asked,
+    q: both(asked.q, ...group),
+    since: isoTime((Date.parse(row.created_at) - PAD_MS - lead) / 1000),
+    until: isoTime(end / 1000),
+  });
+  return html`<a class="btn btn-small" href=${`${path}?${query}`}>Show the ${target.kind}</a>`;
+}
+
+function Matched({ row, first }) {
+  const found = useResource((signal) => get(`/rules/${first.monitor_id}`, {}, { signal }),
+    [first.monitor_id]);
+  if (!found.data) {
+    return found.error && found.error.status !== 404 ? html`<${Failure} error=${found.error} />` : null;
+  }
+  const { name, lql, on } = found.data;
+  return html`<section class="card card-flush" aria-label="Matches">
+    <div class="card-head"><h2>${name}</h2>
+      <${RowsLink} row=${row} first=${first} target=${{ kind: on, lql }} /></div>
+    <div class="card-body"><code class="pre breaks">${lql}</code></div>
+  </section>`;
+}
+
+function Measured({ row, first }) {
   const isMonitor = Boolean(first) && MONITORS.has(first.type);
   const found = useResource(async (signal) => {
     const monitor = await get(`/monitors/${first.monitor_id}`, {}, { signal });
@@ -165,7 +211,9 @@ function Seen({ row }) {
   const { monitor, answer } = found.data;
   return html`<section class="card card-flush" aria-label="Values">
     <div class="card-head"><h2>${monitor.name}</h2>
-      <span class="small muted">windows of ${duration(monitor.window_s * 1000)}</span></div>
+      <span class="row"><span class="small muted">windows of ${duration(monitor.window_s * 1000)}</span>
+        <${RowsLink} row=${row} first=${first} target=${monitor.target}
+          lead=${LEAD_WINDOWS * monitor.window_s * 1000} /></span></div>
     <div class="card-body"><${JudgedPlot} answer=${answer} monitor=${monitor} group=${first.group} /></div>
   </section>`;
 }
@@ -224,6 +272,7 @@ function Deliveries({ deliveries, reload }) {
       detail=${(one) => html`<${AttemptLog} id=${one.id} reload=${reload} />`}
       empty=${html`<${Empty} title="Nobody is told of this incident">
         Neither its rule, alert or monitor nor a route names a destination.
+        ${" "}<a href="/alerts/settings">Alert settings</a>
       <//>`} />
   </section>`;
 }

@@ -1,14 +1,12 @@
 // Logs: a query, how many there are by time, and the rows; live, saved, shared.
 import { Failure, html, mount, screen, useEffect, useState, useSignalEffect } from "../ui.js";
-import { get } from "../api.js";
-import { Editor } from "../editor.js";
+import { Editor, lqlCompletion } from "../editor.js";
 import { count, duration, plural, time } from "../format.js";
 import { TimePicker } from "../time.js";
 import { Detail } from "../logs/detail.js";
 import { Histogram, total } from "../logs/histogram.js";
-import { charactersOf, unitsOf } from "../logs/lql.js";
 import { Message, Rows } from "../logs/rows.js";
-import { ExportMenu, SavedMenu, ShareMenu, dashboardHref, monitorHref } from "../logs/saved.js";
+import { AddLinks, ExportMenu, SavedMenu, ShareMenu } from "../logs/saved.js";
 import { Sidebar } from "../logs/sidebar.js";
 import {
   answer, ask, asks, chart, context, draft, fault, isLoading, isTable, linked, live, query,
@@ -20,29 +18,8 @@ import { zone } from "../zone.js";
 
 const WIDE = matchMedia("(min-width: 1100px)");
 
-let completing = null;
 // Several parts of a question may change at once; it is asked once.
 let isDue = false;
-
-/** What could be typed next; what is superseded is cancelled. */
-async function complete(text, position) {
-  completing?.abort();
-  const mine = new AbortController();
-  completing = mine;
-  try {
-    const found = await get("/logs/complete", { q: text, cursor: charactersOf(text, position) },
-      { signal: mine.signal });
-    const [first] = found.suggestions;
-    if (!first) return null;
-    return {
-      from: unitsOf(text, first.start),
-      to: unitsOf(text, first.end),
-      options: found.suggestions.map((one) => ({ label: one.text, detail: one.kind })),
-    };
-  } catch {
-    return null;
-  }
-}
 
 function Logs() {
   // A step back, a link, a drag: whatever changes the question asks it.
@@ -80,15 +57,13 @@ function Logs() {
 
 function Bar() {
   const error = fault.value;
-  const column = error?.column;
-  const place = column
-    ? { column: unitsOf(query.value, column - 1) + 1, message: error.message } : null;
+  const place = error?.column ? { column: error.column, message: error.message } : null;
   return html`<div class="logs-bar">
     <h1 class="sr-only">${screen.title}</h1>
     <div class="logs-query">
       <${Editor} value=${draft.value} label="Query (LQL)" language="lql" search
-        placeholder=${'error  level:>=warning  service:checkout  m.user.plan:pro  "timed out"'}
-        onChange=${(text) => (draft.value = text)} onRun=${ask} complete=${complete}
+        placeholder='All logs. For example: level:>=warning service:checkout m.user.plan:pro "timed out"'
+        onChange=${(text) => (draft.value = text)} onRun=${ask} complete=${lqlCompletion.logs}
         fault=${draft.value === query.value ? place : null} />
       <button type="button" class="btn btn-primary" onClick=${() => ask(draft.value)}>Run</button>
     </div>
@@ -97,9 +72,7 @@ function Bar() {
       <${LiveButton} />
       <span class="grow"></span>
       <${SavedMenu} />
-      ${!isTable.value && html`
-        <a class="btn" href=${monitorHref()}>+ Monitor</a>
-        <a class="btn" href=${dashboardHref()}>+ Dashboard</a>`}
+      <${AddLinks} />
       <${ExportMenu} />
       <${ShareMenu} />
     </div>

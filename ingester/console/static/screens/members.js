@@ -2,9 +2,8 @@
 import { Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { del, get, patch, post, useResource } from "../api.js";
 import { Secret } from "../copy.js";
-import { Dialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import { deleteAfterAsking } from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, time } from "../format.js";

@@ -1,7 +1,7 @@
 // One metric: its course, its figures over the span, its newest points.
 import { Empty, Failure, Fragment, Head, html, mount, screen, useMemo } from "../ui.js";
 import { get, useResource } from "../api.js";
-import { Choice, Pick } from "../choice.js";
+import { Choice, Pick, Typed } from "../choice.js";
 import { count, duration, figure, time } from "../format.js";
 import { shownText, visible } from "../lines.js";
 import { Plot } from "../plot.js";
@@ -37,7 +37,8 @@ function Metric() {
   const span = [range.since.value, range.until.value];
   const last = about.data?.metrics?.[0]?.last_time;
   const found = useResource(
-    (abort) => metricSeries(source, range, abort), [JSON.stringify(source), ...span, last],
+    async (abort) => ({ ...await metricSeries(source, range, abort), asked: source }),
+    [JSON.stringify(source), ...span, last],
   );
   useUntilComplete(found);
   // Figures for the span: whole hours, whatever the plot shows.
@@ -54,8 +55,9 @@ function Metric() {
       : ""}`}>
       ${screen.isAdmin && html`<a class="btn" href=${addMonitorHref({
         kind: "metric", metric: METRIC, project: project.value || metric?.project_id || "default", name,
+        query: filter.value, aggregate: value.value, group_by: by.value,
       })}>+ Monitor</a>
-      <a class="btn" href=${addWidgetHref({ kind: "series", title: name, source })}>
+      <a class="btn" href=${addWidgetHref({ kind: "series", title: name, source }, range)}>
         + Dashboard</a>`}
     <//>
     ${metric?.warning && html`<p class="notice notice-warn">${visible(metric.warning)}</p>`}
@@ -88,10 +90,12 @@ function Figures({ metric, points }) {
 }
 
 function Course({ range, found, metric, name }) {
+  // Old points stay until others are here, and are named by what was asked for them.
+  const asked = found.data?.asked;
   const groups = useMemo(() => shownGroups(found.data?.groups ?? [], false).map((group) => ({
-    ...group, label: by.value ? group.label : `${name} (${value.value})`,
+    ...group, label: asked.group_by ? group.label : `${name} (${asked.value})`,
   })), [found.data, name]);
-  const isPercentile = value.value.startsWith("p");
+  const isPercentile = asked?.value.startsWith("p");
   return html`<section class="card card-flush" aria-label="Course">
     <div class="card-head">
       <div class="toolbar">
@@ -104,11 +108,9 @@ function Course({ range, found, metric, name }) {
     <div class="card-body stack">
       <div class="row">
         <label class="row small muted">Group by
-          <input class="inline mono" type="text" placeholder="metadata.host" value=${by.value}
-            onChange=${(event) => (by.value = event.currentTarget.value.trim())} /></label>
+          <${Typed} state=${by} class="inline mono" placeholder="metadata.host" /></label>
         <label class="row small muted">Filter (LQL)
-          <input class="inline mono metric-filter" type="text" placeholder="m.region:eu" value=${filter.value}
-            onChange=${(event) => (filter.value = event.currentTarget.value.trim())} /></label>
+          <${Typed} state=${filter} class="inline mono metric-filter" placeholder="m.region:eu" /></label>
       </div>
       ${found.error && html`<p class="notice notice-error" role="alert">${found.error.message}</p>`}
       ${found.data

@@ -1,62 +1,17 @@
 // Monitors: values in windows, judged; the form with its back-test.
-import { Empty, Fragment, Head, Loaded, html, mount, screen, useState } from "../ui.js";
-import { get, post, useResource } from "../api.js";
+import { Empty, Fragment, Head, Loaded, html, mount, useState } from "../ui.js";
+import { post, useResource } from "../api.js";
 import { Judged } from "../backtest.js";
 import { Dialog } from "../feedback.js";
 import { figure, plural } from "../format.js";
 import { Menu } from "../menu.js";
 import { MonitorForm, conditionText, targetText } from "../monitorform.js";
 import { Table } from "../table.js";
-import { setParams, urlParam } from "../url.js";
-import { Clip, Declared, State, Told, When, useDestinations, watchItems } from "../watch.js";
+import { Clip, Declared, State, Told, When, useDestinations, watchItems, watchScreen } from "../watch.js";
 
-// `?new&kind=logs&query=…` is how other screens open the form ("+ monitor").
-const asksNew = urlParam("new", null, { push: true });
-const editing = urlParam("edit", "", { push: true });
-const kind = urlParam("kind");
-const query = urlParam("query");
-const metric = urlParam("metric");
-const project = urlParam("project");
-const wantedName = urlParam("name");
-
-const closeForm = () => setParams({
-  new: null, edit: "", kind: "", query: "", metric: "", project: "", name: "",
-});
-
-function Monitors() {
-  const found = useResource((signal) => get("/monitors", {}, { signal }), [], { everyMs: 5000 });
-  const done = () => {
-    closeForm();
-    found.reload();
-  };
-  if (asksNew.value !== null) {
-    const asked = {
-      kind: kind.value, query: query.value, metric: metric.value, project: project.value,
-      name: wantedName.value || undefined,
-    };
-    return html`<${MonitorForm} asked=${asked} onDone=${done} />`;
-  }
-  if (editing.value) {
-    return html`<${Loaded} of=${found}>${({ monitors }) => {
-      const row = monitors.find((one) => one.id === editing.value);
-      if (!row) return html`<${Gone} />`;
-      return html`<${MonitorForm} key=${row.id} row=${row} onDone=${done} />`;
-    }}<//>`;
-  }
-  return html`<${List} found=${found} />`;
-}
-
-const Gone = () => html`<${Empty} title="There is no such monitor"
-  actions=${html`<a class="btn" href="/alerts/monitors">All monitors</a>`}>
-  It may have been deleted.
-<//>`;
-
-function List({ found }) {
+function List({ found, add, edit }) {
   const destinations = useDestinations();
   const [tested, setTested] = useState(null);
-  const add = screen.isAdmin && html`<button class="btn btn-primary" type="button"
-    onClick=${() => (asksNew.value = "1")}>New monitor</button>`;
-  const edit = (id) => (editing.value = id);
   return html`<${Fragment}>
     <${Head} text="A value in windows of time that fires when it is too high, too low, or missing.">
       ${add}
@@ -67,8 +22,6 @@ function List({ found }) {
         detail=${(row) => html`<${Groups} row=${row} />`}
         actions=${(row) => html`<${Menu} label=${`Actions for ${row.name}`} items=${[
           { label: "Back-test…", onSelect: () => setTested(row) },
-          ...(row.file || !screen.isAdmin
-            ? [{ label: "Look at the form", onSelect: () => edit(row.id) }] : []),
           ...watchItems("monitors", row, { edit, reload: found.reload }),
         ]} />`}
         empty=${html`<${Empty} title="Nothing is monitored yet" actions=${add}>
@@ -148,4 +101,7 @@ function TestDialog({ row, onClose }) {
   <//>`;
 }
 
-mount(Monitors);
+// How other screens open the form ("+ Monitor").
+const NAMES = ["kind", "query", "metric", "project", "aggregate", "group_by", "name"];
+
+mount(watchScreen({ kind: "monitors", what: "monitor", names: NAMES, Form: MonitorForm, List }));

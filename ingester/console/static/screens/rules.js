@@ -1,51 +1,21 @@
 // Rules: filters on what arrives; the form shows what would have matched lately.
-import { Empty, Fragment, Head, Loaded, html, mount, screen, useEffect, useMemo, useState } from "../ui.js";
+import { Empty, Fragment, Head, Loaded, html, mount, useEffect, useMemo, useState } from "../ui.js";
 import { get, useResource } from "../api.js";
 import { Field } from "../forms.js";
 import { Menu } from "../menu.js";
 import { Plot } from "../plot.js";
 import { Table } from "../table.js";
 import { count, duration, plural, time } from "../format.js";
-import { setParams, urlParam } from "../url.js";
 import {
   Clip, Declared, DurationField, QueryField, State, Told, WatchEditor, commonBody, commonStart,
-  useDestinations, watchItems,
+  useDestinations, watchItems, watchScreen,
 } from "../watch.js";
-
-// `?new&kind=logs&query=…` opens the form filled in.
-const asksNew = urlParam("new", null, { push: true });
-const editing = urlParam("edit", "", { push: true });
-const kind = urlParam("kind");
-const query = urlParam("query");
 
 const TYPED_MS = 500;
 const TABLES = ["logs", "events"].map((value) => ({ value, label: value }));
 
-function Rules() {
-  const found = useResource((signal) => get("/rules", {}, { signal }), [], { everyMs: 5000 });
-  const done = () => {
-    setParams({ new: null, edit: "", kind: "", query: "" });
-    found.reload();
-  };
-  if (asksNew.value !== null) {
-    return html`<${RuleForm} onDone=${done} asked=${{ kind: kind.value, query: query.value }} />`;
-  }
-  if (editing.value) {
-    return html`<${Loaded} of=${found}>${({ rules }) => {
-      const row = rules.find((one) => one.id === editing.value);
-      return row
-        ? html`<${RuleForm} key=${row.id} row=${row} onDone=${done} />`
-        : html`<${Empty} title="There is no such rule">It may have been deleted.<//>`;
-    }}<//>`;
-  }
-  return html`<${List} found=${found} />`;
-}
-
-function List({ found }) {
+function List({ found, add, edit }) {
   const destinations = useDestinations();
-  const add = screen.isAdmin && html`<button class="btn btn-primary" type="button"
-    onClick=${() => (asksNew.value = "1")}>New rule</button>`;
-  const edit = (id) => (editing.value = id);
   return html`<${Fragment}>
     <${Head} text="A filter on what arrives. A match opens an incident at once; further ones join it.">
       ${add}
@@ -55,8 +25,6 @@ function List({ found }) {
         columns=${columns(destinations.data?.destinations ?? [])}
         actions=${(row) => html`<${Menu} label=${`Actions for ${row.name}`} items=${[
           { label: "See what matches", href: searchHref(row) },
-          ...(row.file || !screen.isAdmin
-            ? [{ label: "Look at the form", onSelect: () => edit(row.id) }] : []),
           ...watchItems("rules", row, { edit, reload: found.reload }),
         ]} />`}
         empty=${html`<${Empty} title="No rule looks on" actions=${add}>
@@ -196,4 +164,4 @@ const EVENTS = [
   { name: "action", label: "Action", kind: "breaks", cell: (row) => row.action },
 ];
 
-mount(Rules);
+mount(watchScreen({ kind: "rules", what: "rule", names: ["kind", "query"], Form: RuleForm, List }));

@@ -1,8 +1,7 @@
 // Silences: what nobody is told of for a while, and why.
 import { Empty, Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { del, get, patch, useResource } from "../api.js";
-import { toast } from "../feedback.js";
-import { deleteAfterAsking } from "../keys.js";
+import { deleteAfterAsking, toast } from "../feedback.js";
 import { MatcherTexts } from "../matchers.js";
 import { Menu } from "../menu.js";
 import { SilenceDialog } from "../silence.js";

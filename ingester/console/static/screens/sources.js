@@ -2,11 +2,9 @@
 import { Empty, Fragment, Head, Loaded, html, mount, screen, useState } from "../ui.js";
 import { del, get, patch, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
-import { Dialog, toast } from "../feedback.js";
+import { Dialog, deleteAfterAsking, toast } from "../feedback.js";
 import { Form } from "../forms.js";
-import {
-  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
-} from "../keys.js";
+import { CopyKey, KeyList, RotateDialog, Usage, revokeItem, useKeyDialogs } from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, count, time } from "../format.js";
@@ -43,17 +41,7 @@ const settingsOf = (values) => ({
 
 function Sources() {
   const found = useResource((signal) => get("/sources", {}, { signal }), [], { everyMs: 15_000 });
-  const [made, setMade] = useState(null);
-  const [rotating, setRotating] = useState(null);
-  const close = () => {
-    adding.value = "";
-  };
-  const tell = (source) => {
-    close();
-    setRotating(null);
-    setMade(source);
-    found.reload();
-  };
+  const { made, rotating, setRotating, close, tell, forget } = useKeyDialogs(adding, found.reload);
   const add = html`<button class="btn btn-primary" type="button"
     onClick=${() => (adding.value = "1")}>Add Source</button>`;
   return html`
@@ -75,7 +63,7 @@ function Sources() {
     ${adding.value && html`<${AddSource} onMade=${tell} onClose=${close} />`}
     ${rotating && html`<${RotateDialog} title=${`Rotate the pair of ${rotating.source}`}
       path=${pathOf(rotating)} onMade=${tell} onClose=${() => setRotating(null)} />`}
-    ${made && html`<${Made} made=${made} onClose=${() => setMade(null)} />`}`;
+    ${made && html`<${Made} made=${made} onClose=${forget} />`}`;
 }
 
 const pathOf = (row) => `/sources/${encodeURIComponent(row.source)}`;

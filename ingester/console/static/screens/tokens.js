@@ -1,12 +1,10 @@
 // Settings › Event Ingestion: tokens for the log door and the honest door, and for the API.
-import { Empty, Fragment, Head, Loaded, html, mount, screen, useState } from "../ui.js";
+import { Empty, Fragment, Head, Loaded, html, mount, screen } from "../ui.js";
 import { del, get, post, useResource } from "../api.js";
 import { Code, Secret } from "../copy.js";
-import { Dialog } from "../feedback.js";
+import { Dialog, deleteAfterAsking } from "../feedback.js";
 import { Form } from "../forms.js";
-import {
-  CopyKey, KeyList, RotateDialog, Usage, deleteAfterAsking, revokeItem,
-} from "../keys.js";
+import { CopyKey, KeyList, RotateDialog, Usage, revokeItem, useKeyDialogs } from "../keys.js";
 import { Menu } from "../menu.js";
 import { Table } from "../table.js";
 import { ago, time } from "../format.js";
@@ -25,17 +23,7 @@ const SCOPES = [
 function Tokens() {
   const tokens = useResource((signal) => get("/tokens", {}, { signal }), [], { everyMs: 15_000 });
   const sources = useResource((signal) => get("/sources", {}, { signal }));
-  const [made, setMade] = useState(null);
-  const [rotating, setRotating] = useState(null);
-  const close = () => {
-    adding.value = "";
-  };
-  const tell = (key) => {
-    close();
-    setRotating(null);
-    setMade(key);
-    tokens.reload();
-  };
+  const { made, rotating, setRotating, close, tell, forget } = useKeyDialogs(adding, tokens.reload);
   const add = html`<button class="btn btn-primary" type="button"
     onClick=${() => (adding.value = "1")}>Add Token</button>`;
   return html`
@@ -63,7 +51,7 @@ function Tokens() {
       sources=${sources.data?.sources ?? []} />`}
     ${rotating && html`<${RotateDialog} title=${`Rotate the token of ${nameOf(rotating)}`}
       path=${`/tokens/${rotating.id}`} onMade=${tell} onClose=${() => setRotating(null)} />`}
-    ${made && html`<${Made} made=${made} onClose=${() => setMade(null)} />`}`;
+    ${made && html`<${Made} made=${made} onClose=${forget} />`}`;
 }
 
 const nameOf = (row) => [row.service, row.environment].filter(Boolean).join(" · ") || row.id;

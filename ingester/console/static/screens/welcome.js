@@ -21,22 +21,27 @@ const PAD_MS = 60_000;
 
 const door = urlParam("door", "logs");
 
+// Two doors take tokens and store logs.
+const TOKENS = {
+  settings: "/settings/events", list: "/tokens",
+  rows: (data) => data.tokens.filter((row) => row.scopes.includes("ingest")),
+  name: (row) => `${row.service} · ${row.environment}`,
+  path: (row) => `/tokens/${row.id}`,
+  noun: "token", action: "Create a token",
+  make: () => post("/tokens", { service: "my-service", environment: "production" }),
+  table: "logs", when: "time", where: (row) =>
+    `service = ${sqlText(row.service)} AND environment = ${sqlText(row.environment)}`,
+  what: "message", screen: "/logs", title: "Logs",
+};
+
 const DOORS = {
   logs: {
-    label: "Logs", list: "/tokens", rows: (data) => data.tokens.filter((row) =>
-      row.scopes.includes("ingest")),
-    name: (row) => `${row.service} · ${row.environment}`,
-    path: (row) => `/tokens/${row.id}`,
-    noun: "token", action: "Create a token",
-    make: () => post("/tokens", { service: "my-service", environment: "production" }),
+    ...TOKENS, label: "Logs",
     commands: (key) => [["One event", logCurl(key.url, key.token)]],
-    table: "logs", when: "time", where: (row) =>
-      `service = ${sqlText(row.service)} AND environment = ${sqlText(row.environment)}`,
-    what: "message", screen: "/logs", title: "Logs",
     text: "Any JSON becomes a log. Level and message are found in it.",
   },
   metrics: {
-    label: "Metrics", list: "/connections", rows: (data) => data.connections,
+    label: "Metrics", settings: "/settings/webhooks", list: "/connections", rows: (data) => data.connections,
     name: (row) => row.name, path: (row) => `/connections/${row.id}`,
     noun: "connection", action: "Create a connection",
     make: () => post("/connections", { name: "My first webhook" }),
@@ -46,7 +51,7 @@ const DOORS = {
     text: "Numbers of your own, by a webhook that any tool can call.",
   },
   events: {
-    label: "Product events", list: "/sources", rows: (data) => data.sources,
+    label: "Product events", settings: "/settings/sources", list: "/sources", rows: (data) => data.sources,
     name: (row) => row.source, path: (row) => `/sources/${encodeURIComponent(row.source)}`,
     noun: "source", action: "Create a source",
     make: () => post("/sources", { name: "my-product" }),
@@ -56,16 +61,8 @@ const DOORS = {
     title: "Explorer", text: "Who does what in your product, one JSON object a line.",
   },
   honest: {
-    label: "Anything", list: "/tokens", rows: (data) => data.tokens.filter((row) =>
-      row.scopes.includes("ingest")),
-    name: (row) => `${row.service} · ${row.environment}`,
-    path: (row) => `/tokens/${row.id}`,
-    noun: "token", action: "Create a token",
-    make: () => post("/tokens", { service: "my-service", environment: "production" }),
+    ...TOKENS, label: "Anything",
     commands: (key) => [["Two lines", honestCurl(screen.intakeUrl, key.token)]],
-    table: "logs", when: "time", where: (row) =>
-      `service = ${sqlText(row.service)} AND environment = ${sqlText(row.environment)}`,
-    what: "message", screen: "/logs", title: "Logs",
     text: "NDJSON or arrays of any shape; the answer says what became of every line.",
   },
 };
@@ -105,7 +102,8 @@ function Way({ kind }) {
         ${rows?.length === 0 && html`<div class="row">
           <button class="btn btn-primary" type="button" onClick=${make}>${kind.action}</button>
         </div>`}
-        ${rows?.length === 1 && html`<p>Using <strong>${kind.name(row)}</strong>.</p>`}
+        ${rows?.length === 1 && html`<p>Using <strong>${kind.name(row)}</strong>.
+          ${" "}<a href=${kind.settings}>Others</a> are made in the settings.</p>`}
         ${rows?.length > 1 && html`<div class="choice"><${Field} name="key" label="Using" kind="select"
           value=${kind.path(row)} onValue=${setChosen}
           options=${rows.map((one) => ({ value: kind.path(one), label: kind.name(one) }))} /></div>`}
