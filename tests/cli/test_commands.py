@@ -232,6 +232,7 @@ def test_an_upload_checks_the_key_against_the_running_server(
     server: FakeServer, tmp_path: Path
 ) -> None:
     server.answers[("GET", "/api/v1/sources")] = (200, LISTED)
+    server.answers["GET", "/api/v1/status"] = (200, {"intake": "http://127.0.0.1:8080"})
     (tmp_path / "a").write_text("{}\n")
     keys = ("--data-dir", tmp_path, "--auth-key", "k", "--api-key")
     assert "is none of source" in run("upload", "a", "--source", "shop", *keys, "wrong").stderr

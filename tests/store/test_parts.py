@@ -246,7 +246,7 @@ def test_a_crash_after_the_first_transaction_of_a_part_keeps_the_part(
         with monkeypatch.context() as patch:
             patch.setattr(parts_module, "sync_directory", sync)
             patch.setattr(store.parts, "discard", lambda *_: None)
-            with pytest.raises(OSError, match="crash"):
+            with pytest.raises(StoreBusy, match="crash"):
                 store.rotate()
         store.recover(0)
         assert [part.number for part in store.parts.parts] == [1, 2]

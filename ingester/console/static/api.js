@@ -3,6 +3,12 @@ import { useCallback, useEffect, useRef, useState } from "./vendor/preact.js";
 
 const BASE = "/api/v1";
 
+// Requests under way are refused then, and must not lead elsewhere than signing out does.
+let isSigningOut = false;
+addEventListener("submit", (event) => {
+  isSigningOut ||= event.target.getAttribute("action") === "/logout";
+});
+
 /** A refusal: `status`, the server's sentence, and `field` or `column` where one is meant. */
 export class ApiError extends Error {
   constructor(status, message, { field, column, retryAfter } = {}) {
@@ -39,7 +45,7 @@ export async function api(method, path, { query, body, signal, as = "json" } = {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "The server cannot be reached.");
   }
-  if (response.status === 401 && !path.startsWith("/session/")) {
+  if (response.status === 401 && !isSigningOut && !path.startsWith("/session/")) {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
   }
   if (!response.ok) throw await refusal(response);
