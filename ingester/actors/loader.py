@@ -37,6 +37,7 @@ from ..store.ledger import SMALL_AGAIN, AppliedBatch
 from ..store.parts import WIDE_TABLES
 from ..store.rejects import RejectBudget
 from ..store.store import Store
+from ..store.syncing import sync_path
 
 __all__ = ["LoaderCounters", "load_batch", "load_requests", "load_runs", "rows_of", "run"]
 
@@ -321,11 +322,7 @@ def _put_aside(dead_letters: Path, sequence: int, request: SmallRequest, error: 
             file.flush()
             os.fsync(file.fileno())
         for directory in (dead_letters, dead_letters.parent):
-            descriptor = os.open(directory, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_path(directory)
     except OSError as failure:
         raise StoreBusy(f"a record cannot be put aside: {failure.strerror}") from failure
     _log.error("a record cannot be loaded and was put aside", file=path.name, reason=str(error))

@@ -38,9 +38,9 @@ from ..protocol.frames import SegmentHeader, encode_frame, encode_segment_header
 from ..store.control.copying import control_problems, copy_control, put_manifest
 from ..store.copy_check import copy_problems
 from ..store.frozen import Frozen, FrozenPart, frozen
-from ..store.parts import sync_directory
 from ..store.schema import VIEW_NAMES
 from ..store.store import Store
+from ..store.syncing import sync_path
 from ..store.upload_files import table_of
 from .copies import Pace, SlowFile, copy_file, digest_of
 from .manifest import (
@@ -354,7 +354,7 @@ def _sweep(directory: Path, backup: Backup | None) -> None:
 def _sync_folders(directory: Path) -> None:
     for path in (directory, *directory.rglob("*")):
         if path.is_dir():
-            sync_directory(path)
+            sync_path(path)
 
 
 def told(backup: Backup, copied_bytes: int) -> dict[str, object]:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import RequestError
-from ..store.parts import sync_directory
+from ..store.syncing import sync_path
 
 __all__ = [
     "FORMAT",
@@ -127,4 +127,4 @@ def write_manifest(directory: Path, backup: Backup) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(directory / MANIFEST_NAME)
-    sync_directory(directory)
+    sync_path(directory)

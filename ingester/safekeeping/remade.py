@@ -32,10 +32,10 @@ from ..store.check_files import sealed_ledgers
 from ..store.control.sealed_files import Manifest, SealedFile
 from ..store.damage import UNREADABLE
 from ..store.ledger import SMALL_AGAIN
-from ..store.parts import sync_directory
 from ..store.sealed import TEMPORARY_SUFFIX, sealed_name, that_may_hold
 from ..store.sealed_format import SEALED_TABLES, conformed, write_sealed
 from ..store.sorting import RUN_BYTES, RowSorter, time_values
+from ..store.syncing import sync_path
 
 __all__ = ["remake"]
 
@@ -161,7 +161,7 @@ class _Remade:
             os.close(descriptor)
         partial.rename(path)
         for folder in (path.parent, path.parent.parent, self._directory):
-            sync_directory(folder)
+            sync_path(folder)
         return structs.replace(lost, name=name, sealed_at=time.time(), **told)
 
     def _take_in(self) -> None:

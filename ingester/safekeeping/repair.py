@@ -37,7 +37,6 @@ from ..store.control.sealed_files import SealedFile
 from ..store.damage import UNREADABLE
 from ..store.lock import FolderLock
 from ..store.lost import bulk_lane
-from ..store.parts import sync_directory
 from ..store.rebuilt_part import RebuiltPart
 from ..store.repairing import (
     PartMarks,
@@ -54,6 +53,7 @@ from ..store.repairing import (
 from ..store.rollups import Rollups
 from ..store.salvage import Saved, ledger_rows, listing_rows, salvage
 from ..store.store import Store
+from ..store.syncing import sync_path
 from ..store.upload_files import request_of
 from .check import FolderCheck, look_at_folder
 from .remade import remake
@@ -260,12 +260,12 @@ class _Run:
 
     def _put_in_place(self, made: Path) -> None:
         """A new part, which is durable, instead of what is left of the old one."""
-        sync_directory(made.parent)
+        sync_path(made.parent)
         path = made.with_suffix(".duckdb")
         for suffix in ("", ".wal", ".meta"):
             self._set_aside(path.with_name(f"{path.name}{suffix}"))
         made.rename(path)
-        sync_directory(made.parent)
+        sync_path(made.parent)
 
     def _list_again(
         self,
@@ -445,7 +445,7 @@ class _Run:
         while target.exists():  # of a repair in the same second
             target = target.with_name(f"{target.name}+")
         path.rename(target)
-        sync_directory(path.parent)
+        sync_path(path.parent)
         self._repair.done.append(f"{path.name} was set aside as {target.name}")
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..store.lock import FolderLock
-from ..store.parts import sync_directory
 from ..store.rebuilt_part import RebuiltFile, RebuiltPart
 from ..store.schema import SCHEMA_VERSION
+from ..store.syncing import sync_path
 from ..store.upload_files import row_count, table_of
 from .copies import Pace, copy_file, digest_of
 from .manifest import MANIFEST_NAME, Backup, BackupFailed, BackupFile, BackupPart, read_manifest
@@ -89,12 +89,12 @@ def _restore(backup: Backup, directory: Path, data_dir: Path, pace: Pace) -> Bac
     _refuse_unless_counted(backup, staging)
     for folder in (staging, *staging.rglob("*")):
         if folder.is_dir():
-            sync_directory(folder)
+            sync_path(folder)
     names = [path.name for path in staging.iterdir() if path.name not in _LAST]
     for name in (*names, *_LAST):
         if (staging / name).exists():
             os.rename(staging / name, data_dir / name)
-            sync_directory(data_dir)
+            sync_path(data_dir)
     shutil.rmtree(staging)
     return backup
 

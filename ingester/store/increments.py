@@ -43,12 +43,13 @@ from .control.sealed_files import SealedFile
 from .damage import UNREADABLE
 from .database import Cursor
 from .niced import niced
-from .parts import Part, sync_directory
+from .parts import Part
 from .rollup_file import ROLLUPS, ROLLUPS_VERSION
 from .rollup_schema import EXPORTED_COLUMNS, tables_named_in
 from .rollups import Rollups
 from .schema import SCHEMA_VERSION, views_named_in
 from .store import Store
+from .syncing import sync_path
 from .upload_files import table_of
 
 __all__ = ["ExportLate", "Holding", "Increments"]
@@ -189,12 +190,12 @@ class Increments:
         with self._turn, suppress(OSError):
             kept = [entry for ranges in self._ranges.values() for entry in ranges]
             for entry in kept:
-                _sync(self._path(entry))
+                sync_path(self._path(entry))
             partial = self._directory / f".{_INDEX}"
             partial.write_bytes(msgspec.json.encode(_Index(_LAYOUT, kept)))
-            _sync(partial)
+            sync_path(partial)
             partial.rename(self._directory / _INDEX)
-            sync_directory(self._directory)
+            sync_path(self._directory)
 
     def hold(
         self, *, gives_up_at: float, has_room: Callable[[], bool] = lambda: True, sql: str
@@ -438,14 +439,6 @@ def _write(path: Path, reader: Any) -> int:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_index(path: Path) -> list[_Range]:

@@ -38,6 +38,7 @@ from msgspec import Struct
 
 from ..errors import StoreFailed
 from .database import Cursor
+from .syncing import sync_path
 
 __all__ = ["copy_path", "keep_metadata", "put_back_metadata"]
 
@@ -92,7 +93,7 @@ def keep_metadata(cursor: Cursor, name: str, path: Path) -> bool:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(copy_path(path))
-        _sync(path.parent)
+        sync_path(path.parent)
     except OSError:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -135,14 +136,6 @@ def put_back_metadata(path: Path) -> bool:
 def _is_whole(block: bytes) -> bool:
     words = np.frombuffer(block, "<u8")
     return bool(np.bitwise_xor.reduce(words[1:] * _FACTOR) ^ _START == words[0])
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _maybe_copy(path: Path) -> _Copy | None:

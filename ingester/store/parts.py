@@ -30,6 +30,7 @@ from .ledger import AppliedBatch, is_sealed, write_applied
 from .metadata_copy import copy_path, keep_metadata, put_back_metadata
 from .pinned import PINNED_ROWS, TailRows
 from .schema import PART_DDL, SCHEMA_VERSION, VERSION_DDL
+from .syncing import sync_path
 from .upgrades import attached_again, refuse_newer
 
 __all__ = [
@@ -38,7 +39,6 @@ __all__ = [
     "Part",
     "PartFiles",
     "busy_file_errors",
-    "sync_directory",
 ]
 
 _log = structlog.get_logger()
@@ -163,7 +163,7 @@ class PartFiles:
             cursor.execute("COMMIT")
             # Replay of DDL is where WAL faults cluster: leave none of it in the WAL.
             cursor.execute(f"CHECKPOINT {part.name}")
-            sync_directory(self.directory)
+            sync_path(self.directory)
         except BaseException:
             self.discard(cursor, part)
             raise
@@ -191,7 +191,7 @@ class PartFiles:
         cursor.execute(f"DETACH DATABASE IF EXISTS {part.name}")
         with busy_file_errors(f"{part.path.name} cannot be removed"):
             _remove(part)
-            sync_directory(self.directory)
+            sync_path(self.directory)
         return size
 
     def discard(self, cursor: Cursor, part: Part) -> None:
@@ -361,11 +361,3 @@ def busy_file_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreBusy(f"{what}: {error.strerror or error}") from error
-
-
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

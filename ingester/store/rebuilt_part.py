@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,8 +21,9 @@ import pyarrow.parquet as pq
 from ..errors import StoreError, StoreFailed
 from .damage import UNREADABLE
 from .database import mapped_errors
-from .parts import ATTACH_OPTIONS, sync_directory
+from .parts import ATTACH_OPTIONS
 from .schema import PART_DDL, SCHEMA_VERSION
+from .syncing import sync_path
 
 __all__ = ["RebuiltFile", "RebuiltPart"]
 
@@ -129,12 +129,8 @@ class RebuiltFile:
         with mapped_errors(0):
             self._connection.execute("CHECKPOINT part")
             self._connection.execute("DETACH part")
-        descriptor = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        sync_directory(self._path.parent)
+        sync_path(self._path)
+        sync_path(self._path.parent)
         self._is_finished = True
 
 

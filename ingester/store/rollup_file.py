@@ -21,8 +21,8 @@ import structlog
 from ..errors import StoreFailed
 from .database import Cursor
 from .metadata_copy import keep_metadata, put_back_metadata
-from .parts import sync_directory
 from .rollup_schema import TABLES, rollup_view_ddl
+from .syncing import sync_path
 from .upgrades import attached_again, refuse_newer
 
 __all__ = ["ROLLUPS", "ROLLUPS_VERSION", "RollupFile", "view_of"]
@@ -67,7 +67,7 @@ class RollupFile:
             ) from error
         if is_new or not self._has_tables(cursor):
             self._make(cursor)
-            sync_directory(self.path.parent)
+            sync_path(self.path.parent)
         self._maybe_upgrade(cursor)
         self._read(cursor)
         self._remove_others(cursor)

@@ -25,7 +25,8 @@ from ..errors import StoreError
 from .control.sealed_files import LostCommits, Manifest, SealedFile, SealedFiles, SealedPart
 from .damage import UNREADABLE
 from .holds import Holds
-from .parts import busy_file_errors, sync_directory
+from .parts import busy_file_errors
+from .syncing import sync_path
 
 __all__ = ["ENDS", "SealedData", "number_of", "sealed_name", "that_may_hold"]
 
@@ -253,7 +254,7 @@ class SealedData:
                 found.parent.rmdir()
         else:
             with suppress(OSError):
-                sync_directory(found.parent)
+                sync_path(found.parent)
         return size
 
     def _remove_orphans(self, manifest: Manifest) -> Iterator[str]:

@@ -39,12 +39,13 @@ import pyarrow.parquet as pq
 from ..errors import StoreBusy, StoreError, StoreFailed
 from .control.sealed_files import SealedFile, SealedPart
 from .part_rows import Chunk, PartRows, overlap_rows
-from .parts import Part, sync_directory
+from .parts import Part
 from .schema import DATA_TABLES
 from .sealed import TEMPORARY_SUFFIX, sealed_name
 from .sealed_format import SEALED_TABLES, SealedTable, conformed, write_sealed
 from .sorting import RUN_BYTES, RowSorter, merged, time_values
 from .store import Store
+from .syncing import sync_path
 
 __all__ = ["JOINED_BYTES_MAX", "PartNotWhole", "Sealer", "joinable"]
 
@@ -331,7 +332,7 @@ class Sealer:
                 path.with_name(path.name + TEMPORARY_SUFFIX).rename(path)
             days = {self._sealed.path(file).parent for file in added}
             for folder in (*days, *{day.parent for day in days}, directory, directory.parent):
-                sync_directory(folder)
+                sync_path(folder)
         reached("before the manifest")
 
     @contextmanager

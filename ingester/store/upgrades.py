@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from ..errors import StoreBusy, StoreFailed
 from .database import Cursor
 from .metadata_copy import keep_metadata
+from .syncing import sync_path
 
 __all__ = [
     "BACKUP_NAME",
@@ -78,7 +79,7 @@ def attached_again(
     try:
         _copy(path, partial)
         partial.replace(copy)
-        _sync(copy.parent)
+        sync_path(copy.parent)
     except OSError as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -97,11 +98,3 @@ def _copy(path: Path, target: Path) -> None:
         shutil.copyfileobj(source, file, 1024 * 1024)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from ..errors import StoreBusy, StoreFailed
 from .damage import UNREADABLE
-from .parts import sync_directory
+from .syncing import sync_path
 from .upgrades import PARQUET_METADATA, maybe_newer_parquet
 
 __all__ = ["UploadFile", "remove_unlisted", "request_of", "row_count", "table_of"]
@@ -105,7 +105,7 @@ class UploadFile:
             os.fdatasync(self._descriptor)
             self.byte_count = os.fstat(self._descriptor).st_size
             os.rename(self._temporary, self.path)
-            sync_directory(self.path.parent)
+            sync_path(self.path.parent)
         os.close(self._descriptor)
         self._descriptor = -1
 

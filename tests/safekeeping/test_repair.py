@@ -274,7 +274,9 @@ def _killed_with_wal(folder: Path) -> None:
     copy.rename(folder)
 
 
-@pytest.mark.parametrize("offset", [20, -2_000, -200])
+# Not in its first bytes: there stands the identifier of the database, of which DuckDB (1.5.6) does
+# not mind every change, and then nothing is damaged.
+@pytest.mark.parametrize("offset", [400, -2_000, -200])
 def test_damage_of_a_wal_takes_nothing_that_is_in_the_file(
     folder: Path, sound: tuple[Path, Rows], offset: int
 ) -> None:

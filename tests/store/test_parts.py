@@ -244,7 +244,7 @@ def test_a_crash_after_the_first_transaction_of_a_part_keeps_the_part(
             raise OSError("crash")
 
         with monkeypatch.context() as patch:
-            patch.setattr(parts_module, "sync_directory", sync)
+            patch.setattr(parts_module, "sync_path", sync)
             patch.setattr(store.parts, "discard", lambda *_: None)
             with pytest.raises(StoreBusy, match="crash"):
                 store.rotate()

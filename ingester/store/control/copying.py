@@ -8,7 +8,6 @@ reader waits for nobody.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,6 +19,7 @@ from msgspec.structs import astuple
 
 from ...errors import StoreBusy
 from ..migrations import schema_version
+from ..syncing import sync_path
 from .file import _create_private
 from .sealed_files import (
     Evaluated,
@@ -121,10 +121,6 @@ def copy_control(path: Path, target: Path) -> None:
             source.backup(copy)
             # A copy alone has no log beside it.
             copy.execute("PRAGMA journal_mode = DELETE")
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(target)
     except (sqlite3.DatabaseError, OSError) as error:
         raise StoreBusy(f"{path.name} cannot be copied: {error}") from error
