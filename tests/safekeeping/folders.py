@@ -19,8 +19,19 @@ from ingester.store.store import Store
 from tests.actors.requests import body_of, event_line, payload_of, small_request
 from tests.store.stores import rows
 
-__all__ = ["acknowledge", "config_of", "everything", "filled", "requests", "started", "upload"]
+__all__ = [
+    "DAYS",
+    "acknowledge",
+    "config_of",
+    "everything",
+    "filled",
+    "requests",
+    "rolled_up",
+    "started",
+    "upload",
+]
 
+DAYS = "SELECT bucket, source, account_id, action, events, users, sessions FROM events_daily"
 _UPLOAD_ROWS = 5_000
 
 
@@ -111,3 +122,10 @@ def everything(store: Store) -> dict[str, list[tuple[Any, ...]]]:
         "rejects": rows(store, "SELECT * EXCLUDE (batch_id) FROM rejects ORDER BY id"),
         "requests": rows(store, "SELECT * FROM requests ORDER BY request_id"),
     }
+
+
+def rolled_up(opened: Opened) -> list[tuple[Any, ...]]:
+    """What the days tell once nothing waits."""
+    while opened.rollups.step().row_count:
+        pass
+    return sorted(rows(opened.store, DAYS))

@@ -13,7 +13,6 @@ from ingester.safekeeping.check import check_folder, check_running
 from ingester.safekeeping.copies import Pace
 from ingester.safekeeping.manifest import BackupFailed, read_manifest
 from ingester.safekeeping.repair import repair_folder
-from ingester.startup import Opened
 from ingester.store.control.copying import maybe_manifest
 from ingester.store.lost import LEAP
 from ingester.store.offline import opened_store
@@ -25,19 +24,13 @@ from tests.safekeeping.folders import (
     everything,
     filled,
     requests,
+    rolled_up,
     started,
     upload,
 )
-from tests.store.stores import rows, value
+from tests.store.stores import value
 
 Rows = dict[str, list[tuple[Any, ...]]]
-DAYS = "SELECT bucket, source, account_id, action, events, users, sessions FROM events_daily"
-
-
-def _rolled_up(opened: Opened) -> list[Any]:
-    while opened.rollups.step().row_count:
-        pass
-    return sorted(rows(opened.store, DAYS))
 
 
 def _uploads(folder: Path) -> list[str]:
@@ -48,7 +41,7 @@ def _uploads(folder: Path) -> list[str]:
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows, list[Any]]:
     folder = filled(tmp_path_factory.mktemp("sound") / "data")
     with started(folder) as opened:
-        days = _rolled_up(opened)
+        days = rolled_up(opened)
         return folder, everything(opened.store), days
 
 
@@ -68,7 +61,7 @@ def _assert_repaired(folder: Path, sound: tuple[Path, Rows, list[Any]]) -> None:
         assert found_rows["rejects"] == sound[1]["rejects"]
         numbers = [row[0] for row in found_rows["requests"]]
         assert numbers == [row[0] for row in sound[1]["requests"]]
-        assert _rolled_up(opened) == sound[2]
+        assert rolled_up(opened) == sound[2]
     assert check_folder(folder) == []
 
 
@@ -138,7 +131,7 @@ def test_rows_of_a_lost_part_are_counted_once_in_rollups(
     """Small requests are replayed by the start itself: the sums have had them before."""
     (folder / "open" / "000002.duckdb").unlink()
     with started(folder) as opened:
-        _rolled_up(opened)
+        rolled_up(opened)
         counted = value(opened.store, "SELECT sum(events) FROM events_daily")
         assert counted == value(opened.store, "SELECT count(*) FROM events")
         assert counted == len(sound[1]["events"]) - 5_000
@@ -175,7 +168,7 @@ def test_a_backup_of_a_store_that_has_lost_rows_replaces_none(folder: Path) -> N
 def _with_wal(folder: Path, *, rotated: bool = False) -> None:
     """An upload that is in the WAL alone, rolled up; then a kill."""
     with started(folder) as opened:
-        _rolled_up(opened)
+        rolled_up(opened)
     store = Store(folder, config_of(folder).store)
     store.open()
     upload(store, 1_003)
@@ -212,7 +205,7 @@ def test_an_upload_whose_commit_was_lost_with_the_wal_is_kept_and_listed_again(
     assert found.problems == [], found
     with started(folder) as opened:
         assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_000
-        _rolled_up(opened)
+        rolled_up(opened)
         assert value(opened.store, "SELECT sum(events) FROM events_daily") == 15_998
     assert check_folder(folder) == []
 
@@ -233,7 +226,7 @@ def test_an_upload_whose_commit_was_lost_with_the_wal_of_a_rotated_part_is_kept(
         with started(folder) as opened:
             assert opened.store.sealed.lost == ()
             assert value(opened.store, "SELECT count(*) FROM events") == 10_998 + 5_000
-            _rolled_up(opened)
+            rolled_up(opened)
             assert value(opened.store, "SELECT sum(events) FROM events_daily") == 15_998
     assert check_folder(folder) == []
 

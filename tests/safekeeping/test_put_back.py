@@ -11,29 +11,29 @@ import pytest
 
 from ingester.safekeeping.check import check_folder, check_running
 from ingester.safekeeping.repair import repair_folder
-from ingester.startup import Opened
 from ingester.store.put_back import DOUBLED, REPLACED
 from ingester.store.salvage import without_intervals
 from ingester.store.sealing import Sealer
-from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests, started
-from tests.store.stores import rows, value
+from tests.safekeeping.folders import (
+    acknowledge,
+    config_of,
+    everything,
+    filled,
+    requests,
+    rolled_up,
+    started,
+)
+from tests.store.stores import value
 
 Rows = dict[str, list[tuple[Any, ...]]]
-DAYS = "SELECT bucket, source, account_id, action, events, users, sessions FROM events_daily"
 PROBLEM = f"open/000002.duckdb: {DOUBLED}"
-
-
-def _rolled_up(opened: Opened) -> list[Any]:
-    while opened.rollups.step().row_count:
-        pass
-    return sorted(rows(opened.store, DAYS))
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows, list[Any]]:
     folder = filled(tmp_path_factory.mktemp("sound") / "data")
     with started(folder) as opened:
-        days = _rolled_up(opened)
+        days = rolled_up(opened)
         return folder, everything(opened.store), days
 
 
@@ -57,7 +57,7 @@ def _assert_repaired(folder: Path, sound: tuple[Path, Rows, list[Any]]) -> None:
     with started(folder) as opened:
         assert opened.store.doubled_parts == []
         assert everything(opened.store) == sound[1]
-        assert _rolled_up(opened) == sound[2]
+        assert rolled_up(opened) == sound[2]
     assert check_folder(folder) == []
 
 
@@ -94,7 +94,7 @@ def test_a_part_comes_back_when_its_requests_are_sealed_in_another(
 ) -> None:
     with started(folder) as opened:
         opened.store.rotate()
-        _rolled_up(opened)
+        rolled_up(opened)
         Sealer(opened.store).seal(opened.store.parts.parts[-2])
         opened.store.remove_unread()
         assert sorted(opened.store.sealed.parts) == [3]
@@ -107,7 +107,7 @@ def test_a_part_comes_back_when_its_requests_are_sealed_in_another(
     assert found.problems == [], found
     with started(folder) as opened:
         assert everything(opened.store) == sound[1]
-        assert _rolled_up(opened) == sound[2]
+        assert rolled_up(opened) == sound[2]
 
 
 def test_what_the_journal_had_no_more_comes_with_the_part(
@@ -151,7 +151,7 @@ def test_a_part_that_comes_back_before_anything_was_loaded_is_read(
     assert repair_folder(config_of(folder)).problems == []
     with started(folder) as opened:
         assert everything(opened.store) == sound[1]
-        assert _rolled_up(opened) == sound[2]
+        assert rolled_up(opened) == sound[2]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_file_of_a_part_that_is_sealed_by_now_is_removed_only_if_it_holds_noth
     path, kept = folder / "open" / "000001.duckdb", folder.parent / "000001.duckdb"
     shutil.copy(path, kept)
     with started(folder) as opened:
-        _rolled_up(opened)
+        rolled_up(opened)
         Sealer(opened.store).seal(opened.store.parts.parts[0])
         opened.store.remove_unread()
     shutil.copy(kept, path)

@@ -23,12 +23,11 @@ from ingester.store.control.copying import maybe_manifest, put_manifest
 from ingester.store.offline import opened_store
 from ingester.store.sealed_format import SEALED_TABLES
 from ingester.store.sealing import Sealer
-from tests.safekeeping.folders import acknowledge, config_of, everything, filled, requests
+from tests.safekeeping.folders import DAYS, acknowledge, config_of, everything, filled, requests
 from tests.store.stores import rows
 
 Rows = dict[str, list[tuple[Any, ...]]]
 _UPLOAD = f"{1_001:016x}"
-DAYS = "SELECT bucket, source, account_id, action, events, users, sessions FROM events_daily"
 
 
 @pytest.fixture(scope="module")
