@@ -18,8 +18,8 @@ F23, backup under load and restore elsewhere: `system/test_backup.py`; parts tha
     anew from the journal: `safekeeping/test_repair.py`, `test_lost_part.py`, of a server under load
     `system/test_rebuild.py`.
 
-Builds that are broken on purpose, which these have to find (not yet seen found: "manifest forgets",
-and those of the state machine; soak, slow disk and rebuilding have none): `builds.py`, `calls.py` ("early"),
+Builds that are broken on purpose, which these have to find (not yet seen found: "manifest
+forgets", and those of the state machine; soak, slow disk and rebuilding have none): `builds.py`, `calls.py` ("early"),
 `power.py` ("unsynced"), without checksums in `test_torn.py`, and the liars of the harness.
 
 Means: `life.py` is a server's work one call at a time, `points.py` the named points, `killer.py`
