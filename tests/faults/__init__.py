@@ -19,8 +19,9 @@ F23, backup under load and restore elsewhere: `system/test_backup.py`; parts tha
     `system/test_rebuild.py`.
 
 Builds that are broken on purpose, which these have to find (not yet seen found: "manifest
-forgets", and those of the state machine; soak, slow disk and rebuilding have none): `builds.py`, `calls.py` ("early"),
-`power.py` ("unsynced"), without checksums in `test_torn.py`, and the liars of the harness.
+forgets", and those of the state machine; soak, slow disk and rebuilding have none):
+`builds.py`, `calls.py` ("early"), `power.py` ("unsynced"), without checksums in `test_torn.py`,
+and the liars of the harness.
 
 Means: `life.py` is a server's work one call at a time, `points.py` the named points, `killer.py`
 rounds in forked children, `machine.py` the model, `calls.py` faults by strace, `power.py` cuts.
