@@ -38,8 +38,8 @@ from ingester.store.sealed import SealedData
 
 __all__ = ["BROKEN"]
 
-# As much as a connection reads at a time.
-_BUFFER_BYTES = 256 * 1024
+# As much as a body may have that is journalled.
+_BUFFER_BYTES = 1024 * 1024
 
 
 def crowded() -> None:
@@ -173,7 +173,7 @@ def leaks() -> None:
 
 
 def hoards() -> None:
-    """The buffers that the records of the journal came in stay."""
+    """Buffers that are large enough for every body of the journal stay, one for each."""
     kept: list[bytes] = []
     _behind_appending(lambda payloads: kept.extend(p.ljust(_BUFFER_BYTES) for p in payloads))
 

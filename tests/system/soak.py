@@ -5,6 +5,8 @@
 2. After each kill the requests of that life are compared with the store. One that retention may
    have removed by then may be gone, or there; no other may.
 3. Samples are of the process (memory, descriptors, threads) and of the folder (bytes by room).
+4. The last life may be longer than the others: what a process keeps goes with it, so that what
+   grows by the minute shows within one life only.
 """
 
 from __future__ import annotations
@@ -31,6 +33,16 @@ _WORKERS = 4
 _PAUSE_S = 0.05
 _SAMPLE_EVERY_S = 2.0
 _BULK_ROWS = 3_000
+# By how much the last third may be above the second: a quarter, and this; within one life a tenth,
+# and half of this.
+_RATIO_MAX, _RATIO_MAX_LIFE = 1.25, 1.1
+_MORE_MAX = {
+    "rss_bytes": 40e6,
+    "descriptors": 10,
+    "threads": 5,
+    "wal_bytes": 8e6,
+    "total_bytes": 20e6,
+}
 
 
 @dataclass(frozen=True)
@@ -65,12 +77,30 @@ class SoakReport:
     problems: list[str] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
-    def thirds(self, name: str) -> tuple[float, float]:
-        """Medians of the second and of the last third: the first fills up."""
-        end = self.samples[-1].at_s
-        middle = [getattr(s, name) for s in self.samples if end / 3 <= s.at_s < 2 * end / 3]
-        last = [getattr(s, name) for s in self.samples if s.at_s >= 2 * end / 3]
+    def thirds(self, name: str, *, is_last_life: bool = False) -> tuple[float, float]:
+        """Medians of the second and of the last third, of all or of one life: the first fills up."""
+        life = self.samples[-1].life if is_last_life else 0
+        samples = [sample for sample in self.samples if sample.life >= life]
+        begin, end = samples[0].at_s, samples[-1].at_s
+        third = (end - begin) / 3
+        middle = [getattr(s, name) for s in samples if third <= s.at_s - begin < 2 * third]
+        last = [getattr(s, name) for s in samples if s.at_s - begin >= 2 * third]
         return statistics.median(middle), statistics.median(last)
+
+    def grown(self) -> list[str]:
+        """What is more in the last third than it may be."""
+        return [
+            f"{name}: {middle:,.0f} then {last:,.0f}{' within a life' if is_last_life else ''}"
+            for name, least in _MORE_MAX.items()
+            for is_last_life in (False, True)
+            for middle, last in (self.thirds(name, is_last_life=is_last_life),)
+            if last
+            > (
+                middle * _RATIO_MAX_LIFE + least / 2
+                if is_last_life
+                else middle * _RATIO_MAX + least
+            )
+        ]
 
     def slope(self, name: str) -> float:
         """Per hour, by least squares, without the first third."""
@@ -80,9 +110,11 @@ class SoakReport:
 
     def __str__(self) -> str:
         told = [
-            f"{name} {a:,.0f} then {b:,.0f} ({self.slope(name):+,.0f} an hour)"
-            for name in ("rss_bytes", "descriptors", "threads", "wal_bytes", "total_bytes")
+            f"{name} {a:,.0f} then {b:,.0f} ({self.slope(name):+,.0f} an hour),"
+            f" {c:,.0f} then {d:,.0f} within the last life"
+            for name in _MORE_MAX
             for a, b in (self.thirds(name),)
+            for c, d in (self.thirds(name, is_last_life=True),)
         ]
         rooms = ", ".join(f"{k} {v:,}" for k, v in self.samples[-1].folder_bytes.items())
         return (
@@ -103,7 +135,10 @@ class Soak:
     days: int
     seed: int
 
-    def run(self, folder: Path, *, lives: int, life_s: float) -> SoakReport:
+    def run(
+        self, folder: Path, *, lives: int, life_s: float, last_s: float | None = None
+    ) -> SoakReport:
+        """So many lives; the last one of `last_s`."""
         report = SoakReport(self.seed)
         began = time.monotonic()
         with closing(Ledger(folder / "ledger.jsonl")) as ledger:
@@ -117,7 +152,8 @@ class Soak:
                 ]
                 for thread in threads:
                     thread.start()
-                ends_at = time.monotonic() + life_s
+                is_last = life == lives - 1 and last_s is not None
+                ends_at = time.monotonic() + (last_s if is_last else life_s)
                 while time.monotonic() < ends_at:
                     time.sleep(_SAMPLE_EVERY_S)
                     report.samples.append(self._sample(time.monotonic() - began, life))
