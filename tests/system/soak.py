@@ -78,7 +78,7 @@ class SoakReport:
     samples: list[Sample] = field(default_factory=list)
 
     def thirds(self, name: str, *, is_last_life: bool = False) -> tuple[float, float]:
-        """Medians of the second and of the last third, of all or of one life: the first fills up."""
+        """Medians of the second and last third, of all or of one life: the first fills up."""
         life = self.samples[-1].life if is_last_life else 0
         samples = [sample for sample in self.samples if sample.life >= life]
         begin, end = samples[0].at_s, samples[-1].at_s
@@ -152,8 +152,8 @@ class Soak:
                 ]
                 for thread in threads:
                     thread.start()
-                is_last = life == lives - 1 and last_s is not None
-                ends_at = time.monotonic() + (last_s if is_last else life_s)
+                is_last = life == lives - 1
+                ends_at = time.monotonic() + (last_s if is_last and last_s else life_s)
                 while time.monotonic() < ends_at:
                     time.sleep(_SAMPLE_EVERY_S)
                     report.samples.append(self._sample(time.monotonic() - began, life))
