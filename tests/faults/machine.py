@@ -34,7 +34,8 @@ __all__ = ["Crashed", "StoreMachine"]
 _UNMERGED_ROWS_MAX = 60
 # What is done, in this order, to come by the points of a group.
 _WORK = {
-    "journal": ("send", "send", "send", "load", "send", "clean"),
+    # Cleaned once behind a load, and once with segments that are not loaded.
+    "journal": ("send", "send", "send", "load", "clean", "send", "send", "send", "clean"),
     "loading": ("send", "load"),
     "uploads": ("upload", "upload"),
     "rotation": ("rotate",),
