@@ -34,8 +34,8 @@ __all__ = ["Crashed", "StoreMachine"]
 _UNMERGED_ROWS_MAX = 60
 # What is done, in this order, to come by the points of a group.
 _WORK = {
-    # Cleaned once behind a load, and once with segments that are not loaded.
-    "journal": ("send", "send", "send", "load", "clean", "send", "send", "send", "clean"),
+    # Cleaned before the load, which must leave everything, and behind it.
+    "journal": ("send", "send", "send", "clean", "load", "clean"),
     "loading": ("send", "load"),
     "uploads": ("upload", "upload"),
     "rotation": ("rotate",),
