@@ -53,6 +53,5 @@ def test_whatever_the_order_requests_are_there_once_and_rollups_are_a_recount(
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("build", BREAKS)
 def test_builds_that_are_broken_are_found(build: str) -> None:
-    with broken(build), pytest.raises(BaseException, match="") as found:
+    with broken(build), pytest.raises(AssertionError):
         _run(11, 60, 40, shrinks=False)
-    assert not isinstance(found.value, KeyboardInterrupt)
