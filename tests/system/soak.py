@@ -116,7 +116,16 @@ class SoakReport:
             for a, b in (self.thirds(name),)
             for c, d in (self.thirds(name, is_last_life=True),)
         ]
-        rooms = ", ".join(f"{k} {v:,}" for k, v in self.samples[-1].folder_bytes.items())
+        end = self.samples[-1].at_s
+        parts = [
+            [s.folder_bytes for s in self.samples if n * end / 3 <= s.at_s <= (n + 1) * end / 3]
+            for n in range(3)
+        ]
+        rooms = ", ".join(
+            f"{room} "
+            + " ".join(f"{statistics.median(s[room] for s in part):,.0f}" for part in parts)
+            for room in self.samples[-1].folder_bytes
+        )
         return (
             f"seed {self.seed}: {self.lives} lives, {self.acknowledged_requests} requests and "
             f"{self.acknowledged_rows} rows acknowledged, {self.lost_rows} lost, "
@@ -262,7 +271,10 @@ class Soak:
                 room: sum(map(_size, (data / room).rglob("*")))
                 for room in ("open", "uploads", "sealed", "journal", "export")
             }
-            | {"files": sum(_size(path) for path in data.iterdir())},
+            | {
+                "rollups": sum(map(_size, data.glob("rollups.*"))),
+                "control": sum(map(_size, data.glob("control.*"))),
+            },
         )
 
 
