@@ -34,6 +34,7 @@ BENCHES: dict[str, str] = {
     "rules": "stage and whole process: 1,000 rules over logs, beside a bulk stream without",
     "query": "whole process: searches and charts over logs, beside ClickHouse; intake beside them",
     "rollups": "whole process: what rollups cost uploads, their lag; a year of series out of them",
+    "start": "whole process: from the command to the ready line, behind days and a journal",
     "grow": "whole process: rate and latency from an empty store to 50 M rows",
 }
 
