@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from click.testing import CliRunner
 
 from ingester.cli import main
+from tests.system import warm
 from tests.system.client import Answer, Connection, NoAnswer, event_line
 
 __all__ = ["REPOSITORY", "CommandFailed", "Server", "SourceKeys", "running", "wait_until"]
@@ -63,20 +64,27 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: Sequence[str] = ()
     module: str = "ingester"
-    process: subprocess.Popen[bytes] | None = None
+    # In a process from nothing, not in a fork of one that has imported everything (`warm.py`).
+    is_cold: bool = False
+    process: subprocess.Popen[bytes] | warm.Child | None = None
     ready: dict[str, str] = field(default_factory=dict)
     start_seconds: list[float] = field(default_factory=list)
 
     def launch(self) -> None:
         """Start the process without waiting for it."""
         assert self.process is None
-        command = [sys.executable, "-m", self.module, "serve", "--data-dir", str(self.data_dir)]
-        command += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
+        arguments = ["serve", "--data-dir", str(self.data_dir)]
+        arguments += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
+        arguments += self.arguments
+        environment = _environment(self.environment)
         with self.log_path.open("ab") as log:
+            if not self.is_cold:
+                self.process = warm.start(self.module, arguments, environment, log.fileno())
+                return
             self.process = subprocess.Popen(
-                [*command, *self.arguments],
+                [sys.executable, "-m", self.module, *arguments],
                 cwd=REPOSITORY,
-                env=_environment(self.environment),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
