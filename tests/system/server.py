@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -170,10 +171,10 @@ class Server:
         """Run one CLI command with `--json`; its document.
 
         Beside a server it runs in this process, where its modules are loaded already; on a stopped
-        folder, or from a thread, in one of its own (`command_process`).
+        folder, or from a thread, in a fork of its own (`warm.py`).
         """
         if self.process is None or threading.current_thread() is not threading.main_thread():
-            return self.command_process(*arguments, exit_codes=exit_codes)
+            return self._command_forked(*arguments, exit_codes=exit_codes)
         unset = {name: None for name in os.environ if name.startswith("INGESTER_")}
         with contextlib.chdir(REPOSITORY):
             result = CliRunner().invoke(
@@ -187,6 +188,20 @@ class Server:
         return _document(
             arguments, result.exit_code, result.stdout_bytes, result.stderr_bytes, exit_codes
         )
+
+    def _command_forked(self, *arguments: str, exit_codes: Collection[int]) -> Any:
+        with tempfile.TemporaryFile() as errors:
+            process = warm.start(
+                "ingester",
+                [*arguments, "--json", "--data-dir", str(self.data_dir)],
+                _environment(self.environment),
+                errors.fileno(),
+            )
+            with process.stdout as output:
+                printed = output.read()
+            code = process.wait(_COMMAND_SECONDS_MAX)
+            errors.seek(0)
+            return _document(arguments, code, printed, errors.read(), exit_codes)
 
     def command_process(self, *arguments: str, exit_codes: Collection[int] = (0,)) -> Any:
         """The same as a user types it."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import io
 import json
 import os
 import runpy
@@ -45,7 +46,7 @@ class Child:
 
     def __init__(self, pid: int, stdout: int) -> None:
         self.pid = pid
-        self.stdout = open(stdout, "rb", buffering=0)
+        self.stdout = io.FileIO(stdout)
         self.returncode: int | None = None
         self._turn = threading.Lock()
 
@@ -193,6 +194,8 @@ def _main() -> None:
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    # `serve` leaves modules out by itself, other commands may want them.
+    del sys.meta_path[0]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
