@@ -26,6 +26,8 @@ import msgspec
 from msgspec import Struct
 
 from bench.corpus import cache_directory
+from bench.process import cpu_seconds, memory_mb
+from bench.report import Row
 
 __all__ = [
     "Door",
@@ -35,6 +37,7 @@ __all__ = [
     "child_line",
     "run_echo",
     "run_server",
+    "timed_start",
 ]
 
 _READY_SECONDS_MAX = 30.0
@@ -192,10 +195,9 @@ def run_server(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """A fresh server on an empty folder; `settings` are `INGESTER_*` variables."""
     folder = Path(tempfile.mkdtemp(prefix="server-", dir=cache_directory()))
     data_dir = folder / "data"
-    command = [*PROGRAM, "serve", "--data-dir", str(data_dir)]
-    command += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
+    environment = {**_environment(), **(settings or {})}
     try:
-        with _child(command, folder / "stderr.txt", {**_environment(), **(settings or {})}) as (
+        with _child(_serve_command(data_dir), folder / "stderr.txt", environment) as (
             process,
             ready,
         ):
@@ -213,6 +215,25 @@ def run_server(settings: Mapping[str, str] | None = None) -> Iterator[Server]:
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def timed_start(data_dir: Path, *, expected: int) -> Row:
+    """Seconds, CPU seconds and memory of a start on `data_dir`; its events are counted after."""
+    began = time.perf_counter()
+    with _child(_serve_command(data_dir), data_dir.parent / "stderr.txt", _environment()) as (
+        process,
+        _,
+    ):
+        row = Row(bench="", name="", events=expected, seconds=time.perf_counter() - began)
+        row.cpu_s, row.peak_rss_mb = cpu_seconds(process.pid), memory_mb(process.pid)
+        found = _cli("query", "SELECT count(*) AS n FROM events", data_dir=data_dir)[0]["n"]
+    assert found == expected, f"{found} events stored, {expected} acknowledged"
+    return row
+
+
+def _serve_command(data_dir: Path) -> list[str]:
+    binds = ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
+    return [*PROGRAM, "serve", "--data-dir", str(data_dir), *binds]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,14 @@ from .flow import Mark
 from .journal.recovery import Recovery, recover
 from .journal.writer import JournalWriter
 from .messages import RequestNumbers
-from .protocol.requests import SmallRequest, decode_entry, entry_from_bytes
+from .protocol.requests import (
+    JournalEntry,
+    SmallRequest,
+    decode_entry,
+    decode_single_events,
+    entry_from_bytes,
+    is_single_event,
+)
 from .store.control import ControlStore, Invitation, SourceKeys
 from .store.database import StoreBroken, StoreOutOfMemory
 from .store.increments import Increments
@@ -43,11 +51,16 @@ _log = structlog.get_logger()
 
 FIRST_SOURCE = "default"
 # Replay loads in transactions of this many records or bytes.
-_REPLAY_RECORDS = 65_536
+_REPLAY_RECORDS = 32_768
 _REPLAY_BYTES = 16 * 1024 * 1024
+# A decoder call holds the interpreter lock.
+_SINGLES_AT_ONCE = 1000
 # A batch that the store cannot take is tried so often again; halving takes 16.
 _REPLAY_TRIES = 20
 _REPLAY_WAIT_S = 0.2
+
+# The sequence of the first, and consecutive requests.
+_Replayed = tuple[int, list[SmallRequest]]
 
 
 class Opened(Struct):
@@ -130,9 +143,10 @@ def _open_rest(
     journal_dir.mkdir(mode=0o700, exist_ok=True)
     recovery = recover(journal_dir, after_seq=store.ledger.applied_seq)
     replayed_count = 0
-    for first_seq, requests in _batches(recovery):
+    for first_seq, requests in _one_ahead(_batches(recovery)):
         for request in requests:
-            request.rejects = rejects.take(request.rejects)
+            if request.rejects:
+                request.rejects = rejects.take(request.rejects)
         _replay(store, first_seq, requests, dead_letters, counters)
         replayed_count += len(requests)
     # What is loaded from now on is new, also if a lost journal began anew at lower sequences.
@@ -236,35 +250,82 @@ def _close_store(store: Store) -> None:
         _log.warning("store not closed", reason=str(error))
 
 
-def _batches(recovery: Recovery) -> Iterator[tuple[int, list[SmallRequest]]]:
+def _one_ahead(batches: Iterator[_Replayed]) -> Iterator[_Replayed]:
+    """The next batch is read and decoded while DuckDB, which needs no interpreter, loads one."""
+    with ThreadPoolExecutor(1, "replay") as reader:
+        upcoming = reader.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = reader.submit(next, batches, None)
+            yield batch
+
+
+def _batches(recovery: Recovery) -> Iterator[_Replayed]:
     """Runs of consecutive records. A gap (damage, reported) starts a new run."""
-    first_seq = byte_count = 0
-    requests: list[SmallRequest] = []
+    run = _Run(0)
     for sequence, payload in recovery:
-        is_next = sequence == first_seq + len(requests)
-        if requests and (
-            not is_next or len(requests) >= _REPLAY_RECORDS or byte_count >= _REPLAY_BYTES
-        ):
-            yield first_seq, requests
-            requests, byte_count = [], 0
-        if not requests:
-            first_seq = sequence
-        request = _decode(sequence, payload)
-        requests.append(request)
-        byte_count += request.bytes_raw
-    if requests:
-        yield first_seq, requests
+        if run.next_seq and (sequence != run.next_seq or run.is_full):
+            yield run.first_seq, run.requests()
+            run.next_seq = 0
+        if not run.next_seq:
+            run = _Run(sequence)
+        run.add(sequence, payload)
+    if run.next_seq:
+        yield run.first_seq, run.requests()
 
 
-def _decode(sequence: int, payload: bytes) -> SmallRequest:
-    """The record was decoded before it was acknowledged: only another release cannot read it."""
-    try:
-        return decode_entry(entry_from_bytes(payload))
-    except Exception as error:
-        raise StoreFailed(
-            f"journal record {sequence} cannot be read ({type(error).__name__}): was it written by "
-            "a newer version? Start that one once; nothing was changed"
-        ) from error
+class _Run:
+    """Consecutive records. Single events wait to be decoded together."""
+
+    def __init__(self, first_seq: int) -> None:
+        self.first_seq = first_seq
+        self.next_seq = 0
+        self._byte_count = 0
+        self._requests: list[SmallRequest] = []
+        self._singles: list[JournalEntry] = []
+
+    @property
+    def is_full(self) -> bool:
+        count = self.next_seq - self.first_seq
+        return count >= _REPLAY_RECORDS or self._byte_count >= _REPLAY_BYTES
+
+    def add(self, sequence: int, payload: bytes) -> None:
+        """Raises StoreFailed when it cannot be read."""
+        try:
+            entry = entry_from_bytes(payload)
+            if is_single_event(entry):
+                self._singles.append(entry)
+                self._byte_count += len(entry.body)
+                if len(self._singles) == _SINGLES_AT_ONCE:
+                    self._decode_singles()
+            else:
+                self._decode_singles()
+                request = decode_entry(entry)
+                self._requests.append(request)
+                self._byte_count += request.bytes_raw
+        except Exception as error:
+            raise _of_another_release(sequence, error) from error
+        self.next_seq = sequence + 1
+
+    def requests(self) -> list[SmallRequest]:
+        """All of them. Raises StoreFailed when one cannot be read."""
+        try:
+            self._decode_singles()
+        except Exception as error:
+            raise _of_another_release(self.next_seq - 1, error) from error
+        return self._requests
+
+    def _decode_singles(self) -> None:
+        if self._singles:
+            self._requests += decode_single_events(self._singles)
+            self._singles = []
+
+
+def _of_another_release(sequence: int, error: Exception) -> StoreFailed:
+    """A record was decoded before it was acknowledged: only another release cannot read it."""
+    return StoreFailed(
+        f"journal record {sequence} cannot be read ({type(error).__name__}): was it written by "
+        "a newer version? Start that one once; nothing was changed"
+    )
 
 
 def _checkpoint(store: Store) -> None:

@@ -190,6 +190,7 @@ class Histogram(Struct, frozen=True, kw_only=True):
     until: str | None
     buckets: list[HistogramBucket]
     count: int
+    answered_from: Literal["rollups", "rows"]
     cost: Cost
 
 

@@ -1,8 +1,8 @@
 """Series out of rollups: what can be told without looking at rows.
 
 A question fits when it asks only for what the sums are kept by: source, account and action of
-events, project and metric of metrics. What it asks of those may be anything, because the condition
-is applied to the groups, of which there are few.
+events, project and metric of metrics, service, environment and level of logs. What it asks of those
+may be anything, because the condition is applied to the groups, of which there are few.
 
 1. Distinct counts add up over accounts (nobody is in two) and not over actions or days. So they are
    summed where one action, each action or all of them together are asked for, by hour or day;
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, cast
 
 from msgspec import Struct
 
@@ -26,9 +26,33 @@ from .reading import Reading, Row
 from .requests import Interval
 from .subjects import METRIC_ROWS
 
-__all__ = ["Cut", "cut", "event_points", "fits", "metric_points"]
+__all__ = [
+    "Cut",
+    "condition_of",
+    "counted_by_hour",
+    "cut",
+    "event_points",
+    "fits",
+    "kept_since",
+    "metric_points",
+    "within",
+]
 
-GROUPED_BY = {"events": ("source", "account_id", "action"), "metrics": ("project_id", "metric_id")}
+GROUPED_BY = {
+    "events": ("source", "account_id", "action"),
+    "metrics": ("project_id", "metric_id"),
+    "logs": ("service", "environment", "level"),
+}
+# Relations with the columns above, `hour`, and `rows`: how many there were in it.
+_HOURS = {
+    "events": "SELECT source, account_id, action, bucket AS hour, events AS rows "
+    "FROM memory.main.rollup_event_hours JOIN memory.main.rollup_groups USING (gid) "
+    "WHERE action IS NOT NULL",
+    "metrics": "SELECT project_id, metric_id, bucket AS hour, count AS rows "
+    "FROM memory.main.rollup_metric_hours",
+    "logs": "SELECT service, environment, level, bucket AS hour, logs AS rows "
+    "FROM memory.main.rollup_log_hours",
+}
 
 _UNITS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
@@ -76,6 +100,22 @@ def days_by_group(query: Query, group_by: Field) -> str:
     )
 
 
+def counted_by_hour(schema: Schema) -> str:
+    """How many rows there were in each hour, behind FROM: `hour`, `rows`, and what they are kept
+    by.
+    """
+    return f"({_HOURS[schema.relation]}) AS {schema.relation}"
+
+
+def kept_since(reading: Reading) -> datetime | None:
+    """Since when hours are kept; None: all of them."""
+    ((found,),) = reading.rows(
+        "SELECT max(horizon) FILTER (horizon > TIMESTAMP '0001-01-01') "
+        "FROM memory.main.rollup_progress"
+    )
+    return None if found is None else cast(datetime, found).replace(tzinfo=UTC)
+
+
 def event_points(
     reading: Reading,
     query: Query,
@@ -93,7 +133,7 @@ def event_points(
     """
     names = _names(query.where)
     by = group_by.name if isinstance(group_by, Column) else None
-    condition = _condition(reading, query, schema)
+    condition = condition_of(reading, query, schema)
     is_one = by == "action" or _pins_action(query.where)
     is_any = "action" not in names and by != "action"
     if interval in {"week", "month"} or not (is_one or is_any) or (by == "action" and has_others):
@@ -129,7 +169,7 @@ def metric_points(
         sql(
             "SELECT bucket, project_id, metric_id, count, sum, min, max, last, last_time, "
             "last_request, last_line FROM memory.main.rollup_metric_hours WHERE {}",
-            _within("bucket", parts.whole),
+            within("bucket", parts.whole),
         )
     ]
     for rows, span in rests:
@@ -138,7 +178,7 @@ def metric_points(
                 "SELECT time, project_id, metric_id, 1, value, value, value, value, time, "
                 "request_number, line_number FROM {} WHERE {}",
                 Fragment(rows),
-                _within("time", span),
+                within("time", span),
             )
         )
     union = Fragment(
@@ -153,7 +193,7 @@ def metric_points(
         interval,
         group,
         union,
-        _condition(reading, query, METRIC_ROWS.schema),
+        condition_of(reading, query, METRIC_ROWS.schema),
         limit,
     )
     return reading.rows(statement.sql, statement.params)
@@ -180,7 +220,7 @@ def _from_sums(
         Fragment(f"memory.main.rollup_{level}_{interval}s"),
         Fragment("NULL" if of_all_accounts else "NOT NULL"),
         Fragment("NULL" if of_all_actions else "NOT NULL"),
-        _within("bucket", whole),
+        within("bucket", whole),
         condition,
     )
 
@@ -201,7 +241,7 @@ def _from_sets(condition: Fragment, whole: Window, interval: Interval, group: Fr
             Fragment(values),
             Fragment(table),
             Fragment(groups),
-            _within("events.bucket", whole),
+            within("events.bucket", whole),
             condition,
         )
 
@@ -220,14 +260,14 @@ def _from_sets(condition: Fragment, whole: Window, interval: Interval, group: Fr
     )
 
 
-def _condition(reading: Reading, query: Query, schema: Schema) -> Fragment:
+def condition_of(reading: Reading, query: Query, schema: Schema) -> Fragment:
     """Without times: those are of buckets here."""
     untimed = Query(query.where, services=query.services)
     compiled = compile_query(untimed, now=reading.now, schema=schema)
     return Fragment(compiled.where_sql, compiled.params)
 
 
-def _within(column: str, span: Window) -> Fragment:
+def within(column: str, span: Window) -> Fragment:
     conditions = [Fragment("true")]
     if span.start is not None:
         conditions.append(sql(f"{column} >= {{}}", span.start.replace(tzinfo=None)))

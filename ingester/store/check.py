@@ -47,6 +47,7 @@ from .check_ledger import (
     check_sequences,
 )
 from .check_rollups import attach_rollups, recount_problems
+from .commit_mark import CommitMark
 from .control.copying import maybe_manifest
 from .control.sealed_files import Manifest, SealedFile
 from .database import StoreBroken
@@ -101,7 +102,7 @@ def inspect_store(store: Store) -> PartsCheck:
             store.uploads_directory,
             attached=[part.number for part in parts],
             newest_commit=store.ledger.commit_number,
-            evaluated=0,
+            last_known=0,
         )
     # What concerns several parts is asked at one moment: a statement over parts of which one was
     # touched before a commit, and the next behind it, would see a gap.
@@ -237,7 +238,7 @@ def _check_losses_of_folder(
     found: PartsCheck,
 ) -> None:
     marks = [part.commit_high for part in manifest.parts]
-    seen = [manifest.evaluated.commit_number]
+    seen = [manifest.evaluated.commit_number, CommitMark(uploads.parent).read()]
     with suppress(Unreadable):
         marks += [
             number or 0
@@ -253,7 +254,7 @@ def _check_losses_of_folder(
         uploads,
         attached=[part.number for part in sound],
         newest_commit=max(marks, default=0),
-        evaluated=max(seen),
+        last_known=max(seen),
     )
 
 

@@ -86,10 +86,11 @@ def check_losses(
     *,
     attached: Collection[int],
     newest_commit: int,
-    evaluated: int,
+    last_known: int,
 ) -> None:
     """Parts and commits that are gone, and upload files that are kept for a repair. `attached`:
-    parts that can be read; `evaluated`: the last commit that rules or rollups have seen.
+    parts that can be read; `last_known`: the last commit that was made, as far as rules, rollups
+    and the mark beside the parts tell.
     """
     sealed = {part.part_number for part in manifest.parts}
     found.problems += [
@@ -98,11 +99,11 @@ def check_losses(
     found.problems += [f"open/{number:06d}.duckdb: {DOUBLED}" for number in found.doubled]
     found.problems += [lost_problem(lost) for lost in manifest.lost]
     is_whole = not (found.damaged or found.missing or found.doubled)
-    if evaluated > newest_commit and is_whole:
+    if last_known > newest_commit and is_whole:
         found.is_behind = True
         found.problems.append(
-            f"open/: the ledger ends at commit {newest_commit}, but rules or rollups have seen"
-            f" commit {evaluated}: rows were lost with a WAL (`open/*.wal`){ADVICE}, and lists the"
+            f"open/: the ledger ends at commit {newest_commit}, but commit {last_known} has been"
+            " made: rows were lost with a WAL (`open/*.wal`){ADVICE}, and lists the"
             " upload files that are left"
         )
     found.unlisted = kept_files(

@@ -26,7 +26,7 @@ from .metadata_copy import put_back_metadata
 from .relations import Snapshot, relation
 from .rollup_file import ROLLUPS
 from .rollup_schema import TABLES, rollup_view_ddl
-from .schema import DATA_TABLES
+from .sealed import rows_were_removed
 
 __all__ = ["attach_rollups", "recount_problems"]
 
@@ -285,7 +285,7 @@ class _Recounting:
     ) -> None:
         self._ask = ask
         self._snapshot = snapshot
-        self._is_purged = _is_purged(manifest)
+        self._is_purged = rows_were_removed(manifest.files, manifest.parts)
         self._names = {table: name_of(table) for table in TABLES} | {"where": where}
         self._horizon = horizon
         self._beyond = beyond
@@ -456,12 +456,6 @@ def _between(column: str, low: datetime | None, high: datetime | None) -> str:
         f"{column} IS NOT NULL",
     ]
     return " AND ".join(conditions)
-
-
-def _is_purged(manifest: Manifest) -> bool:
-    """Whether rows were removed of what was sealed."""
-    stored = sum(file.row_count for file in manifest.files if file.table in DATA_TABLES)
-    return stored < sum(part.row_count for part in manifest.parts)
 
 
 def attach_rollups(connection: duckdb.DuckDBPyConnection, path: Path) -> Callable[[str], str]:

@@ -6,8 +6,9 @@ has left of the next part of that number, and be removed.
 
 1. The highest number that a part had is what the manifest, the attached parts, and the names of
    files below `uploads/` and `sealed/` say. The next part is numbered above it.
-2. Commits are gone when that part is not there, or when rules or rollups have seen a later one than
-   the ledger has. Then the next part begins `LEAP` numbers further on, and the manifest says so.
+2. Commits are gone when that part is not there, or when rules, rollups or `last-commit`
+   (`commit_mark.py`) know of a later one than the ledger has. Then the next part begins `LEAP`
+   numbers further on, and the manifest says so.
 3. They are gone, too, when a part was begun behind a commit that none before it has: its WAL was
    lost after the rotation. Only then is there no leap: the numbers behind it are given.
 4. An upload file that no part lists is kept when its part is not known, or when it may have been

@@ -26,7 +26,7 @@ from .control.sealed_files import SealedFile, SealedPart
 from .damage import UNREADABLE
 from .parts import Part
 from .schema import parquet_relation
-from .sealed import ENDS, number_of, that_may_hold
+from .sealed import ENDS, number_of, rows_were_removed, that_may_hold
 from .upload_files import table_of
 
 __all__ = [
@@ -94,6 +94,12 @@ class Snapshot(Struct, frozen=True):
         ]
         paths = frozenset(self.sealed_directory / file.name for file in inside)
         return sum(file.row_count for file in inside), paths
+
+    @property
+    def rows_were_removed(self) -> bool:
+        """Whether there were rows in sealed parts that are no longer there."""
+        files = (file for files in self.sealed.values() for file in files)
+        return rows_were_removed(files, self.sealed_parts.values())
 
     def ledgers_from(self, commit_number: int) -> tuple[list[str], int]:
         """Relations with the ledger of all commits from this one on, those of the parts first; and

@@ -26,9 +26,17 @@ from .control.sealed_files import LostCommits, Manifest, SealedFile, SealedFiles
 from .damage import UNREADABLE
 from .holds import Holds
 from .parts import busy_file_errors
+from .schema import DATA_TABLES
 from .syncing import sync_path
 
-__all__ = ["ENDS", "SealedData", "number_of", "sealed_name", "that_may_hold"]
+__all__ = [
+    "ENDS",
+    "SealedData",
+    "number_of",
+    "rows_were_removed",
+    "sealed_name",
+    "that_may_hold",
+]
 
 TEMPORARY_SUFFIX = ".tmp"
 _SUFFIX = ".parquet"
@@ -52,6 +60,12 @@ class _Retired(Struct):
     epoch: int
     paths: tuple[str, ...]
     part_number: int | None = None
+
+
+def rows_were_removed(files: Iterable[SealedFile], parts: Iterable[SealedPart]) -> bool:
+    """Whether sealed parts had rows that are no longer there."""
+    kept = sum(file.row_count for file in files if file.table in DATA_TABLES)
+    return kept < sum(part.row_count for part in parts)
 
 
 def sealed_name(table: str, day: str, first_part: int, last_part: int, unique: int) -> str:

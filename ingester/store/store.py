@@ -25,6 +25,7 @@ import duckdb
 
 from ..config import StoreConfig
 from ..errors import StoreBusy, StoreError, StoreFailed
+from .commit_mark import CommitMark
 from .control.sealed_files import SealedFile, SealedFiles, SealedPart
 from .cursors import Cursors
 from .database import Cursor, Database, StoreBroken
@@ -73,6 +74,7 @@ class Store:
         # By the number of the part that they began in: a part is another object after a reopening.
         self._transactions_in: Counter[int] = Counter()
         self.ledger = Ledger()
+        self._commit_mark = CommitMark(data_dir)
         self.cursors = Cursors()
         self.holds = Holds()
         self.sealed = SealedData(data_dir, self.holds, manifest)
@@ -138,10 +140,14 @@ class Store:
         self.parts.attach_all(cursor, self.sealed.parts, known)
         self._rolled_back.clear()
         self.ledger.rise(read_ledger(cursor, [part.name for part in self.parts.parts]))
-        self._leave_out_doubled(cursor)
+        numbers, sealed = [part.number for part in self.parts.parts], self.sealed.all_files()
+        self.doubled_parts = doubled_parts(cursor, numbers, sealed, self.sealed.directory)
+        for number in self.doubled_parts:
+            self.parts.leave_out(cursor, number)
         self.rollup_file.attach(cursor)
         newest = max((part.number for part in self.parts.parts), default=0)
-        seen = max(manifest.evaluated.commit_number, self.rollup_file.commit_number(cursor))
+        rolled_up = self.rollup_file.commit_number(cursor)
+        seen = max(manifest.evaluated.commit_number, rolled_up, self._commit_mark.read())
         numbers = [part.number for part in self.parts.parts]
         parts, told = self.sealed.parts.values(), self.sealed.lost
         for low, high, number in cut_ledgers(cursor, numbers, parts, told):
@@ -158,13 +164,6 @@ class Store:
         self.sealed.note_part(self.parts.newest.number)
         self.evaluated_seq = manifest.evaluated.seq
         self._look_at_uploads()
-
-    def _leave_out_doubled(self, cursor: Cursor) -> None:
-        numbers = [part.number for part in self.parts.parts]
-        sealed = self.sealed
-        self.doubled_parts = doubled_parts(cursor, numbers, sealed.all_files(), sealed.directory)
-        for number in self.doubled_parts:
-            self.parts.leave_out(cursor, number)
 
     def _look_at_uploads(self) -> None:
         """Which files are listed and cannot be read, and which are kept though nobody lists them;
@@ -448,6 +447,7 @@ class Store:
         pinned: Mapping[str, PinnedRows],
     ) -> None:
         self.ledger.applied(batches, last_number)
+        self._commit_mark.write(self.ledger.commit_number)
         self.commit_count += 1
         for listener in self.commit_listeners:
             listener()

@@ -21,7 +21,6 @@ class Received(Struct, frozen=True):
     target: str
     headers: Mapping[str, str]
     body: bytes
-    at_s: float
 
 
 Behaviour = Callable[["Receiver", Received, trio.abc.Stream], Awaitable[None]]
@@ -78,7 +77,7 @@ class Receiver:
                 while len(pending) < length:
                     pending += await stream.receive_some(65536)
                 body, pending = pending[:length], pending[length:]
-                received = Received(first.split(" ")[1], headers, body, trio.current_time())
+                received = Received(first.split(" ")[1], headers, body)
                 async with self._came:
                     self.received.append(received)
                     index = len(self.received) - 1

@@ -20,8 +20,10 @@ from ingester.protocol.requests import (
     SmallRequest,
     decode_body,
     decode_entry,
+    decode_single_events,
     entry_from_bytes,
     entry_to_bytes,
+    is_single_event,
 )
 
 from .lines import bodies, decoded, entry, event_line
@@ -122,6 +124,45 @@ def test_replay_comes_to_the_rows_of_the_live_path(encoding: Encoding, compress:
     replayed = decode_entry(entry_from_bytes(entry_to_bytes(made)))
     assert outcome(replayed) == outcome(live)
     assert replayed.record() == live.record()
+
+
+_SINGLES = [
+    event_line(),
+    event_line(action="é", x="\\ud83d\\ude00") + b" \r\n",
+    event_line(sessionId=None),
+    event_line(x=[[]]),
+    event_line(x="y" * 90),
+    event_line().replace(b"accountId", b"account_id"),
+    b'{"accountId":"\xff"}\n',
+    b'{"accountId":"a}',
+    b"{}{}",
+    b'{"x":"\\ud800"}',
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(_SINGLES), min_size=1, max_size=6),
+    st.lists(st.sampled_from([TIGHT, LENIENT, EventRules(150, 2)]), min_size=1, max_size=2),
+)
+def test_single_events_decoded_together_come_to_what_each_comes_to(
+    lines: list[bytes], rules: list[EventRules]
+) -> None:
+    entries = [entry(raw, rules=rules[n % len(rules)], number=n) for n, raw in enumerate(lines)]
+    assert all(map(is_single_event, entries))
+    together = decode_single_events(entries)
+    for request, one in zip(together, entries, strict=True):
+        alone = decode_entry(one)
+        assert outcome(request) == outcome(alone)
+        assert request.record() == alone.record()
+        kept = [msgspec.structs.astuple(event) for event in request.rows]
+        assert kept == [event for _, _, event in outcome(request)[0]]
+
+
+@pytest.mark.parametrize("raw", [b"", b" {}", b"{}\n{}", _ONE + b"\n\n", b"\xef\xbb\xbf" + _ONE])
+def test_what_is_not_one_line_is_no_single_event(raw: bytes) -> None:
+    assert not is_single_event(entry(raw))
+    assert not is_single_event(entry(gzip.compress(_ONE), encoding="gzip", is_plain=False))
 
 
 def test_replay_goes_by_the_rules_of_the_time() -> None:

@@ -16,6 +16,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from urllib.parse import urlsplit
 from click.testing import CliRunner
 
 from ingester.cli import main
+from tests.system import warm
 from tests.system.client import Answer, Connection, NoAnswer, event_line
 
 __all__ = ["REPOSITORY", "CommandFailed", "Server", "SourceKeys", "running", "wait_until"]
@@ -63,20 +65,27 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
     arguments: Sequence[str] = ()
     module: str = "ingester"
-    process: subprocess.Popen[bytes] | None = None
+    # In a process from nothing, not in a fork of one that has imported everything (`warm.py`).
+    is_cold: bool = False
+    process: subprocess.Popen[bytes] | warm.Child | None = None
     ready: dict[str, str] = field(default_factory=dict)
     start_seconds: list[float] = field(default_factory=list)
 
     def launch(self) -> None:
         """Start the process without waiting for it."""
         assert self.process is None
-        command = [sys.executable, "-m", self.module, "serve", "--data-dir", str(self.data_dir)]
-        command += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
+        arguments = ["serve", "--data-dir", str(self.data_dir)]
+        arguments += ["--intake-bind", "127.0.0.1:0", "--console-bind", "127.0.0.1:0"]
+        arguments += self.arguments
+        environment = _environment(self.environment)
         with self.log_path.open("ab") as log:
+            if not self.is_cold:
+                self.process = warm.start(self.module, arguments, environment, log.fileno())
+                return
             self.process = subprocess.Popen(
-                [*command, *self.arguments],
+                [sys.executable, "-m", self.module, *arguments],
                 cwd=REPOSITORY,
-                env=_environment(self.environment),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -162,10 +171,10 @@ class Server:
         """Run one CLI command with `--json`; its document.
 
         Beside a server it runs in this process, where its modules are loaded already; on a stopped
-        folder, or from a thread, in one of its own (`command_process`).
+        folder, or from a thread, in a fork of its own (`warm.py`).
         """
         if self.process is None or threading.current_thread() is not threading.main_thread():
-            return self.command_process(*arguments, exit_codes=exit_codes)
+            return self._command_forked(*arguments, exit_codes=exit_codes)
         unset = {name: None for name in os.environ if name.startswith("INGESTER_")}
         with contextlib.chdir(REPOSITORY):
             result = CliRunner().invoke(
@@ -179,6 +188,20 @@ class Server:
         return _document(
             arguments, result.exit_code, result.stdout_bytes, result.stderr_bytes, exit_codes
         )
+
+    def _command_forked(self, *arguments: str, exit_codes: Collection[int]) -> Any:
+        with tempfile.TemporaryFile() as errors:
+            process = warm.start(
+                "ingester",
+                [*arguments, "--json", "--data-dir", str(self.data_dir)],
+                _environment(self.environment),
+                errors.fileno(),
+            )
+            with process.stdout as output:
+                printed = output.read()
+            code = process.wait(_COMMAND_SECONDS_MAX)
+            errors.seek(0)
+            return _document(arguments, code, printed, errors.read(), exit_codes)
 
     def command_process(
         self, *arguments: str, exit_codes: Collection[int] = (0,), module: str = "ingester"

@@ -7,6 +7,7 @@ after the set-up) and `secret.key`, which is no key of a door.
 
 from __future__ import annotations
 
+import itertools
 import json
 import urllib.error
 import urllib.request
@@ -25,6 +26,7 @@ from tests.system.webhooks import webhooks
 _ENVIRONMENT = {
     "INGESTER_LOG_LEVEL": "debug",
     "INGESTER_INTAKE_TEST_BIND": "127.0.0.1:0",
+    "INGESTER_INTAKE_TRUSTED_PROXIES": "127.0.0.1/32",
     "INGESTER_DELIVERY_ALLOW_NETWORKS": "127.0.0.0/8",
     # Segments, checkpoints and Parquet are made while it runs.
     "INGESTER_STORE_UPLOAD_FILE_BYTES_MIN": "1",
@@ -37,6 +39,9 @@ _SHOWN = (
     "/api/v1/destinations", "/api/v1/deliveries", "/api/v1/rejects", "/api/v1/check",
     "/api/v1/sources/shop", "/api/v1/sources/shop/usage",
 )  # fmt: skip
+
+
+_ADDRESSES = itertools.count()
 
 
 class Keys:
@@ -70,6 +75,12 @@ class Keys:
             "api token": "incident-credential-9f3",
         }
         make("token", "revoke", ended["id"])
+
+
+def address() -> dict[str, str]:
+    """Of another sender each time: no wrong key slows the next."""
+    number = next(_ADDRESSES)
+    return {"X-Forwarded-For": f"10.0.{number // 250}.{number % 250 + 1}"}
 
 
 def use(server: Server, keys: Keys, hook: str) -> None:
@@ -106,10 +117,11 @@ def use(server: Server, keys: Keys, hook: str) -> None:
         for value in values:
             for path in (f"/v1/{value}/x", f"/v1/{value}/{value}", f"/{value}", f"/ingest/{value}",
                          f"{LOGS}?key={value}", f"/v1/ping?token={value}"):  # fmt: skip
-                connection.post(path, b"{}", {"X-Api-Key": value, "Cookie": f"k={value}"})
+                shown = {"X-Api-Key": value, "Cookie": f"k={value}", **address()}
+                connection.post(path, b"{}", shown)
     with server.connect() as connection:
         for value in values[:6]:
-            connection.post(LOGS, b"{}", {"Authorization": f"Basic {value}"})
+            connection.post(LOGS, b"{}", {"Authorization": f"Basic {value}", **address()})
             connection.send_raw(f"GET /{value} HTTP/9.9\r\n{value}: {value}\r\n\r\n".encode())
             connection.read_answer()
     for value in values:
@@ -129,7 +141,7 @@ def use(server: Server, keys: Keys, hook: str) -> None:
 def ask(server: Server, path: str, key: str, body: object = None) -> str:
     """What the console says, also of errors."""
     data = None if body is None else json.dumps(body).encode()
-    headers = {**(bearer(key) if key else {}), "Referer": f"http://x/{key}"}
+    headers = {**(bearer(key) if key else {}), "Referer": f"http://x/{key}", **address()}
     request = urllib.request.Request(server.ready["console"] + path, data, headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
@@ -162,7 +174,10 @@ def _files(server: Server) -> Iterator[tuple[str, bytes]]:
 def leaks(folder: Path, broken: str = "") -> list[str]:
     module = "tests.system.broken_server" if broken else "ingester"
     environment = {**_ENVIRONMENT, "BROKEN": broken}
-    server = Server(folder / "data", folder / "server.log", environment, module=module)
+    # Cold: its arguments are looked at.
+    server = Server(
+        folder / "data", folder / "server.log", environment, module=module, is_cold=True
+    )
     try:
         with webhooks() as hooks:
             server.start()

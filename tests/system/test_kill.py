@@ -86,7 +86,7 @@ def test_a_kill_during_the_first_start_leaves_a_folder_that_starts(
         try:
             for _ in range(2):
                 server.launch()
-                time.sleep(rng.uniform(0.1, 1.2))
+                time.sleep(rng.uniform(0.0, 0.5))
                 server.kill()
             server.start()
             keys = server.create_source("first")

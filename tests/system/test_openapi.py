@@ -33,7 +33,7 @@ from tests.watch.test_incidents import data, firer
 
 EVENTS = "text/event-stream"
 METHODS = ("get", "head", "post", "patch", "delete")
-EXAMPLES_MAX = 5
+EXAMPLES_MAX = 3
 # Signing in and the like: each attempt costs a quarter of a second of scrypt.
 SLOW_EXAMPLES_MAX = 2
 # All of schemathesis that look at one answer.
