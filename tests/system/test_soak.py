@@ -38,7 +38,11 @@ def _soak(
     clock = f"{time.time():.0f}:{86_400 / (life_s / 4)}"
     environment = {**_SETTINGS, "FAULT_CLOCK": clock, "BROKEN": broken}
     server = Server(
-        folder / "data", folder / "server.log", environment, module="tests.system.soak_server"
+        folder / "data",
+        folder / "server.log",
+        environment,
+        module="tests.system.soak_server",
+        is_cold=True,  # its clock is set before the rest is imported
     )
     soak = Soak(server, server.create_source("soak"), clock, _DAYS, seed)
     try:
