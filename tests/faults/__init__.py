@@ -31,8 +31,8 @@ rounds in forked children, `machine.py` the model, `calls.py` faults by strace, 
 All print their seed; `KILL_SEED`, `MACHINE_SEED`, `TORN_SEED`, `POWER_SEED`, `SLOW_SEED` and
 `SOAK_SEED` repeat one.
 
-Last long runs, 2026-11-22 where nothing else is said, nice 10, two shared cores under a load of 9 to
-18; folders of kills, cuts, calls and machines in memory (tmpfs; the ext4 of the cuts too):
+Last long runs, 2026-11-22 where nothing else is said, nice 10, two shared cores under a load of 9
+to 18; folders of kills, cuts, calls and machines in memory (tmpfs; the ext4 of the cuts too):
 F1 300 kills at random (2026-11-21): 7.4 M rows acknowledged, 0 lost, 0 doubled.
 F2 601 rounds (seed 20261122), 454 of them ended at a point, each of 36 at least three times: 10,219
     requests and 809,684 rows acknowledged, 0 lost, 0 doubled; a start took 0.8 s at the median, 9.5
@@ -44,8 +44,8 @@ F3b 2026-11-21: 4,096 cuts, zeroed tails and zeroed bytes, 32,768 flipped bits, 
 F5 each of 68 syncs, 15 renames, 22 unlinks, 4 truncations, 1 allocation, 439 of 525 writes: no
     wrong answer, 0 lost, works again. A start that meets the fault ends with a sentence; so does a
     server whose control.sqlite fails (17 of the syncs, a truncation, eight of the writes).
-F6 2026-11-21: 0.2 s a sync for 20 s (seed 2832215256): 106,987 rows acknowledged, 0 lost. Since then
-    also how soon it answers: short forms only.
+F6 2026-11-21: 0.2 s a sync for 20 s (seed 2832215256): 106,987 rows acknowledged, 0 lost. How soon
+    it answers is looked at since then, in short forms only.
 F14 20 lives of a minute and one of five (seed 991526133): 62,579 requests, 6,233,125 rows, 0 lost,
     0 doubled; ready in 12.5 s at most; medians of the second and the last third, and of those of
     the last life: memory 319 and 337, 359 and 350 MB; descriptors 31 and 33, 33 and 32; threads 17
