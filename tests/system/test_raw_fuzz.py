@@ -137,11 +137,11 @@ class _Checker:
         await self._once(Peer(await trio.open_tcp_stream(*self._door.address)))
 
     async def _once(self, peer: Peer) -> None:
+        self._peer = peer  # closed at the end, whatever comes
         with trio.fail_after(20):
             answer = await peer.ask(_PLAIN)
         if answer.status != 200:
             raise OSError(f"a plain request was answered {answer.status}")
-        self._peer = peer
 
 
 def run(folder: Path, count: int, doors: Literal["both", "intake"], broken: str = "") -> Report:
