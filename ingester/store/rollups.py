@@ -33,7 +33,7 @@ from .relations import Snapshot
 from .rollup_batches import Batch, ledger_batches, pieces, rows_of_batches, stored_batches
 from .rollup_file import RollupFile
 from .rollup_schema import BUCKET_TABLES, TABLES
-from .rollup_step import StepTables, add_events, add_logs, add_metrics
+from .rollup_step import StepTables, add_events, add_logs, add_metrics, read_events
 from .store import Store
 
 __all__ = ["READER", "Rollups", "Step"]
@@ -43,7 +43,7 @@ READER = "rollups"
 
 # Rows of a step: bounds its memory and how long it takes. Steps of 262,144 rows were as cheap a row
 # and needed twice the memory.
-_STEP_ROWS_MAX = 131_072
+_STEP_ROWS_MAX = 262_144
 _STEP_BATCHES_MAX = 4_096
 # What a table may hold unmerged, or as much again as it holds merged, whichever is more. Adding up
 # half a million rows takes 20 ms.
@@ -229,8 +229,9 @@ class Rollups:
             row_count = 0
             excluded = [batch.batch_id for batch in later if not batch.is_mark]
             for ids in stored_batches(cursor, snapshot, excluded, rows_max=_STEP_ROWS_MAX):
+                has_events = _read(cursor, snapshot, ids)
                 with self._transaction(cursor):
-                    _add(cursor, snapshot, ids, tables)
+                    _add(cursor, snapshot, ids, tables, has_events=has_events)
                 row_count += sum(ids.values())
             last = ledger_batches(cursor, snapshot.parts, 0, snapshot.commit_number)[-1:]
             with self._transaction(cursor):
@@ -329,10 +330,10 @@ class Rollups:
                 tables = StepTables(
                     names=self._file.names(), salt=self._file.salt, horizon=progress.horizon
                 )
+                ids = {batch.batch_id: batch.row_count for batch in taken if batch.row_count}
+                has_events = _read(cursor, snapshot, ids)
                 with self._transaction(cursor):
-                    ids = {batch.batch_id: batch.row_count for batch in taken if batch.row_count}
-                    if ids:
-                        _add(cursor, snapshot, ids, tables)
+                    _add(cursor, snapshot, ids, tables, has_events=has_events)
                     _write_progress(cursor, tables, taken[-1])
                 self._take(
                     _Progress(taken[-1].commit_number, taken[-1].committed_at, progress.horizon)
@@ -421,9 +422,26 @@ class Rollups:
             raise
 
 
-def _add(cursor: Cursor, snapshot: Snapshot, ids: dict[int, int], tables: StepTables) -> None:
+def _read(cursor: Cursor, snapshot: Snapshot, ids: dict[int, int]) -> bool:
+    """Before the transaction; whether there are events among the rows."""
+    if not ids:
+        return False
+    return read_events(cursor, rows_of_batches(snapshot, "events", _EVENT_COLUMNS, sorted(ids)))
+
+
+def _add(
+    cursor: Cursor,
+    snapshot: Snapshot,
+    ids: dict[int, int],
+    tables: StepTables,
+    *,
+    has_events: bool,
+) -> None:
+    if has_events:
+        add_events(cursor, tables)
+    if not ids:
+        return
     listed = sorted(ids)
-    add_events(cursor, rows_of_batches(snapshot, "events", _EVENT_COLUMNS, listed), tables)
     add_logs(cursor, rows_of_batches(snapshot, "logs", _LOG_COLUMNS, listed), tables)
     add_metrics(cursor, rows_of_batches(snapshot, "metrics", _METRIC_COLUMNS, listed), tables)
 
