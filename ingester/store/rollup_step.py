@@ -344,14 +344,13 @@ def _add_details(cursor: Cursor, tables: StepTables) -> None:
     # Both lists are in the order of the text, and have each key as often as it does. A map would
     # refuse such a key, `json_each` takes ten times as long.
     cursor.execute(
-        f"INSERT INTO {tables['details']} SELECT person, gid, key, value, time, request, line, "
-        "place FROM (SELECT "
+        f"INSERT INTO {tables['details']} SELECT person, gid, unnest(keys), unnest(found), time, "
+        "request, line, unnest(range(len(keys))) FROM (SELECT "
         f"CASE WHEN action = 'identifyUser' THEN {_digest(tables, 'u', 'user_id')} END AS person, "
         "CASE WHEN action = 'identifyAccount' THEN account_gid END AS gid, created_at AS time, "
-        "request_number AS request, line_number AS line, unnest(json_keys(details)) AS key, "
-        "unnest(json_extract(details, '$.*')) AS value, "
-        "unnest(range(len(json_keys(details)))) AS place "
-        # As DuckDB writes JSON, nothing else begins so.
+        "request_number AS request, line_number AS line, json_keys(details) AS keys, "
+        "json_extract(details, '$.*') AS found "
         "FROM step_said JOIN step_account_numbers USING (source, account_id) "
+        # As DuckDB writes JSON, nothing else begins so.
         "WHERE starts_with(details, '{'))"
     )
