@@ -41,9 +41,10 @@ __all__ = ["READER", "Rollups", "Step"]
 # Under which name `store.cursors` knows us.
 READER = "rollups"
 
-# Rows of a step: bounds its memory and how long it takes. Steps of 262,144 rows were as cheap a row
-# and needed twice the memory.
+# Rows of a step: bounds its memory and how long it takes. Small steps cost 2 to 19 % more CPU, and
+# the process peaks 15 MB lower: for when memory is short, or somebody waits (measured 2026-11-22).
 _STEP_ROWS_MAX = 262_144
+_SMALL_STEP_ROWS_MAX = 131_072
 _STEP_BATCHES_MAX = 4_096
 # What a table may hold unmerged, or as much again as it holds merged, whichever is more. Adding up
 # half a million rows takes 20 ms.
@@ -112,12 +113,12 @@ class Rollups:
         """Called behind the commit gate."""
         self._seen.append((self._store.ledger.commit_number, time.monotonic()))
 
-    def step(self) -> Step:
+    def step(self, *, is_small: bool = False) -> Step:
         """Take in what was committed, up to a bound; or all, when rollups must be made anew."""
         if self._is_rebuild_due:
             return Step(self.rebuild(), 0)
         with self._turn:
-            return self._step_counted()
+            return self._step_counted(_SMALL_STEP_ROWS_MAX if is_small else _STEP_ROWS_MAX)
 
     def catch_up(self, *, gives_up_at: float) -> datetime:
         """Take in all that is committed now, as long as there is time (`time.monotonic`). Until
@@ -132,7 +133,7 @@ class Rollups:
             if left_s <= 0 or not self._turn.acquire(timeout=left_s):
                 break
             try:
-                step = self._step_counted()
+                step = self._step_counted(_SMALL_STEP_ROWS_MAX)
             finally:
                 self._turn.release()
             if not step.row_count and not step.waiting_row_count:
@@ -228,7 +229,7 @@ class Rollups:
             later = ledger_batches(cursor, snapshot.parts, snapshot.commit_number, 2**62)
             row_count = 0
             excluded = [batch.batch_id for batch in later if not batch.is_mark]
-            for ids in stored_batches(cursor, snapshot, excluded, rows_max=_STEP_ROWS_MAX):
+            for ids in stored_batches(cursor, snapshot, excluded, rows_max=_SMALL_STEP_ROWS_MAX):
                 has_events = _read(cursor, snapshot, ids)
                 with self._transaction(cursor):
                     _add(cursor, snapshot, ids, tables, has_events=has_events)
@@ -297,10 +298,10 @@ class Rollups:
         )
         return self.commit_number > last or self.commit_number < int(carried) or holds_lost
 
-    def _step_counted(self) -> Step:
+    def _step_counted(self, rows_max: int) -> Step:
         began = time.monotonic()
         try:
-            step = self._step()
+            step = self._step(min(rows_max, self._step_rows_max))
         except StoreError as error:
             self.step_failure_count += 1
             if isinstance(error, StoreOutOfMemory):
@@ -312,7 +313,7 @@ class Rollups:
             self.step_seconds += time.monotonic() - began
         return step
 
-    def _step(self) -> Step:
+    def _step(self, rows_max: int) -> Step:
         with self._store.hold() as held, self._using() as cursor:
             snapshot = held.snapshot
             progress = self._progress(cursor)
@@ -322,7 +323,7 @@ class Rollups:
             taken: list[Batch] = []
             row_count = 0
             for batch in waiting[:_STEP_BATCHES_MAX]:
-                if taken and row_count + batch.row_count > self._step_rows_max:
+                if taken and row_count + batch.row_count > rows_max:
                     break
                 taken.append(batch)
                 row_count += batch.row_count
