@@ -39,6 +39,9 @@ class _FaultyServer(Server):
     fault: str = ""
 
     def launch(self) -> None:
+        if not self.fault:
+            super().launch()
+            return
         arguments = ["serve", "--data-dir", str(self.data_dir), "--intake-bind", "127.0.0.1:0"]
         arguments += ["--console-bind", "127.0.0.1:0"]
         code = f"{self.fault}\nfrom ingester.cli import main\nmain({arguments!r})\n"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -88,7 +89,7 @@ async def run(
                 await trio.sleep(_ROUND_S)
                 continue
             try:
-                pause_s = await _catch_up(rollups, nice, late, must_wait)
+                pause_s = await _catch_up(rollups, nice, late, must_wait, is_crowded)
                 now = trio.current_time()
                 if now - checkpointed_at > _CHECKPOINT_EVERY_S:
                     await _call(nice, lambda: rollups.maybe_checkpoint(bytes_min=1))
@@ -113,16 +114,24 @@ async def _wait_out(must_wait: Callable[[], bool], thread: WorkerThread) -> None
 
 
 async def _catch_up(
-    rollups: Rollups, nice: WorkerThread, late: WorkerThread, must_wait: Callable[[], bool]
+    rollups: Rollups,
+    nice: WorkerThread,
+    late: WorkerThread,
+    must_wait: Callable[[], bool],
+    is_crowded: Callable[[], bool],
 ) -> float:
-    """Steps until nothing waits, and merges in between; how long to pause then."""
+    """Steps until nothing waits, and merges in between; how long to pause then. Steps are small
+    from the first crowd on: what it has taken of the memory does not all come back.
+    """
     step = Step(0, 0)
+    is_small = False
     while True:
+        is_small = is_small or is_crowded()
         if must_wait():
             await _wait_out(must_wait, late)
         began = trio.current_time()
         thread = late if step.waiting_row_count > _LATE_ROWS else nice
-        step = await _call(thread, rollups.step)
+        step = await _call(thread, partial(rollups.step, is_small=is_small))
         took_s = trio.current_time() - began
         if step.row_count >= _LARGE_STEP_ROWS:
             # Not by the nice one: it holds locks of the allocators, for which all others would

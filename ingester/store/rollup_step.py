@@ -1,8 +1,9 @@
 """One step of the rollups in SQL: what rows of some batches add to the partial sums.
 
 Every function takes `rows`, a relation of the rows to be added in parentheses, and the names of the
-tables to append to. It runs in the transaction that also moves the cursor, so all or nothing of it
-happens; temporary tables are of the cursor and made anew by each step.
+tables to append to. All of it but `read_events`, which only reads rows that are committed, runs in
+the transaction that also moves the cursor, so all or nothing of it happens; temporary tables are of
+the cursor and made anew by each step.
 
 1. Distinct counts are exact: a member (a user or a session in a group and a bucket) is counted by
    the step that finds it in no set, which also puts it there. So counts of steps can be added up.
@@ -21,7 +22,7 @@ from msgspec import Struct
 
 from .database import Cursor
 
-__all__ = ["StepTables", "add_events", "add_logs", "add_metrics"]
+__all__ = ["StepTables", "add_events", "add_logs", "add_metrics", "read_events"]
 
 # Known actions by their snake_case spellings, which mean the same.
 _SPELLINGS = {
@@ -51,14 +52,22 @@ class StepTables(Struct, frozen=True, kw_only=True):
         return self.names[name]
 
 
-def add_events(cursor: Cursor, rows: str, tables: StepTables) -> None:
-    if not _number_groups(cursor, rows, tables):
-        return
-    _key(cursor, rows, tables)
+def read_events(cursor: Cursor, rows: str) -> bool:
+    """What `add_events` needs of the rows, as temporary tables; False: there are none. Before the
+    transaction: within one a temporary table costs twice as much to write.
+    """
+    if not _group(cursor, rows):
+        return False
+    _read_payloads(cursor, rows)
+    return True
+
+
+def add_events(cursor: Cursor, tables: StepTables) -> None:
+    _number_groups(cursor, tables)
+    _key(cursor, tables)
     _append_seen(cursor, tables)
     for level in _LEVELS:
         _count_level(cursor, tables, level)
-    _read_payloads(cursor, rows)
     _add_properties(cursor, tables)
     _add_features(cursor, tables)
     _add_details(cursor, tables)
@@ -91,6 +100,46 @@ def add_metrics(cursor: Cursor, rows: str, tables: StepTables) -> None:
     )
 
 
+def _group(cursor: Cursor, rows: str) -> bool:
+    """`step_grouped`: rows by hour and names; what needs no payload is made of it. False: there are
+    no events.
+    """
+    cursor.execute(
+        "CREATE OR REPLACE TEMP TABLE step_grouped AS SELECT "
+        "date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, "
+        "session_id, count(*) AS n, min(created_at) AS low, max(created_at) AS high "
+        f"FROM {rows} GROUP BY ALL"
+    )
+    ((count,),) = cursor.execute("SELECT count(*) FROM step_grouped").fetchall()
+    return bool(count)
+
+
+def _read_payloads(cursor: Cursor, rows: str) -> None:
+    """`step_said`: what known actions say. Read from the payload here and not when it is decoded,
+    in one pass, as decompressing it is half of the work.
+    """
+    # The amount first, in both spellings where it has two: camelCase wins.
+    found = (
+        "CASE action WHEN 'feature' THEN "
+        "json_extract_string(body, ['$.total', '$.total', '$.module', '$.product', '$.feature']) "
+        "WHEN 'moduleEnd' THEN "
+        "json_extract_string(body, ['$.timeSpent', '$.time_spent', '$.module']) "
+        "WHEN 'sessionSync' THEN "
+        "json_extract_string(body, ['$.activeDuration', '$.active_duration']) END"
+    )
+    # Plain columns and not a struct: half of the time of this statement.
+    cursor.execute(
+        f"CREATE OR REPLACE TEMP TABLE step_said AS SELECT {_DAY.format('created_at')} AS bucket, "
+        "source, account_id, user_id, action, found[3] AS module, found[4] AS product, "
+        "found[5] AS feature, try_cast(coalesce(found[1], found[2]) AS DOUBLE) AS amount, "
+        "created_at, request_number, line_number, details "
+        "FROM (SELECT source, account_id, user_id, action, created_at, request_number, "
+        f"line_number, {found} AS found, CASE WHEN action IN ('identifyUser', 'identifyAccount') "
+        f"THEN json_extract(body, '$.details') END AS details "
+        f"FROM (SELECT * REPLACE ({_KNOWN} AS action) FROM {rows} WHERE action IN {_ACTIONS}))"
+    )
+
+
 def _append_seen(cursor: Cursor, tables: StepTables) -> None:
     cursor.execute(
         f"INSERT INTO {tables['user_seen']} SELECT user, source, account_id, user_id, low, high "
@@ -104,21 +153,18 @@ def _append_seen(cursor: Cursor, tables: StepTables) -> None:
     )
 
 
-def _number_groups(cursor: Cursor, rows: str, tables: StepTables) -> bool:
+def _number_groups(cursor: Cursor, tables: StepTables) -> None:
     """`step_groups`: the groups of this step with their numbers; `gid` of (source, account_id,
     action), `account_gid` of all its actions, `action_gid` of all accounts, `source_gid` of both.
-    `step_account_numbers`: the second of them by source and account. False: there are no events.
+    `step_account_numbers`: the second of them by source and account.
     """
     groups = tables["groups"]
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_names AS SELECT source, account_id, action "
-        f"FROM (SELECT DISTINCT source, account_id, action FROM {rows}) GROUP BY "
+        "FROM (SELECT DISTINCT source, account_id, action FROM step_grouped) GROUP BY "
         "GROUPING SETS ((source, account_id, action), (source, account_id), (source, action), "
         "(source))"
     )
-    ((count,),) = cursor.execute("SELECT count(*) FROM step_names").fetchall()
-    if not count:
-        return False
     same = (
         "known.source = names.source AND known.account_id IS NOT DISTINCT FROM names.account_id "
         "AND known.action IS NOT DISTINCT FROM names.action"
@@ -147,7 +193,6 @@ def _number_groups(cursor: Cursor, rows: str, tables: StepTables) -> bool:
         "SELECT source, account_id, gid AS account_gid FROM step_numbers "
         "WHERE account_id IS NOT NULL AND action IS NULL"
     )
-    return True
 
 
 def _digest(tables: StepTables, kind: str, name: str) -> str:
@@ -155,16 +200,14 @@ def _digest(tables: StepTables, kind: str, name: str) -> str:
     return f"md5_number(concat('{tables.salt}{kind}', account_gid, '.', {name}))"
 
 
-def _key(cursor: Cursor, rows: str, tables: StepTables) -> None:
+def _key(cursor: Cursor, tables: StepTables) -> None:
     """`step_keyed`: rows by numbers and digests; `step_members`: who is in which group."""
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_keyed AS SELECT bucket, gid, account_gid, user_id, n, "
         f"low, high, {_digest(tables, 'u', 'user_id')} AS user, "
         "CASE WHEN session_id IS NOT NULL "
-        f"THEN {_digest(tables, 's', 'session_id')} END AS session FROM ("
-        "SELECT date_trunc('hour', created_at) AS bucket, source, account_id, action, user_id, "
-        "session_id, count(*) AS n, min(created_at) AS low, max(created_at) AS high "
-        f"FROM {rows} GROUP BY ALL) JOIN step_groups USING (source, account_id, action)"
+        f"THEN {_digest(tables, 's', 'session_id')} END AS session "
+        "FROM step_grouped JOIN step_groups USING (source, account_id, action)"
     )
     cursor.execute(
         "CREATE OR REPLACE TEMP TABLE step_members AS SELECT DISTINCT * FROM ("
@@ -252,43 +295,18 @@ def _count_sources(cursor: Cursor, tables: StepTables, level: _Level) -> None:
     )
 
 
-def _read_payloads(cursor: Cursor, rows: str) -> None:
-    """`step_said`: what known actions say. Read from the payload here and not when it is decoded,
-    in one pass, as decompressing it is half of the work.
-    """
-    # The amount first, in both spellings where it has two: camelCase wins.
-    found = (
-        "CASE action WHEN 'feature' THEN "
-        "json_extract_string(body, ['$.total', '$.total', '$.module', '$.product', '$.feature']) "
-        "WHEN 'moduleEnd' THEN "
-        "json_extract_string(body, ['$.timeSpent', '$.time_spent', '$.module']) "
-        "WHEN 'sessionSync' THEN "
-        "json_extract_string(body, ['$.activeDuration', '$.active_duration']) END"
-    )
-    # Plain columns and not a struct: half of the time of this statement.
-    cursor.execute(
-        f"CREATE OR REPLACE TEMP TABLE step_said AS SELECT {_DAY.format('created_at')} AS bucket, "
-        "source, account_id, user_id, action, found[3] AS module, found[4] AS product, "
-        "found[5] AS feature, try_cast(coalesce(found[1], found[2]) AS DOUBLE) AS amount, "
-        "created_at, request_number, line_number, said "
-        "FROM (SELECT source, account_id, user_id, action, created_at, request_number, "
-        f"line_number, {found} AS found, CASE WHEN action IN ('identifyUser', 'identifyAccount') "
-        f"THEN body END AS said FROM (SELECT * REPLACE ({_KNOWN} AS action) FROM {rows} "
-        f"WHERE action IN {_ACTIONS}))"
-    )
-
-
 def _add_properties(cursor: Cursor, tables: StepTables) -> None:
     """Modules and durations."""
+    amount = "sum(amount) FILTER (isfinite(amount))"
     cursor.execute(
         f"INSERT INTO {tables['event_days']} SELECT bucket, account_gid, 0, 0, 0, duration FROM ("
-        "SELECT bucket, source, account_id, sum(amount) FILTER (isfinite(amount)) AS duration "
-        f"FROM step_said WHERE action = 'sessionSync' AND bucket >= {tables.horizon} GROUP BY ALL) "
+        f"SELECT bucket, source, account_id, {amount} AS duration FROM step_said "
+        f"WHERE action = 'sessionSync' AND bucket >= {tables.horizon} GROUP BY ALL) "
         "JOIN step_account_numbers USING (source, account_id) WHERE duration IS NOT NULL"
     )
     cursor.execute(
         f"INSERT INTO {tables['module_days']} SELECT bucket, source, account_id, module, "
-        "coalesce(sum(amount) FILTER (isfinite(amount)), 0), count(*) FROM step_said "
+        f"coalesce({amount}, 0), count(*) FROM step_said "
         f"WHERE action = 'moduleEnd' AND module <> '' AND bucket >= {tables.horizon} GROUP BY ALL"
     )
 
@@ -299,7 +317,7 @@ def _add_features(cursor: Cursor, tables: StepTables) -> None:
     lengths = ", ".join(f"coalesce(strlen({name}), -1), '.'" for name in names)
     texts = f"concat({lengths}, {', '.join(names)}, user_id)"
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_features AS SELECT bucket, source, account_id, module, "
+        "CREATE OR REPLACE TEMP TABLE step_features AS SELECT bucket, account_gid, module, "
         f"product, feature, total, {_digest(tables, 'f', texts)} AS digest FROM ("
         "SELECT bucket, source, account_id, user_id, module, product, feature, "
         "sum(amount) FILTER (isfinite(amount)) AS total FROM step_said "
@@ -314,35 +332,25 @@ def _add_features(cursor: Cursor, tables: StepTables) -> None:
     cursor.execute(f"INSERT INTO {tables['feature_members']} FROM step_new")
     cursor.execute(
         f"INSERT INTO {tables['feature_days']} SELECT bucket, source, account_id, module, product, "
-        "feature, coalesce(sum(total), 0), count(step_new.digest) "
-        "FROM step_features LEFT JOIN step_new USING (bucket, digest) GROUP BY ALL"
+        "feature, total, users FROM (SELECT bucket, account_gid, module, product, feature, "
+        "coalesce(sum(total), 0) AS total, count(step_new.digest) AS users "
+        "FROM step_features LEFT JOIN step_new USING (bucket, digest) GROUP BY ALL) "
+        "JOIN step_account_numbers USING (account_gid)"
     )
 
 
 def _add_details(cursor: Cursor, tables: StepTables) -> None:
-    """Top-level keys of `details`; of a key that stands there twice the last one counts. Those are
-    taken apart by `json_each`, which takes five times as long as a map, which refuses them.
-    """
+    """Top-level keys of `details`; of a key that stands there twice the last one counts."""
+    # Both lists are in the order of the text, and have each key as often as it does. A map would
+    # refuse such a key, `json_each` takes ten times as long.
     cursor.execute(
-        "CREATE OR REPLACE TEMP TABLE step_details AS SELECT "
+        f"INSERT INTO {tables['details']} SELECT person, gid, unnest(keys), unnest(found), time, "
+        "request, line, unnest(range(len(keys))) FROM (SELECT "
         f"CASE WHEN action = 'identifyUser' THEN {_digest(tables, 'u', 'user_id')} END AS person, "
         "CASE WHEN action = 'identifyAccount' THEN account_gid END AS gid, created_at AS time, "
-        "request_number AS request, line_number AS line, details, "
-        "len(list_distinct(json_keys(details))) = len(json_keys(details)) AS is_plain FROM ("
-        "SELECT *, json_extract(said, '$.details') AS details FROM step_said "
-        "WHERE said IS NOT NULL) JOIN step_account_numbers USING (source, account_id) "
-        "WHERE json_type(details) = 'OBJECT'"
-    )
-    # A map has NULL for a JSON null, which must stay: it removes.
-    cursor.execute(
-        f"INSERT INTO {tables['details']} SELECT person, gid, entry.key, "
-        "coalesce(entry.value, 'null'), time, request, line, 0 FROM ("
-        "SELECT person, gid, time, request, line, "
-        "unnest(map_entries(details::MAP(VARCHAR, JSON))) AS entry "
-        "FROM (SELECT * FROM step_details WHERE is_plain))"
-    )
-    cursor.execute(
-        f"INSERT INTO {tables['details']} SELECT person, gid, key, value, time, request, line, "
-        "place FROM (SELECT * FROM step_details WHERE NOT is_plain) AS said, "
-        "LATERAL (SELECT key, value, id AS place FROM json_each(said.details))"
+        "request_number AS request, line_number AS line, json_keys(details) AS keys, "
+        "json_extract(details, '$.*') AS found "
+        "FROM step_said JOIN step_account_numbers USING (source, account_id) "
+        # As DuckDB writes JSON, nothing else begins so.
+        "WHERE starts_with(details, '{'))"
     )

@@ -28,6 +28,7 @@ class _Rollups:
     def __init__(self) -> None:
         self.outcomes: list[Step | Exception] = []
         self.calls: list[str] = []
+        self.are_small: list[bool] = []
         self.threads: list[str] = []
         self.merges = 0
         self.purged: list[int] = []
@@ -40,8 +41,9 @@ class _Rollups:
     def note_commit(self) -> None:
         self.noted += 1
 
-    def step(self) -> Step:
+    def step(self, *, is_small: bool = False) -> Step:
         self.calls.append("step")
+        self.are_small.append(is_small)
         self.threads.append(threading.current_thread().name)
         outcome = self.outcomes.pop(0) if self.outcomes else Step(0, 0)
         if isinstance(outcome, Exception):
@@ -171,7 +173,8 @@ async def test_steps_wait_while_several_uploads_are_under_way_but_not_for_ever()
         assert rollups.calls == []
         # What was there at the start waits from then on: it lags though nothing is committed.
         assert rollups.noted == 1
-        rollups.outcomes = [Step(70_000, 500_000), Step(5, 0)]
+        # More than are taken before the lag is gone again.
+        rollups.outcomes = [Step(70_000, 500_000)] * 10_000
         rollups.lag_s = 61.0
         await until(lambda: "step" in rollups.calls)
         rollups.lag_s = 0.0
@@ -182,6 +185,14 @@ async def test_steps_wait_while_several_uploads_are_under_way_but_not_for_ever()
         assert rollups.calls.count("step") <= steps + 1
         is_crowded = False
         await until(lambda: not rollups.outcomes)
+        # What the uploads took of the memory is not all free again.
+        assert all(rollups.are_small)
+        await until(lambda: rollups.calls[-1] == "merge")
+        rollups.outcomes = [Step(5, 0)]
+        for listener in store.commit_listeners:
+            listener()
+        await until(lambda: not rollups.outcomes)
+        assert not rollups.are_small[-1]
 
 
 async def test_old_buckets_go_when_that_is_set() -> None:

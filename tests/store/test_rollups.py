@@ -69,6 +69,17 @@ def test_rollups_and_the_rows_behind_the_cursor_are_a_recount(
         assert_recounts(store)
 
 
+def test_small_steps_take_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollups_module, "_SMALL_STEP_ROWS_MAX", 2)
+    with opened(tmp_path) as store:
+        rollups, made = Rollups(store), Rows(store)
+        for _ in range(6):
+            made.add("events", [event(NOW, "x")])
+        assert rollups.step(is_small=True).row_count == 2
+        assert rollups.step().row_count == 4
+        assert_recounts(store)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_merging_changes_nothing_that_is_told(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,13 +42,14 @@ def test_harness_passes_an_honest_toy(tmp_path: Path) -> None:
     [
         ("early", "acknowledged as"),
         ("torn", "acknowledged as"),
-        ("twice", "repeat"),
+        # Also a request whose answer was lost is stored twice when it is repeated.
+        ("twice", "repeat|acknowledged as"),
         ("ghost", "yet stored"),
     ],
 )
 def test_harness_fails_a_toy_that_lies(tmp_path: Path, mode: str, complaint: str) -> None:
     report = _run(tmp_path, mode, 6)
-    assert any(complaint in problem for problem in report.problems), report
+    assert any(re.search(complaint, problem) for problem in report.problems), report
     if mode in {"early", "torn"}:
         assert report.total.lost_rows > 0
     if mode == "twice":

@@ -33,6 +33,8 @@ from tests.watch.test_incidents import data, firer
 
 EVENTS = "text/event-stream"
 METHODS = ("get", "head", "post", "patch", "delete")
+# To the few operations of the intake, and to the many of the console.
+INTAKE_EXAMPLES_MAX = 5
 EXAMPLES_MAX = 3
 # Signing in and the like: each attempt costs a quarter of a second of scrypt.
 SLOW_EXAMPLES_MAX = 2
@@ -310,11 +312,16 @@ def run_operation(
 ) -> None:
     """A few requests to one operation; every second one to a thing that is there."""
     turns = itertools.count()
-    is_slow = not described["security"] and world.base_of(operation.path) == world.console
+    is_intake = world.base_of(operation.path) == world.intake
+    is_slow = not described["security"] and not is_intake
     is_slow |= operation.path == "/api/v1/export"  # a process for each
 
     @hypothesis.settings(
-        max_examples=SLOW_EXAMPLES_MAX if is_slow else EXAMPLES_MAX,
+        max_examples=SLOW_EXAMPLES_MAX
+        if is_slow
+        else INTAKE_EXAMPLES_MAX
+        if is_intake
+        else EXAMPLES_MAX,
         deadline=None,
         database=None,
         derandomize=True,

@@ -12,7 +12,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -130,22 +129,19 @@ class _Checker:
         """Raises when it does not work on a fresh connection."""
         kept, self._peer = self._peer, None
         if kept is not None:
-            # It may have rested for too long.
-            with suppress(EOFError, trio.BrokenResourceError):
+            try:
                 await self._once(kept)
                 return
+            except (EOFError, trio.BrokenResourceError):
+                await kept.stream.aclose()  # it may have rested for too long
         await self._once(Peer(await trio.open_tcp_stream(*self._door.address)))
 
     async def _once(self, peer: Peer) -> None:
-        try:
-            with trio.fail_after(20):
-                answer = await peer.ask(_PLAIN)
-            if answer.status != 200:
-                raise OSError(f"a plain request was answered {answer.status}")
-            self._peer = peer
-        finally:
-            if self._peer is not peer:
-                peer.stream.socket.close()
+        self._peer = peer  # closed at the end, whatever comes
+        with trio.fail_after(20):
+            answer = await peer.ask(_PLAIN)
+        if answer.status != 200:
+            raise OSError(f"a plain request was answered {answer.status}")
 
 
 def run(folder: Path, count: int, doors: Literal["both", "intake"], broken: str = "") -> Report:

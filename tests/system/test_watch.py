@@ -53,6 +53,11 @@ def receiver() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     environment = {**ALLOW_LOOPBACK, "INGESTER_WATCH_DELAY_SECONDS": "0"}
     with open_doors(tmp_path_factory.mktemp("watch"), environment) as made:
+        # Its first minute passes beside the other tests.
+        made.server.command(
+            *("alert", "create", "clock", "--cron", "* * * * *"),
+            *("--query", "SELECT 1 AS one WHERE $window_start < $window_end"),
+        )
         yield made
 
 
@@ -154,10 +159,7 @@ def test_a_sql_monitor_opens_and_is_back_tested(doors: Doors) -> None:
 
 
 def test_an_alert_runs_by_the_clock(doors: Doors) -> None:
-    made = doors.server.command(
-        *("alert", "create", "clock", "--cron", "* * * * *"),
-        *("--query", "SELECT 1 AS one WHERE $window_start < $window_end"),
-    )
+    (made,) = [one for one in doors.api("GET", "alerts")["alerts"] if one["name"] == "clock"]
     wait_until(lambda: incidents(doors, "clock"), 75, "the alert ran")
     (run, *_) = doors.api("GET", f"alerts/{made['id']}/runs")["runs"]
     assert (run["rows"], run["error"]) == (1, None)

@@ -84,6 +84,7 @@ def test_a_newer_release_migrates_after_copies_and_the_older_one_takes_these_bac
     assert server.stop() == 0
     before = {path for path in server.data_dir.rglob("*.bak")}
     server.module = "tests.upgrade.newer_release"
+    server.is_cold = True  # what it changes is read when modules are imported
     server.start()
     look(server, facts)
     assert server.command_process("check") == {"ok": True, "problems": []}
