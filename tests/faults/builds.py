@@ -1,7 +1,7 @@
 """Builds that are broken on purpose: two steps in the wrong order, or one left out.
 
 A fault test that finds nothing wrong with them proves nothing. Each breaks one promise only, and
-works as ever as long as nothing ends the process (but for "manifest forgets").
+works as ever as long as nothing ends the process.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ BREAKS = {
     "segment unlinked early": _unlink_segments_early,
     # Before the manifest has its rows.
     "part removed early": _remove_parts_early,
-    # What was joined or removed stays listed.
+    # What was joined or removed stays listed: there twice until it is unlinked, and missing then.
     "manifest forgets": _forget_files,
     "rollup cursor first": _move_cursor_first,
     "replayed again": _replay_again,

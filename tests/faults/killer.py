@@ -96,6 +96,7 @@ def work(folder: Path, book: Book, this: Round, say: Callable[[str], None]) -> N
         if this.number % _RECOUNT_EVERY == 0:
             for problem in life.recount():
                 say(f"wrong {problem}")
+        say("working")
         for step in steps(life, book, this):
             step()
         say("ended")
@@ -164,7 +165,7 @@ def one_round(folder: Path, book: Book, this: Round, end: Callable[[int], None] 
             os._exit(1)
     os.close(writer)
     ending = threading.Timer(this.chance.uniform(0, _RANDOM_S_MAX), end, (child,))
-    begins = "" if this.chance.random() < _EARLY else "ready"
+    begins = "" if this.chance.random() < _EARLY else "working"
     with os.fdopen(reader, "r") as lines:
         if this.point is None and not begins:
             ending.start()

@@ -242,15 +242,15 @@ class Life:
         self._until_done(self.rollups.maybe_merge)
 
     def seal(self) -> None:
-        """What can be sealed, and then what is worth joining."""
+        """What can be sealed, and then all that is worth joining, as the sealer comes to it."""
         self.roll_up()
         while (part := self.sealer.next_part()) is not None:
             self._until_done(lambda of=part: self.sealer.seal(of))  # type: ignore[misc]
             self.store.remove_unread()
-        files = joinable(self.store.sealed.all_files(), "2100-01-01")
-        if files:
+        # The first group by name is of the ledger, and there is one behind every sealing.
+        while files := joinable(self.store.sealed.all_files(), "2100-01-01"):
             self.sealer.join(files)
-        self.store.remove_unread()
+            self.store.remove_unread()
 
     def purge(self, today: int) -> None:
         """Remove what is sealed and past its time at the beginning of that day."""
@@ -312,7 +312,9 @@ class Life:
         return found
 
     def problems(self, requests: Iterable[Request]) -> list[str]:
-        """Rows of `requests` that are not one for each, and rollups that are no recount."""
+        """Rows of `requests` that are not one for each, and files that the manifest and the folder
+        do not agree on: a kill leaves none that the start does not know what to do with.
+        """
         found = dict(rows(self.store, "SELECT request_id, count(*) FROM requests GROUP BY 1"))
         wrong = [
             f"{r.batch}: {found.get(r.request_id, 0)} rows of requests under {r.request_id}"
@@ -321,6 +323,9 @@ class Life:
         ]
         if any(count != 1 for count in found.values()):
             wrong.append(f"requests that are there twice: {found}")
+        sealed = self.store.sealed
+        wrong += [f"{name}: in the manifest, and not there" for name in sealed.missing]
+        wrong += [f"{name}: there, and not in the manifest" for name in sealed.strangers]
         return wrong
 
     def recount(self) -> list[str]:

@@ -22,7 +22,7 @@ from tests.faults.points import POINTS
 _ROUNDS_SHORT = 8
 _ROUNDS_LONG = 600
 # The broken builds that the short form tries; the long form tries all.
-_SHORT_BUILDS = ("ledger without sequences", "upload not listed")
+_SHORT_BUILDS = ("ledger without sequences", "upload not listed", "manifest forgets")
 
 
 def _kill(folder: Path, rounds: int, seed: int, *build: str) -> dict[str, Any]:

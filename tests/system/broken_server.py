@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -24,12 +26,20 @@ from ingester.doors import natero
 from ingester.doors.exchange import Response
 from ingester.doors.idempotency import IdempotencyKeys
 from ingester.errors import ClientGone, RequestError
+from ingester.journal.recovery import Recovery
+from ingester.journal.segments import FileCalls, list_segments
+from ingester.journal.writer import JournalWriter
 from ingester.management import Actor, Route, dispatch
 from ingester.protocol import http1
 from ingester.protocol.http1 import RequestHead, RequestReader
+from ingester.safekeeping import repair
 from ingester.services import ProcessServices
+from ingester.store.sealed import SealedData
 
 __all__ = ["BROKEN"]
+
+# As much as a body may have that is journalled.
+_BUFFER_BYTES = 1024 * 1024
 
 
 def crowded() -> None:
@@ -147,6 +157,54 @@ def blocks() -> None:
     ProcessServices.query = query  # type: ignore[method-assign]
 
 
+def hasty() -> None:
+    """A group of the journal is acknowledged while its sync is under way."""
+    sync = FileCalls.fdatasync
+
+    def begin(self: FileCalls, fd: int) -> None:
+        threading.Thread(target=sync, args=(self, os.dup(fd)), daemon=True).start()
+
+    FileCalls.fdatasync = begin  # type: ignore[method-assign]
+
+
+def leaks() -> None:
+    """A descriptor stays behind each group of the journal."""
+    _behind_appending(lambda _: os.dup(0))
+
+
+def hoards() -> None:
+    """Buffers that are large enough for every body of the journal stay, one for each."""
+    kept: list[bytes] = []
+    _behind_appending(lambda payloads: kept.extend(p.ljust(_BUFFER_BYTES) for p in payloads))
+
+
+def _behind_appending(act: Callable[[Sequence[bytes]], object]) -> None:
+    append = JournalWriter.append
+
+    def appended(self: JournalWriter, payloads: Sequence[bytes]) -> tuple[int, int]:
+        act(payloads)
+        return append(self, payloads)
+
+    JournalWriter.append = appended  # type: ignore[method-assign]
+
+
+def keeps_files() -> None:
+    """What was sealed, joined or past its time is in no list any more, and stays."""
+    SealedData._unlink = lambda *_: 0  # type: ignore[method-assign]
+
+
+def skips_segment() -> None:
+    """A repair does not read the oldest segment of the journal."""
+    recover = repair.recover
+
+    def recovered(directory: Path, *, after_seq: int) -> Recovery:
+        _, second, *_ = list_segments(directory)
+        assert second.header is not None
+        return recover(directory, after_seq=max(after_seq, second.header.first_seq - 1))
+
+    repair.recover = recovered  # type: ignore[attr-defined]
+
+
 BROKEN: dict[str, Callable[[], None]] = {
     one.__name__: one
     for one in (
@@ -162,6 +220,11 @@ BROKEN: dict[str, Callable[[], None]] = {
         open_route,
         talks,
         blocks,
+        hasty,
+        leaks,
+        hoards,
+        keeps_files,
+        skips_segment,
     )
 }
 

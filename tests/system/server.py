@@ -203,10 +203,12 @@ class Server:
             errors.seek(0)
             return _document(arguments, code, printed, errors.read(), exit_codes)
 
-    def command_process(self, *arguments: str, exit_codes: Collection[int] = (0,)) -> Any:
-        """The same as a user types it."""
+    def command_process(
+        self, *arguments: str, exit_codes: Collection[int] = (0,), module: str = "ingester"
+    ) -> Any:
+        """The same as a user types it; `module` may be that of a broken build."""
         result = subprocess.run(
-            [sys.executable, "-m", "ingester", *arguments, "--json", "--data-dir", self.data_dir],
+            [sys.executable, "-m", module, *arguments, "--json", "--data-dir", self.data_dir],
             cwd=REPOSITORY,
             env=_environment(self.environment),
             stdin=subprocess.DEVNULL,

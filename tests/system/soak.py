@@ -5,6 +5,8 @@
 2. After each kill the requests of that life are compared with the store. One that retention may
    have removed by then may be gone, or there; no other may.
 3. Samples are of the process (memory, descriptors, threads) and of the folder (bytes by room).
+4. The last life may be longer than the others: what a process keeps goes with it, so that what
+   grows by the minute shows within one life only.
 """
 
 from __future__ import annotations
@@ -31,6 +33,17 @@ _WORKERS = 4
 _PAUSE_S = 0.05
 _SAMPLE_EVERY_S = 2.0
 _BULK_ROWS = 3_000
+# By how much the last third may be above the second: a quarter, and this; within one life what the
+# process holds a tenth, and half of this. The folder follows the rate, which others' load changes.
+_RATIO_MAX, _RATIO_MAX_LIFE = 1.25, 1.1
+_OF_PROCESS = {"rss_bytes", "descriptors", "threads"}
+_MORE_MAX = {
+    "rss_bytes": 40e6,
+    "descriptors": 10,
+    "threads": 5,
+    "wal_bytes": 8e6,
+    "total_bytes": 20e6,
+}
 
 
 @dataclass(frozen=True)
@@ -65,12 +78,27 @@ class SoakReport:
     problems: list[str] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
-    def thirds(self, name: str) -> tuple[float, float]:
-        """Medians of the second and of the last third: the first fills up."""
-        end = self.samples[-1].at_s
-        middle = [getattr(s, name) for s in self.samples if end / 3 <= s.at_s < 2 * end / 3]
-        last = [getattr(s, name) for s in self.samples if s.at_s >= 2 * end / 3]
+    def thirds(self, name: str, *, is_last_life: bool = False) -> tuple[float, float]:
+        """Medians of the second and last third, of all or of one life: the first fills up."""
+        life = self.samples[-1].life if is_last_life else 0
+        samples = [sample for sample in self.samples if sample.life >= life]
+        begin, end = samples[0].at_s, samples[-1].at_s
+        third = (end - begin) / 3
+        middle = [getattr(s, name) for s in samples if third <= s.at_s - begin < 2 * third]
+        last = [getattr(s, name) for s in samples if s.at_s - begin >= 2 * third]
         return statistics.median(middle), statistics.median(last)
+
+    def grown(self) -> list[str]:
+        """What is more in the last third than it may be."""
+        found: list[str] = []
+        for name, least in _MORE_MAX.items():
+            middle, last = self.thirds(name)
+            if last > middle * _RATIO_MAX + least:
+                found.append(f"{name}: {middle:,.0f} then {last:,.0f}")
+            middle, last = self.thirds(name, is_last_life=True)
+            if name in _OF_PROCESS and last > middle * _RATIO_MAX_LIFE + least / 2:
+                found.append(f"{name}: {middle:,.0f} then {last:,.0f} within the last life")
+        return found
 
     def slope(self, name: str) -> float:
         """Per hour, by least squares, without the first third."""
@@ -80,11 +108,22 @@ class SoakReport:
 
     def __str__(self) -> str:
         told = [
-            f"{name} {a:,.0f} then {b:,.0f} ({self.slope(name):+,.0f} an hour)"
-            for name in ("rss_bytes", "descriptors", "threads", "wal_bytes", "total_bytes")
+            f"{name} {a:,.0f} then {b:,.0f} ({self.slope(name):+,.0f} an hour),"
+            f" {c:,.0f} then {d:,.0f} within the last life"
+            for name in _MORE_MAX
             for a, b in (self.thirds(name),)
+            for c, d in (self.thirds(name, is_last_life=True),)
         ]
-        rooms = ", ".join(f"{k} {v:,}" for k, v in self.samples[-1].folder_bytes.items())
+        end = self.samples[-1].at_s
+        parts = [
+            [s.folder_bytes for s in self.samples if n * end / 3 <= s.at_s <= (n + 1) * end / 3]
+            for n in range(3)
+        ]
+        rooms = ", ".join(
+            f"{room} "
+            + " ".join(f"{statistics.median(s[room] for s in part):,.0f}" for part in parts)
+            for room in self.samples[-1].folder_bytes
+        )
         return (
             f"seed {self.seed}: {self.lives} lives, {self.acknowledged_requests} requests and "
             f"{self.acknowledged_rows} rows acknowledged, {self.lost_rows} lost, "
@@ -103,7 +142,10 @@ class Soak:
     days: int
     seed: int
 
-    def run(self, folder: Path, *, lives: int, life_s: float) -> SoakReport:
+    def run(
+        self, folder: Path, *, lives: int, life_s: float, last_s: float | None = None
+    ) -> SoakReport:
+        """So many lives; the last one of `last_s`."""
         report = SoakReport(self.seed)
         began = time.monotonic()
         with closing(Ledger(folder / "ledger.jsonl")) as ledger:
@@ -117,7 +159,8 @@ class Soak:
                 ]
                 for thread in threads:
                     thread.start()
-                ends_at = time.monotonic() + life_s
+                is_last = life == lives - 1
+                ends_at = time.monotonic() + (last_s if is_last and last_s else life_s)
                 while time.monotonic() < ends_at:
                     time.sleep(_SAMPLE_EVERY_S)
                     report.samples.append(self._sample(time.monotonic() - began, life))
@@ -226,7 +269,10 @@ class Soak:
                 room: sum(map(_size, (data / room).rglob("*")))
                 for room in ("open", "uploads", "sealed", "journal", "export")
             }
-            | {"files": sum(_size(path) for path in data.iterdir())},
+            | {
+                "rollups": sum(map(_size, data.glob("rollups.*"))),
+                "control": sum(map(_size, data.glob("control.*"))),
+            },
         )
 
 

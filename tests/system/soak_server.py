@@ -2,7 +2,8 @@
 
 `FAULT_CLOCK=1763700000:1440` lets 1,440 seconds pass in each one since that moment (epoch seconds).
 Only the wall clock (`time.time`, `time.time_ns`) is fast: waits and deadlines are monotonic. What
-is told before rows go, and how often it is looked for, is shortened likewise.
+is told before rows go, and how often it is looked for, is shortened likewise. `BROKEN` as
+`broken_server.py` has it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ def main() -> None:
         return purge(self, days, now=datetime.fromtimestamp(time.time(), UTC))
 
     Rollups.purge = purged  # type: ignore[assignment,method-assign]
+    if name := os.environ.get("BROKEN"):
+        from tests.system.broken_server import BROKEN
+
+        BROKEN[name]()
     command(prog_name="ingester")
 
 
