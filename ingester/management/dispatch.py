@@ -156,9 +156,15 @@ def decode_query(query: Mapping[str, str], query_type: type[BodyT]) -> BodyT:
     """The parameters of a query string. Raises InvalidField."""
     try:
         values = {_whole(name): _whole(value) for name, value in query.items()}
-        return msgspec.convert(values, query_type, strict=False)
+        found = msgspec.convert(values, query_type, strict=False)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from None
+    # msgspec takes the text `null` for None, which would ask for everything.
+    names = zip(found.__struct_encode_fields__, found.__struct_fields__, strict=True)
+    for name, field in names:
+        if name in values and getattr(found, field) is None:
+            raise InvalidField(name, f"{name}: {values[name]} is no value here; leave it out")
+    return found
 
 
 def _whole(text: str) -> str:

@@ -102,7 +102,7 @@ def test_filters_reach_the_desk(office: Office) -> None:
     [
         *("limit=0", "limit=1001", "cursor=7", "reason=bad", "since=yesterday", "colour=red"),
         *("since=2026-01-01T00:00:00", "request_id=xyz", "replayed=perhaps"),
-        "cursor=ffffffffffffffff-1",
+        *("cursor=ffffffffffffffff-1", "reason=null", "replayed=null"),
     ],
 )
 def test_what_a_list_cannot_take_is_422(office: Office, query: str) -> None:

@@ -62,6 +62,8 @@ def webhooks(status: int = 200) -> Iterator[Webhooks]:
 
     class Quiet(http.server.ThreadingHTTPServer):
         daemon_threads = True
+        # Deliveries come by the dozen at once; beyond the usual five they would be closed.
+        request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
             """A sender that was killed is what these tests are about."""

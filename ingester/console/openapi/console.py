@@ -207,7 +207,7 @@ def console_operation(route: ConsoleRoute, schemas: Schemas) -> Json:
 def search_operation(route: SearchRoute, schemas: Schemas) -> Json:
     """400 is a query that is refused, with its `column`; 408 one that took too long."""
     statuses = {422, *_role_statuses(route.role)}
-    if "{id}" in route.pattern:
+    if "{" in route.pattern:
         statuses.add(404)
     content: Json = {JSON: {"schema": schemas.of(route.answer)}}
     operation: Json = {

@@ -160,7 +160,7 @@ ERROR_MEANINGS: dict[int, str] = {
     413: "The body is too large.",
     414: "The request target is too long.",
     422: "A field has a value that cannot be taken; `field` names it.",
-    431: "The request head is too large.",
+    431: "The request head is too large. Without a body.",
     500: "A fault of ours.",
     503: "Not now; the same request may be sent again.",
 }
@@ -180,10 +180,9 @@ def header_references(*names: str) -> Json:
 
 def error_response(schema: Json, status: int, meaning: str = "") -> Json:
     """A refusal of the console."""
-    response: Json = {
-        "description": meaning or ERROR_MEANINGS[status],
-        "content": {"application/json": {"schema": schema}},
-    }
+    response: Json = {"description": meaning or ERROR_MEANINGS[status]}
+    if status != 431:  # sent by Hypercorn, before there is a request
+        response["content"] = {"application/json": {"schema": schema}}
     if headers := _ERROR_HEADERS.get(status):
         response["headers"] = header_references(*headers)
     return response
