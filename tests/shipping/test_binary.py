@@ -72,8 +72,8 @@ def _serving(program: Path, folder: Path) -> Iterator[dict[str, str]]:
             stdout=subprocess.PIPE,
             stderr=log,
         )
+    assert server.stdout is not None
     try:
-        assert server.stdout is not None
         began = time.monotonic()
         ready = json.loads(server.stdout.readline())
         print(f"ready after {time.monotonic() - began:.2f} s")
@@ -81,6 +81,7 @@ def _serving(program: Path, folder: Path) -> Iterator[dict[str, str]]:
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(60) == 0
+        server.stdout.close()
 
 
 def test_demo_runs_to_its_end(program: Path, tmp_path: Path) -> None:
