@@ -41,8 +41,8 @@ F3 402 cuts (201 each, seeds 77 and 78): 1,095 requests, 86,276 rows acknowledge
     (seed 5): rows lost at the fourth cut.
 F3b 2026-11-21: 4,096 cuts, zeroed tails and zeroed bytes, 32,768 flipped bits, 20,000 damaged
     segments (9).
-F5 each of 68 syncs, 15 renames, 22 unlinks, 4 truncations, 1 allocation, 450 of 525 writes: no
-    wrong answer, 0 lost, works again. A start that meets the fault ends with a sentence; so does a
+F5 each of 68 syncs, 15 renames, 22 unlinks, 4 truncations, 1 allocation, 525 writes: no wrong
+    answer, 0 lost, works again. A start that meets the fault ends with a sentence; so does a
     server whose control.sqlite fails (17 of the syncs, a truncation, eight of the writes).
 F6 2026-11-21: 0.2 s a sync for 20 s (seed 2832215256): 106,987 rows acknowledged, 0 lost. How soon
     it answers is looked at since then, in short forms only.
