@@ -74,7 +74,7 @@ def _out_of_rollups(
     reading.catch_up()
     if rollups.commit_number < reading.snapshot.commit_number:
         return None
-    kept_since = rolled.kept_since(reading)
+    kept_since = reading.rolled_up_since()
     if kept_since is not None and span.start < kept_since:
         return None
     hours, cut = rolled.counted_by_hour(subject.schema), rolled.cut(span, "hour")

@@ -141,6 +141,13 @@ class Reading:
             # Its actor tries again; what is there is told.
             return self.rollups.complete_up_to
 
+    def rolled_up_since(self) -> datetime | None:
+        """Since when rollups keep hours and days; None: all of them."""
+        assert self.rollups is not None
+        with self._lease.using() as cursor:
+            found = self.rollups.horizon(cursor)
+        return None if found is None else found.replace(tzinfo=UTC)
+
     @property
     def elapsed_ms(self) -> float:
         return (time.monotonic() - self._began) * 1000

@@ -1,4 +1,4 @@
-"""Series out of rollups: what can be told without looking at rows.
+"""Series and histograms out of rollups: what can be told without looking at rows.
 
 A question fits when it asks only for what the sums are kept by: source, account and action of
 events, project and metric of metrics, service, environment and level of logs. What it asks of those
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from typing import Literal
 
 from msgspec import Struct
 
@@ -33,7 +33,6 @@ __all__ = [
     "cut",
     "event_points",
     "fits",
-    "kept_since",
     "metric_points",
     "within",
 ]
@@ -105,15 +104,6 @@ def counted_by_hour(schema: Schema) -> str:
     by.
     """
     return f"({_HOURS[schema.relation]}) AS {schema.relation}"
-
-
-def kept_since(reading: Reading) -> datetime | None:
-    """Since when hours are kept; None: all of them."""
-    ((found,),) = reading.rows(
-        "SELECT max(horizon) FILTER (horizon > TIMESTAMP '0001-01-01') "
-        "FROM memory.main.rollup_progress"
-    )
-    return None if found is None else cast(datetime, found).replace(tzinfo=UTC)
 
 
 def event_points(

@@ -305,7 +305,7 @@ class Rollups:
         except StoreError as error:
             self.step_failure_count += 1
             if isinstance(error, StoreOutOfMemory):
-                self._step_rows_max = max(1, self._step_rows_max // 2)
+                self._step_rows_max = max(1, min(rows_max, self._step_rows_max) // 2)
             raise
         if step.row_count:
             self.step_count += 1
